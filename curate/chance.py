@@ -1,0 +1,25 @@
+"""Chance that belongs to the row: a hash of its key, never a generator's position.
+
+`chance(key, seed, salt)` is a number in [0, 2**64), the first eight bytes of the MD5 of
+`salt:seed:key`, little-endian. DuckDB and Python compute it equal bit for bit, so who is
+chosen does not depend on the order of rows, the number of threads or a library's version.
+Every decision has a salt of its own ("noise/hit", "noise/target"), so decisions are
+independent of each other; an exact count comes from ranks of chance with ties broken by key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+SPAN = 2**64  # chance is uniform over 0..SPAN-1
+
+
+def chance(key: str, seed: int, salt: str) -> int:
+    """Return the chance of `key`, uniform in 0..2**64-1."""
+    return int.from_bytes(hashlib.md5(f"{salt}:{seed}:{key}".encode()).digest()[:8], "little")
+
+
+def chance_sql(seed: int, salt: str, key: str = "key") -> str:
+    """Return a DuckDB expression (UBIGINT) equal to `chance` of the column `key`."""
+    prefix = f"{salt}:{seed}:".replace("'", "''")
+    return f"md5_number_upper('{prefix}' || {key})"

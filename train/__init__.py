@@ -1,0 +1,1 @@
+"""Learn from datasets, and measure what they were worth on other tasks."""
