@@ -1,0 +1,197 @@
+"""A dataset on disk: `manifest.parquet`, `dataset.json` (written last), a card, shards once they are wanted.
+
+`dataset.json` holds only what follows from the recipe and its source, so two builds of one recipe agree to
+the byte; when, where and how long stands beside it in `build.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from curate.errors import DataError, RecipeError
+from curate.manifests import Class
+from curate.ranges import Reader
+
+INFO = "dataset.json"
+MANIFEST = "manifest.parquet"
+BUILD = "build.json"
+CARD = "README.md"
+SHARDS = "shards"
+SHARD_INDEX = "shards/index.parquet"
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassRecord(_Record):
+    """A class as `dataset.json` lists it, in label order."""
+
+    index: int
+    name: str
+    wnid: str | None = None
+    fine: list[str] = []
+
+
+class ShardRecord(_Record):
+    """One tar: its file below the dataset, samples, bytes, and the sha256 of its bytes."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class StepRecord(_Record):
+    """What one step did to the rows, found by comparing before and after (the ledger)."""
+
+    step: str
+    arguments: dict[str, Any] = {}
+    rows_in: int
+    rows_out: int
+    classes_in: int
+    classes_out: int
+    labels_changed: int = 0
+    captions_changed: int = 0
+    columns_added: list[str] = []
+    notes: list[str] = []
+
+
+class DatasetInfo(_Record):
+    """The content of `dataset.json`."""
+
+    format: int = FORMAT
+    name: str
+    digest: str  # of the rows and the classes
+    plan: str  # digest of recipe, source content, versions of the operations
+    rows: int
+    bytes: int  # of all images
+    root: str  # what `file` is relative to
+    columns: dict[str, str]
+    classes: list[ClassRecord]
+    recipe: dict[str, Any]
+    source: dict[str, Any]
+    ledger: list[StepRecord]
+    manifest_sha256: str
+    shards: list[ShardRecord] | None = None
+    index_sha256: str | None = None
+
+
+class Dataset:
+    """A finished dataset, opened for reading. Make one with `open_dataset`."""
+
+    def __init__(self, path: Path, info: DatasetInfo) -> None:
+        self.path = path
+        self.info = info
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, or the variant's in a matrix."""
+        return self.info.name
+
+    @property
+    def digest(self) -> str:
+        """Names the rows and classes: equal for equal content, wherever and however often it was built."""
+        return self.info.digest
+
+    @cached_property
+    def classes(self) -> tuple[Class, ...]:
+        """The classes in label order."""
+        return tuple(Class(c.name, c.wnid, tuple(c.fine)) for c in self.info.classes)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the bytes are in shards of its own; an overlay points into others' files."""
+        return self.info.shards is not None
+
+    def __len__(self) -> int:
+        return self.info.rows
+
+    def __repr__(self) -> str:
+        kind = "shards" if self.sharded else "overlay"
+        return f"Dataset({self.name!r}, {len(self)} rows, {len(self.classes)} classes, {kind})"
+
+    def table(self, columns: list[str] | None = None):  # -> pyarrow.Table
+        """Return the rows in order as an Arrow table.
+
+        `file`, `offset` and `size` say where the bytes are now, relative to `byte_root`: in the dataset's own
+        shards where it has them, else in the pool.
+
+        Args:
+            columns: the columns to read; all by default.
+
+        Raises:
+            DataError: a file of the dataset is missing or damaged, or a column is absent.
+        """
+        import pyarrow.parquet as pq
+
+        absent = [c for c in columns or [] if c not in self.info.columns]
+        if absent:
+            raise DataError(
+                f"{self.path}: no column {absent[0]!r}", hint=f"it has: {', '.join(self.info.columns)}"
+            )
+        try:
+            table = pq.read_table(self.path / MANIFEST, columns=columns)
+            if self.sharded:
+                index = pq.read_table(self.path / SHARD_INDEX, columns=["file", "offset", "size"])
+                for name in set(index.column_names) & set(table.column_names):
+                    table = table.set_column(table.column_names.index(name), name, index[name])
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it") from error
+        return table
+
+    @property
+    def byte_root(self) -> str:
+        """What the `file` of `table()` is relative to."""
+        return str(self.path) if self.sharded else str((self.path / self.info.root).resolve())
+
+    def reader(self) -> Reader:
+        """Return a reader for the byte ranges of `table()`."""
+        return Reader(self.byte_root)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a finished dataset.
+
+    Raises:
+        RecipeError: there is no dataset at `path`.
+        DataError: `dataset.json` is damaged or of another format.
+    """
+    path = Path(path)
+    try:
+        document = json.loads((path / INFO).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "`curate build RECIPE --out DIR` makes one"
+        if path.is_dir() and any(path.glob(f"*/{INFO}")):
+            hint = "it holds a family of datasets; name one of its folders"
+        raise RecipeError(f"{path}: not a dataset (no {INFO})", hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path / INFO}: cannot be read ({error})", hint="build it again") from error
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise DataError(f"{path / INFO}: format {document['format']}, this version reads {FORMAT}")
+    try:
+        return Dataset(path, DatasetInfo.model_validate(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise DataError(f"{path / INFO}: {where}: {first['msg']}", hint="build it again") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha(stream)
+
+
+def _sha(stream: Any) -> str:  # Python 3.10 has no file_digest
+    state = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        state.update(block)
+    return state.hexdigest()

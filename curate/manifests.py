@@ -1,0 +1,89 @@
+"""The manifest: the rows of a set in their final order, and the digest that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Always present, in this order. `file` is relative to the dataset's root; `size` in bytes; `width` and
+# `height` in pixels; `label` is dense from 0, NULL for none.
+CORE = {
+    "key": "VARCHAR",
+    "file": "VARCHAR",
+    "offset": "BIGINT",
+    "size": "BIGINT",
+    "ext": "VARCHAR",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "label": "INTEGER",
+    "caption": "VARCHAR",
+    "split": "VARCHAR",
+}
+KEY_LIMIT = 200  # characters
+ROWS_PER_CHUNK = 65_536  # rows under one node of the digest's tree
+
+
+@dataclass(frozen=True)
+class Class:
+    """One class of a set.
+
+    Args:
+        name: unique within the set, readable.
+        wnid: its WordNet synset, where it is one.
+        fine: the ids (wnid, else name) of the source's classes that were merged into it; empty for itself.
+    """
+
+    name: str
+    wnid: str | None = None
+    fine: tuple[str, ...] = field(default=())
+
+    @property
+    def id(self) -> str:
+        """The wnid where there is one, else the name: what chance and maps go by."""
+        return self.wnid or self.name
+
+
+def quoted(column: str) -> str:
+    """Return a column's name as a SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """Return a text as a SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def ordered(columns: Iterable[str]) -> list[str]:
+    """Return the columns in the manifest's order: the core first, then the others by name."""
+    names = set(columns)
+    return [c for c in CORE if c in names] + sorted(names - set(CORE))
+
+
+def rows_digest(con: Any, table: str, position: str, columns: Sequence[str]) -> str:
+    """Return the digest of a table's rows in order: "sha256:…".
+
+    It hashes the rows' values, not the Parquet bytes, which carry the library's version. A row is the JSON
+    of its columns in the given order; chunks of 65,536 rows are hashed apart, so memory stays flat.
+
+    Args:
+        con: a DuckDB connection.
+        table: what to select from.
+        position: an expression that numbers the rows 0, 1, 2, … in order.
+        columns: the columns, in the manifest's order.
+    """
+    body = ", ".join(f"{quoted(c)} := {quoted(c)}" for c in columns)
+    chunks = con.execute(
+        f"SELECT sha256(string_agg(hash, '' ORDER BY position)) FROM ("
+        f"SELECT {position} AS position, md5(to_json(struct_pack({body}))::VARCHAR) AS hash FROM {table}) "
+        f"GROUP BY position // {ROWS_PER_CHUNK} ORDER BY position // {ROWS_PER_CHUNK}"
+    ).fetchall()
+    return digest([list(columns), [chunk for (chunk,) in chunks]])
+
+
+def digest(value: Any) -> str:
+    """Return "sha256:…" of a JSON value in its canonical form (sorted keys, no spaces)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

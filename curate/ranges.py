@@ -1,0 +1,117 @@
+"""Byte ranges: a file, a member of a tar and a remote object are read the same way."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
+
+from curate.errors import DataError
+
+OPEN_FILES = 64  # tars kept open by one reader
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL, read through fsspec."""
+    return "://" in path
+
+
+class Reader:
+    """Read the bytes of rows under one root. Safe for threads.
+
+    A row with offset 0 is a whole file, and is refused when its length is no longer `size`. Anything
+    else is a range of a tar (members never start at 0), which is kept open between reads.
+
+    Args:
+        root: the folder or URL that the rows' `file` is relative to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self._tars: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, file: str, offset: int | None, size: int | None) -> bytes:
+        """Return the bytes of one row.
+
+        Raises:
+            DataError: the file is gone, shorter than the range, or not the length it was indexed with,
+                or its name leads out of the root.
+        """
+        if is_remote(file) or is_remote(self.root):
+            return self._read_remote(file, offset or 0, size)
+        path = os.path.join(self.root, self._inside(file))
+        try:
+            data = self._read_whole(path, size) if not offset else self._read_range(path, offset, size or 0)
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror or error})",
+                hint="the pool moved or lost a file; build again from where it is now",
+            ) from error
+        if size is not None and len(data) != size:
+            raise DataError(
+                f"{path}: {len(data)} bytes where {size} were indexed",
+                hint="the file changed after it was indexed; build again",
+            )
+        return data
+
+    def close(self) -> None:
+        """Close the tars that are open."""
+        with self._lock:
+            for handle in self._tars.values():
+                os.close(handle)
+            self._tars.clear()
+
+    def __getstate__(self) -> dict[str, str]:  # a reader travels to a worker without its open files
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def _inside(file: str) -> str:
+        if file.startswith("/") or ".." in file.split("/"):
+            raise DataError(f"file {file!r} leads out of the dataset's root", hint="do not trust this manifest")
+        return file
+
+    @staticmethod
+    def _read_whole(path: str, size: int | None) -> bytes:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            if size is None:
+                size = os.fstat(handle).st_size
+            data = os.read(handle, size + 1)  # one byte more than indexed tells a file that has grown
+            while 0 < len(data) < size:
+                more = os.read(handle, size + 1 - len(data))
+                if not more:
+                    break
+                data += more
+            return data
+        finally:
+            os.close(handle)
+
+    def _read_range(self, path: str, offset: int, size: int) -> bytes:
+        # The lock spans the read, so that no other thread closes the file under it; a dup would cost more.
+        with self._lock:
+            handle = self._tars.get(path)
+            if handle is None:
+                handle = os.open(path, os.O_RDONLY)
+                self._tars[path] = handle
+                if len(self._tars) > OPEN_FILES:
+                    os.close(self._tars.popitem(last=False)[1])
+            else:
+                self._tars.move_to_end(path)
+            return os.pread(handle, size, offset)
+
+    def _read_remote(self, file: str, offset: int, size: int | None) -> bytes:
+        import fsspec
+
+        url = file if is_remote(file) else f"{self.root.rstrip('/')}/{self._inside(file)}"
+        try:
+            filesystem, path = fsspec.core.url_to_fs(url)
+            return filesystem.cat_file(path, start=offset, end=None if size is None else offset + size)
+        except (OSError, ImportError, ValueError) as error:
+            raise DataError(f"{url}: cannot be read ({error})", hint="is the store reachable?") from error
