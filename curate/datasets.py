@@ -144,7 +144,9 @@ class Dataset:
                 for name in set(index.column_names) & set(table.column_names):
                     table = table.set_column(table.column_names.index(name), name, index[name])
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it") from error
+            raise DataError(
+                f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it"
+            ) from error
         return table
 
     @property
@@ -187,7 +189,11 @@ def open_dataset(path: str | Path) -> Dataset:
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha(stream)
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _sha(stream)
+        )
 
 
 def _sha(stream: Any) -> str:  # Python 3.10 has no file_digest

@@ -9,7 +9,9 @@ from typing import NamedTuple
 # Enough for the header of nearly every image; a JPEG with a large EXIF block needs more.
 HEADER_BYTES = 4096
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe", "jfif", "ppm", "pgm"})
+EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe", "jfif", "ppm", "pgm"}
+)
 
 
 class Header(NamedTuple):

@@ -22,7 +22,7 @@ class Reader:
     """Read the bytes of rows under one root. Safe for threads.
 
     A row with offset 0 is a whole file, and is refused when its length is no longer `size`. Anything
-    else is a range of a tar (members never start at 0), which is kept open between reads.
+    else is a range of a tar (members never start at 0); each thread keeps its last tars open.
 
     Args:
         root: the folder or URL that the rows' `file` is relative to.
@@ -30,8 +30,7 @@ class Reader:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self._tars: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
+        self._local = threading.local()  # each thread opens its own, so that none closes another's
 
     def read(self, file: str, offset: int | None, size: int | None) -> bytes:
         """Return the bytes of one row.
@@ -57,13 +56,6 @@ class Reader:
             )
         return data
 
-    def close(self) -> None:
-        """Close the tars that are open."""
-        with self._lock:
-            for handle in self._tars.values():
-                os.close(handle)
-            self._tars.clear()
-
     def __getstate__(self) -> dict[str, str]:  # a reader travels to a worker without its open files
         return {"root": self.root}
 
@@ -74,7 +66,9 @@ class Reader:
     @lru_cache(maxsize=4096)
     def _inside(file: str) -> str:
         if file.startswith("/") or ".." in file.split("/"):
-            raise DataError(f"file {file!r} leads out of the dataset's root", hint="do not trust this manifest")
+            raise DataError(
+                f"file {file!r} leads out of the dataset's root", hint="do not trust this manifest"
+            )
         return file
 
     @staticmethod
@@ -94,17 +88,15 @@ class Reader:
             os.close(handle)
 
     def _read_range(self, path: str, offset: int, size: int) -> bytes:
-        # The lock spans the read, so that no other thread closes the file under it; a dup would cost more.
-        with self._lock:
-            handle = self._tars.get(path)
-            if handle is None:
-                handle = os.open(path, os.O_RDONLY)
-                self._tars[path] = handle
-                if len(self._tars) > OPEN_FILES:
-                    os.close(self._tars.popitem(last=False)[1])
-            else:
-                self._tars.move_to_end(path)
-            return os.pread(handle, size, offset)
+        tars = self._local.__dict__.setdefault("tars", OrderedDict())
+        tar = tars.get(path)
+        if tar is None:
+            tar = tars[path] = open(path, "rb", buffering=0)  # noqa: SIM115 - closed when it falls out of the cache
+            if len(tars) > OPEN_FILES:
+                tars.popitem(last=False)[1].close()
+        else:
+            tars.move_to_end(path)
+        return os.pread(tar.fileno(), size, offset)
 
     def _read_remote(self, file: str, offset: int, size: int | None) -> bytes:
         import fsspec

@@ -1,0 +1,103 @@
+"""SQL conditions from a recipe: one row in, true or false out, and nothing else within reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+
+from curate.errors import RecipeError, did_you_mean
+from curate.manifests import text
+
+# What a condition on one row cannot need, by the parser's name, and what to say of it.
+_REFUSED = {
+    "SUBQUERY": "holds a query of its own; a condition sees one row and reads no tables or files",
+    "WINDOW": "looks at other rows; take `sample` or `per_class` to choose by rank or count",
+    "PARAMETER": "holds a parameter; write the value, or `${NAME}` and `--set NAME=VALUE`",
+    "STAR": "holds a star; name columns",
+}
+
+
+def checked(condition: str, columns: Mapping[str, str]) -> str:
+    """Return a condition that is safe to put behind WHERE.
+
+    It is parsed, not searched for words: no subquery, no table function, nothing that changes from one call
+    to the next (`random()`, `now()`) or looks at the machine, and it names at least one column.
+
+    Raises:
+        RecipeError: with the fault and what to do.
+    """
+    tree = _parse(condition)
+    named = False
+    lambdas = _lambda_names(tree)
+    for node in _nodes(tree):
+        kind = node["class"]
+        if kind in _REFUSED:
+            raise RecipeError(f"condition {condition!r} {_REFUSED[kind]}")
+        if kind == "FUNCTION":
+            _check_function(node["function_name"], condition)
+        if kind == "COLUMN_REF":
+            name = node["column_names"][0]
+            if name.lower() not in {c.lower() for c in columns} | lambdas:
+                hint = did_you_mean(name, columns) or f"the rows have {', '.join(columns)}"
+                raise RecipeError(f"condition {condition!r}: no column {name!r}", hint=hint)
+            named = named or name.lower() not in lambdas
+    if not named:
+        raise RecipeError(
+            f"condition {condition!r} names no column, so it keeps all rows or none",
+            hint=f"the rows have {', '.join(columns)}",
+        )
+    return f"({condition}\n)"  # the line break ends a comment
+
+
+@lru_cache(maxsize=64)
+def _parse(condition: str) -> Any:
+    statement = f"SELECT 1 FROM rows WHERE ({condition}\n)"
+    with duckdb.connect() as con:
+        answer = json.loads(con.execute(f"SELECT json_serialize_sql({text(statement)})").fetchone()[0])
+    if answer["error"]:
+        raise RecipeError(f"condition {condition!r} is not SQL: {answer['error_message']}")
+    node = answer["statements"][0]["node"]
+    alone = len(answer["statements"]) == 1 and node["type"] == "SELECT_NODE" and not node["modifiers"]
+    if not alone or node["group_expressions"] or node["having"] or node["qualify"]:
+        raise RecipeError(f"condition {condition!r} is more than one condition")
+    return node["where_clause"]
+
+
+@lru_cache(maxsize=1)
+def _unstable() -> frozenset[str]:
+    with duckdb.connect() as con:
+        found = con.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE stability IS DISTINCT FROM 'CONSISTENT' AND function_type = 'scalar'"
+        ).fetchall()
+    return frozenset(name for (name,) in found) | {"getenv", "version"}
+
+
+def _check_function(name: str, condition: str) -> None:
+    if name.lower() in _unstable():
+        raise RecipeError(
+            f"condition {condition!r}: {name}() depends on when or where it runs",
+            hint="chance comes from `sample`; it is the same on every machine",
+        )
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
+
+
+def _lambda_names(tree: Any) -> set[str]:
+    heads = [node.get("lhs", {}) for node in _nodes(tree) if node["class"] == "LAMBDA"]
+    return {
+        n["column_names"][0].lower() for head in heads for n in _nodes(head) if n["class"] == "COLUMN_REF"
+    }

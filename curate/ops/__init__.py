@@ -1,0 +1,71 @@
+"""The operations: pure functions from rows to rows, one a file; this folder is their registry."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from curate.errors import RecipeError, did_you_mean
+from curate.rows import Rows
+from curate.signatures import Signature
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation: its function, and what its signature and docstring say.
+
+    Args:
+        function: takes rows and named arguments, returns rows.
+        version: goes up when the same arguments give other rows; it is part of a plan's digest.
+    """
+
+    function: Callable[..., Rows]
+    version: int
+
+    @property
+    def name(self) -> str:
+        """The word a recipe uses."""
+        return self.function.__name__
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The options a recipe may give."""
+        return Signature(self.function, given=("seed",))
+
+    @property
+    def doc(self) -> str:
+        """The docstring, dedented."""
+        return inspect.getdoc(self.function) or ""
+
+    def __call__(self, rows: Rows, **arguments: Any) -> Rows:
+        return self.function(rows, **arguments)
+
+
+def op(*, version: int) -> Callable[[Callable[..., Rows]], Operation]:
+    """Make a function an operation of the recipe language, under the function's own name."""
+    return lambda function: Operation(function, version)
+
+
+def names() -> list[str]:
+    """Return the names of all operations."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str, *, where: str = "") -> Operation:
+    """Return an operation by name.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    if name not in names():
+        hint = did_you_mean(name, names())
+        raise RecipeError(
+            f"{where}{': ' if where else ''}no operation {name!r}",
+            hint=f"{hint} (`curate ops` lists them)" if hint else "`curate ops` lists them",
+        )
+    return getattr(importlib.import_module(f"{__name__}.{name}"), name)

@@ -1,0 +1,42 @@
+"""Draw the same number of images from every class."""
+
+from typing import Literal
+
+from curate.chance import chance_sql
+from curate.errors import DataError
+from curate.ops import op
+from curate.rows import Rows, keep_classes
+from curate.signatures import Count, Seed
+
+
+@op(version=1)
+def per_class(
+    rows: Rows, *, images: Count, short: Literal["error", "keep", "drop"] = "error", seed: Seed
+) -> Rows:
+    """Draw exactly so many images of every class, by chance.
+
+    Draws nest: with one seed, 250 a class are inside 500 a class. Rows without a label go.
+
+    Args:
+        images: images a class.
+        short: what to do with a class that has fewer: refuse the build, keep all it has, or drop the class.
+
+    Source: Huh et al. 2016, https://arxiv.org/abs/1608.08614, section 3.
+    """
+    few = rows.con.execute(
+        f"SELECT label, count(*) FROM {rows} WHERE label IS NOT NULL GROUP BY label HAVING count(*) < {images} ORDER BY 1"
+    ).fetchall()
+    if few and short == "error":
+        shown = ", ".join(f"{rows.classes[label].id} has {count}" for label, count in few[:3])
+        raise DataError(
+            f"{len(few)} classes have fewer than {images} images ({shown})",
+            hint="`short: keep` takes all they have, `short: drop` leaves these classes out",
+        )
+    drawn = rows.sql(
+        f"SELECT * FROM {rows} WHERE label IS NOT NULL QUALIFY row_number() OVER "
+        f"(PARTITION BY label ORDER BY {chance_sql(seed, 'per_class')}, key) <= {images}"
+    )
+    if few and short == "drop":
+        dropped = {label for label, _ in few}
+        return keep_classes(drawn, [i for i in range(len(rows.classes)) if i not in dropped])
+    return drawn

@@ -1,0 +1,18 @@
+"""Keep rows that meet a condition."""
+
+from curate.conditions import checked
+from curate.ops import op
+from curate.rows import Rows
+
+
+@op(version=1)
+def where(rows: Rows, *, condition: str) -> Rows:
+    """Keep the rows for which a SQL condition is true.
+
+    The condition sees one row: its columns, functions and literals, but no other rows, tables or files. Rows
+    for which it is NULL go too, as in SQL.
+
+    Args:
+        condition: DuckDB SQL, such as `width >= 64 AND split = 'train'`.
+    """
+    return rows.sql(f"SELECT * FROM {rows} WHERE {checked(condition, rows.columns)}")

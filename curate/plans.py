@@ -1,0 +1,143 @@
+"""The plan: a recipe checked against its source without reading a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from curate.datasets import file_sha256
+from curate.errors import CurateError, RecipeError
+from curate.manifests import Class, digest, quoted
+from curate.ops import Operation, find
+from curate.recipes import Recipe
+from curate.rows import NotKnownYet, Rows, columns_of, located
+from curate.sources import Source, open_source
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, bound: where it stands, its operation, and all its arguments."""
+
+    place: str
+    operation: Operation
+    arguments: Mapping[str, Any]
+
+    @property
+    def content(self) -> list[Any]:
+        """What the step's result depends on: a file by its bytes, not its name."""
+        files = self.operation.signature.files
+        told = {k: _file_digest(v) if k in files and v is not None else v for k, v in self.arguments.items()}
+        return [self.operation.name, self.operation.version, told]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The arguments that a ledger shows: those that differ from saying nothing."""
+        return {k: v for k, v in self.arguments.items() if v is not None and k != "seed"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe bound to its source.
+
+    Args:
+        columns: the result's columns and types, as far as the steps could be bound.
+        classes: the result's classes; None when only the rows can tell.
+        bound: how many steps were bound; the others are checked when the source has been indexed.
+    """
+
+    recipe: Recipe
+    source: Source
+    steps: tuple[Step, ...]
+    columns: Mapping[str, str]
+    classes: tuple[Class, ...] | None
+    bound: int
+
+    def digest(self, source_digest: str) -> str:
+        """Name the result by all that goes into it: source content, steps, versions, order."""
+        from curate.wordnet import digest as wordnet_digest
+
+        recipe = self.recipe
+        steps = [step.content for step in self.steps]
+        parts = [PLAN_VERSION, recipe.name, recipe.seed, recipe.order, recipe.samples_per_shard]
+        return digest([*parts, source_digest, steps, wordnet_digest()])
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Check a recipe: its source is there, every step exists, takes its arguments and fits the columns.
+
+    Steps are bound against an empty table of the source's columns, so this takes no longer for a billion rows.
+
+    Raises:
+        RecipeError: with the step, the fault and what to do.
+    """
+    source = open_source(recipe.source, where=f"{recipe.where}, source", base=recipe.base)
+    steps = tuple(_bind(recipe, *step) for step in recipe.parsed_steps())
+    with duckdb.connect() as con:
+        con.execute("SET enable_external_access = false")
+        columns = ", ".join(f"{quoted(c)} {kind}" for c, kind in source.columns.items())
+        con.execute(f"CREATE TABLE source ({columns})")
+        rows = Rows(con, "source", dict(source.columns), source.classes, planning=True)
+        bound = 0
+        for step in steps:
+            try:
+                rows = run(step, rows)
+            except NotKnownYet:
+                return Plan(recipe, source, steps, rows.columns, None, bound)
+            bound += 1
+        return Plan(recipe, source, steps, rows.columns, rows.known, bound)
+
+
+def run(step: Step, rows: Rows) -> Rows:
+    """Apply a step; what goes wrong is told with the step's place.
+
+    Raises:
+        RecipeError, DataError: from the operation, or SQL that does not bind.
+    """
+    where = f"{step.place} ({step.operation.name})"
+    try:
+        result = step.operation(rows, **step.arguments)
+        return Rows(rows.con, result.name, columns_of(rows.con, result.name), result.known, rows.planning)
+    except CurateError as error:
+        raise located(error, where) from error
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+        raise RecipeError(f"{where}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return what DuckDB says is wrong, without its drawing of the query."""
+    return str(error).split("\n")[0].removeprefix("Binder Error: ")
+
+
+def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
+    operation = find(name, where=place)
+    arguments = operation.signature.bind(value, where=f"{place} ({name})")
+    if "seed" in arguments and arguments["seed"] is None:
+        arguments["seed"] = recipe.seed
+    for parameter in operation.signature.files:
+        if arguments[parameter] is not None:
+            arguments[parameter] = str(_allowed_file(recipe, arguments[parameter], f"{place} ({name})"))
+    return Step(place, operation, arguments)
+
+
+def _allowed_file(recipe: Recipe, file: str, where: str) -> Path:
+    """Return the path of a file that a step names, if the recipe may read it."""
+    path = recipe.base / Path(file).expanduser()
+    inside = path.resolve().is_relative_to(recipe.base.resolve())
+    if not inside and file not in recipe.given:
+        raise RecipeError(
+            f"{where}: {file!r} is outside the recipe's folder",
+            hint="put it beside the recipe, or name it by a variable and `--set`",
+        )
+    if not path.is_file():
+        raise RecipeError(f"{where}: {path}: no such file")
+    return path
+
+
+def _file_digest(path: str) -> str:
+    return "sha256:" + file_sha256(Path(path))

@@ -1,0 +1,250 @@
+"""Recipes: YAML that says what a set is made of. Reading one runs no code and touches no other file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curate.errors import RecipeError, did_you_mean
+from curate.signatures import Count, Fraction, Seed, explain
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Span(_Strict):
+    """A smallest and a largest value, both allowed."""
+
+    min: int = 0
+    max: int = 2**62
+
+
+class Expect(_Strict):
+    """What a recipe promises; checked before anything is published."""
+
+    rows: int | None = None
+    classes: int | None = None
+    per_class: int | Span | None = None
+    noise_rate: Fraction | None = None
+    captions: bool | None = None
+
+
+class Recipe(_Strict):
+    """One set: a name, a seed, a source, steps in order, and what to expect.
+
+    Args:
+        name: letters, digits, `.`, `_`, `-`.
+        seed: of all chance in it; a step may have its own.
+        source: see `curate.sources`.
+        steps: a list of `operation: arguments`.
+        order: of the rows and so of the shards; `shuffled` by chance, or by `key`.
+        samples_per_shard: how many samples go into one tar.
+        expect: what the result must be.
+        base: the folder of the file it came from; relative paths start there.
+        given: values from `--set`, which may name files outside the recipe's folder.
+        family: the sets of a matrix; the recipe itself is then only their common text.
+    """
+
+    name: str = Field(pattern=_NAME)
+    seed: Seed = 0
+    source: dict[str, Any]
+    steps: list[Any] = []
+    order: Literal["shuffled", "key"] = "shuffled"
+    samples_per_shard: Count = 10_000
+    expect: Expect = Expect()
+    base: Path = Field(default=Path(), exclude=True)
+    given: tuple[str, ...] = Field(default=(), exclude=True)
+    where: str = Field(default="recipe", exclude=True)
+    family: tuple[Recipe, ...] = Field(default=(), exclude=True)
+
+    def parsed_steps(self) -> list[tuple[str, str, Any]]:
+        """Return each step as (place for messages, operation, arguments)."""
+        parsed = []
+        for number, step in enumerate(self.steps, start=1):
+            place = f"{self.where}, step {number}"
+            if isinstance(step, str):
+                step = {step: None}
+            if not isinstance(step, Mapping) or len(step) != 1:
+                raise RecipeError(
+                    f"{place}: a step is one operation and its arguments, got {step!r}",
+                    hint="write `- per_class: {images: 500}`; each step begins with its own dash",
+                )
+            (name, arguments), *_ = step.items()
+            parsed.append((place, str(name), arguments))
+        return parsed
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, without duplicate keys, which YAML itself forbids."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else repr(key))
+        return super().construct_mapping(node, deep)
+
+
+def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe from a file and fill in its variables.
+
+    Args:
+        path: a YAML file.
+        settings: variable → value as YAML text, as `--set` has them; they win over the recipe's own `set:`
+            and may fix a variable of its `matrix:`, its `seed` or its `name`.
+
+    Raises:
+        RecipeError: the file cannot be read, is no YAML, or is no recipe.
+    """
+    path = Path(path)
+    document = read_yaml(path)
+    return parse(document, settings, where=str(path), base=path.parent)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping safely.
+
+    Raises:
+        RecipeError: the file cannot be read, is no YAML, or holds something else.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror})", hint="give the path of a recipe"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(f"{path}{line}: not plain YAML: {problem}") from None
+    if not _fits(document):
+        raise RecipeError(f"{path}: more than {MAX_NODES:,} values once its aliases are written out")
+    if not isinstance(document, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping, got {type(document).__name__}", hint="begin with `name:`"
+        )
+    return document
+
+
+def parse(
+    document: Mapping[str, Any],
+    settings: Mapping[str, str] | None = None,
+    *,
+    where: str = "recipe",
+    base: Path = Path(),
+) -> Recipe:
+    """Make a recipe of a document that has been read; see `load`."""
+    body = dict(document)
+    given = {name: _value(text, where) for name, text in (settings or {}).items()}
+    matrix = _mapping(body.pop("matrix", {}), f"{where}: matrix")
+    defaults = _mapping(body.pop("set", {}), f"{where}: set")
+    known = set(matrix) | set(defaults) | _variables(body) | {"seed", "name"}
+    for name in given:
+        if name not in known:
+            raise RecipeError(
+                f"{where}: has no variable {name!r}",
+                hint=did_you_mean(name, known) or f"it has {', '.join(sorted(known))}",
+            )
+    body |= {name: given[name] for name in ("seed", "name") if name in given}
+    frame = _Frame(where, base, tuple(str(v) for v in given.values()))
+    axes = {name: [given[name]] if name in given else values for name, values in matrix.items()}
+    if not axes:
+        return frame.make(body, defaults | given)
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise RecipeError(f"{where}: matrix: {name} must be a list of values, got {values!r}")
+    family = []
+    for values in itertools.product(*axes.values()):
+        point = dict(zip(axes, values, strict=True))
+        label = "-".join(f"{k}-{v}" for k, v in point.items())
+        variant = frame.make(body | {"name": f"{body.get('name')}-{label}"}, defaults | given | point)
+        family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
+    return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
+
+
+@dataclass(frozen=True)
+class _Frame:
+    where: str
+    base: Path
+    given: tuple[str, ...] = field(default=())
+
+    def make(self, body: Mapping[str, Any], variables: Mapping[str, Any]) -> Recipe:
+        filled = _fill(body, variables, self.where)
+        for name in filled:
+            if name not in Recipe.model_fields or Recipe.model_fields[name].exclude:
+                allowed = [n for n, f in Recipe.model_fields.items() if not f.exclude] + ["set", "matrix"]
+                raise RecipeError(
+                    f"{self.where}: a recipe has no {name!r}",
+                    hint=did_you_mean(str(name), allowed) or f"it has {', '.join(allowed)}",
+                )
+        try:
+            return Recipe.model_validate(
+                dict(filled) | {"base": self.base, "given": self.given, "where": self.where}
+            )
+        except ValidationError as error:
+            raise RecipeError(f"{self.where}: {explain(error)}") from None
+
+
+def _fits(document: Any) -> bool:
+    """Whether a document stays small when its aliases are followed, which can nest without end."""
+    count, stack = 0, [document]
+    while stack and count <= MAX_NODES:
+        value = stack.pop()
+        count += 1
+        stack += value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return count <= MAX_NODES
+
+
+def _value(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+        raise RecipeError(f"{where} must be a mapping of names, got {value!r}")
+    return value
+
+
+def _variables(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return set(_VARIABLE.findall(value))
+    if isinstance(value, Mapping):
+        return set().union(*(_variables(v) for v in [*value.keys(), *value.values()]))
+    return set().union(*(_variables(v) for v in value)) if isinstance(value, list) else set()
+
+
+def _fill(value: Any, variables: Mapping[str, Any], where: str) -> Any:
+    """Put variables in: a text that is one variable takes its value's type."""
+    if isinstance(value, Mapping):
+        return {_fill(k, variables, where): _fill(v, variables, where) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, variables, where) for v in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in variables:
+            raise RecipeError(f"{where}: ${{{name}}} has no value", hint=f"add `--set {name}=VALUE`")
+    whole = _VARIABLE.fullmatch(value)
+    return variables[whole[1]] if whole else _VARIABLE.sub(lambda m: str(variables[m[1]]), value)

@@ -1,0 +1,160 @@
+"""Rows: what an operation takes and gives back, a DuckDB relation with the classes its labels mean."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from curate.errors import CurateError, DataError, RecipeError
+from curate.manifests import Class, quoted
+
+
+class NotKnownYet(Exception):
+    """Raised while planning when a step needs what only the rows can tell; the build checks it then."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a set. Formatting one into SQL names it: `rows.sql(f"SELECT * FROM {rows} WHERE …")`.
+
+    Args:
+        con: the build's DuckDB connection; it reads no files.
+        name: the view or table that holds the rows.
+        columns: column → DuckDB type, as the relation has them.
+        known: the classes in label order; None while planning over a source that has not been read.
+        planning: whether there are no rows behind this, only their shape.
+    """
+
+    con: Any
+    name: str
+    columns: dict[str, str]
+    known: tuple[Class, ...] | None
+    planning: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """The classes in label order."""
+        if self.known is None:
+            raise NotKnownYet
+        return self.known
+
+    def sql(self, query: str, *, classes: Sequence[Class] | None = None) -> Rows:
+        """Return the rows of a query, with other classes where given."""
+        name = f"rows_{next(_names)}"
+        self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
+        known = self.known if classes is None else tuple(classes)
+        return replace(self, name=name, columns=columns_of(self.con, name), known=known)
+
+    def with_columns(self, *, classes: Sequence[Class] | None = None, **expressions: str) -> Rows:
+        """Return the rows with columns set to SQL expressions over the old ones, added where absent."""
+        old = [
+            f"{expressions.pop(c)} AS {quoted(c)}" if c in expressions else quoted(c) for c in self.columns
+        ]
+        new = [f"{expression} AS {quoted(c)}" for c, expression in expressions.items()]
+        return self.sql(f"SELECT {', '.join(old + new)} FROM {self}", classes=classes)
+
+    def lookup(self, columns: dict[str, tuple[str, Sequence[Any]]]) -> str:
+        """Put small columns (name → (type, values)) into a table and return its name."""
+        name = f"lookup_{next(_names)}"
+        parts = ", ".join(f"{quoted(c)} {kind}" for c, (kind, _) in columns.items())
+        self.con.execute(f"CREATE TEMP TABLE {name} ({parts})")
+        lists = [list(values) for _, values in columns.values()]
+        if lists[0]:
+            casts = ", ".join(f"unnest(?::{kind}[])" for kind, _ in columns.values())
+            self.con.execute(f"INSERT INTO {name} SELECT {casts}", lists)
+        return name
+
+    def scalar(self, query: str) -> Any:
+        """Return the one value of a query."""
+        return self.con.execute(query).fetchone()[0]
+
+    def require(self, column: str, hint: str) -> None:
+        """Refuse rows without a column.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        if column not in self.columns:
+            raise RecipeError(f"the rows have no column {column!r}", hint=hint)
+
+    def refuse(self, condition: str, what: str, *, hint: str, show: str = "key") -> None:
+        """Refuse rows that meet a condition, with their count and three examples.
+
+        Raises:
+            DataError: there are such rows.
+        """
+        count, examples = self.con.execute(
+            f"SELECT count(*), string_agg({show}, ', ') FILTER (rank <= 3) FROM "
+            f"(SELECT {show}, row_number() OVER (ORDER BY key) AS rank FROM {self} WHERE {condition})"
+        ).fetchone()
+        if count:
+            raise DataError(f"{count:,} rows {what} (such as {examples})", hint=hint)
+
+    def require_labels(self) -> None:
+        """Refuse rows without a label, and sets without classes."""
+        self.refuse("label IS NULL", "have no label", hint="drop them first: `where: label IS NOT NULL`")
+        if not self.classes:
+            raise RecipeError("the source has no classes", hint="use a source with class folders or labels")
+
+
+_names = itertools.count()
+
+
+def columns_of(con: Any, name: str) -> dict[str, str]:
+    """Return a relation's columns and their DuckDB types, in order."""
+    return {c[0]: str(c[1]) for c in con.execute(f"DESCRIBE {name}").fetchall()}
+
+
+def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:
+    """Return the labels of classes given by wnid or name.
+
+    Raises:
+        RecipeError: a class is unknown; the hint names the nearest.
+    """
+    from curate.errors import did_you_mean
+
+    index = {c.name: i for i, c in enumerate(rows.classes)} | {c.id: i for i, c in enumerate(rows.classes)}
+    for name in wanted:
+        if name not in index:
+            raise RecipeError(
+                f"{where}: no class {name!r} among the {len(rows.classes)} of the source",
+                hint=did_you_mean(name, index) or f"the first are {', '.join(list(index)[:3])}",
+            )
+    return [index[name] for name in wanted]
+
+
+def remap(rows: Rows, new: Sequence[int | None], classes: Sequence[Class]) -> Rows:
+    """Return the rows under other classes; rows whose class maps to None go.
+
+    `clean_label`, where there is one, follows; it becomes NULL where the true class is gone.
+
+    Args:
+        new: the new label of each old one.
+        classes: the new classes in label order.
+    """
+    pairs = [(old, n) for old, n in enumerate(new) if n is not None]
+    table = rows.lookup(
+        {"old": ("INTEGER", [o for o, _ in pairs]), "new": ("INTEGER", [n for _, n in pairs])}
+    )
+    swap = {"label": "m.new AS label", "clean_label": "c.new AS clean_label"}
+    chosen = ", ".join(swap.get(c, f"r.{quoted(c)}") for c in rows.columns)
+    clean = f"LEFT JOIN {table} c ON r.clean_label = c.old" if "clean_label" in rows.columns else ""
+    return rows.sql(
+        f"SELECT {chosen} FROM {rows} r JOIN {table} m ON r.label = m.old {clean}", classes=classes
+    )
+
+
+def keep_classes(rows: Rows, labels: Iterable[int]) -> Rows:
+    """Return the rows of some classes, labelled 0, 1, 2, … in the order of their old labels."""
+    kept = {old: new for new, old in enumerate(sorted(set(labels)))}
+    return remap(rows, [kept.get(i) for i in range(len(rows.classes))], [rows.classes[i] for i in kept])
+
+
+def located(error: CurateError, where: str) -> CurateError:
+    """Return the same error with its place in front: "recipe.yaml, step 3 (noise): …"."""
+    return type(error)(f"{where}: {error.message}", hint=error.hint)

@@ -1,0 +1,108 @@
+"""The sources: where rows come from, one a file; this folder is their registry.
+
+A source is described without being read (its columns, and its classes where it lists them), says cheaply
+whether it changed, and is indexed into a Parquet file that the build reads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.errors import RecipeError, did_you_mean
+from curate.manifests import Class
+from curate.signatures import Signature
+
+Progress = Callable[[int, int | None], None]  # done, of how many (None: not known)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A source that has been read.
+
+    Args:
+        parquet: the rows, core columns first, in key order.
+        classes: in label order.
+        digest: names the rows and classes.
+        rows: how many.
+        left_out: reason → files or members that are no row, with up to 100 names each.
+        counts: reason → how many were left out for it.
+    """
+
+    parquet: Path
+    classes: tuple[Class, ...]
+    digest: str
+    rows: int
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """What a recipe's `source:` opens to."""
+
+    root: str  # what `file` is relative to: a folder or a URL
+    columns: dict[str, str]  # column → DuckDB type
+    classes: tuple[Class, ...] | None = None  # None: known only once it is indexed
+    rows: int | None = None  # likewise
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return what changes when the source does; cheap, and only comparable on this machine."""
+
+    @abstractmethod
+    def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
+        """Return the rows, from the cache where the fingerprint is that of the last time."""
+
+
+def names() -> list[str]:
+    """Return the names of all sources."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def opener(name: str) -> Callable[..., Source]:
+    """Return the function of a source's module that opens it."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), name)
+
+
+def doc(name: str) -> str:
+    """Return a source's docstring, dedented."""
+    return inspect.getdoc(opener(name)) or ""
+
+
+def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = Path()) -> Source:
+    """Open what a recipe's `source:` says: `{folder: PATH, …}`; the first option stands beside the name.
+
+    Args:
+        spec: the YAML mapping.
+        where: its place, for messages.
+        base: relative paths are taken from here.
+
+    Raises:
+        RecipeError: an unknown source or option, a wrong type, or a path with nothing there.
+    """
+    named = [name for name in spec if name in names()]
+    if len(named) != 1:
+        first = str(next(iter(spec), ""))
+        raise RecipeError(
+            f"{where}: no source {first!r}" if not named else f"{where}: takes one source, got {named}",
+            hint=did_you_mean(first, names()) or f"there are {', '.join(names())}",
+        )
+    name = named[0]
+    function = opener(name)
+    signature = Signature(function)
+    options = {k: v for k, v in spec.items() if k != name}
+    head = spec[name]
+    if isinstance(head, Mapping):
+        options |= head
+    elif head is not None:
+        options[signature.names[0]] = head
+    arguments = signature.bind(options, where=f"{where} ({name})")
+    if isinstance(arguments.get("path"), str) and "://" not in arguments["path"]:
+        arguments["path"] = str(base / Path(arguments["path"]).expanduser())
+    return function(**arguments)

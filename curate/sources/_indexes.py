@@ -1,0 +1,170 @@
+"""The index of a source: made once, kept in the cache, good for as long as the fingerprint stays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from curate.errors import DataError, RecipeError
+from curate.files import cache_folder, write_atomic
+from curate.manifests import CORE, KEY_LIMIT, Class, digest, ordered, quoted, rows_digest, text
+from curate.sources import Index
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INDEX_VERSION = 1
+NAMES_KEPT = 100  # of the files left out, for each reason
+
+_PLAIN = re.compile(r"[A-Za-z0-9_/-]+").fullmatch
+_ODD = re.compile(r"[^A-Za-z0-9_/-]|_(?=x[0-9A-F]{2})")
+
+
+def make_key(name: str) -> str:
+    """Return the key of a file's name without its extension: one-to-one, `[A-Za-z0-9_/-]` only, ≤ 200 long.
+
+    Any other character becomes `_xHH` for each byte of its UTF-8, and so does a `_` that would read as such.
+    A name too long keeps its start and ends in its MD5.
+    """
+    if not _PLAIN(name) or "_x" in name:
+        name = _ODD.sub(
+            lambda m: "".join(f"_x{b:02X}" for b in m[0].encode("utf-8", "surrogateescape")), name
+        )
+    if len(name) > KEY_LIMIT:
+        name = f"{name[: KEY_LIMIT - 34]}_h{hashlib.md5(name.encode()).hexdigest()}"
+    return name
+
+
+def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
+    """Return the classes of ids in this order; wnids get their WordNet name, others are their own."""
+    from curate.wordnet import nouns, unique_names
+
+    wnids = [i for i in ids if i in nouns()]
+    names = dict(zip(wnids, unique_names(wnids), strict=True))
+    taken = set(names.values())
+    return tuple(
+        Class(names[i], i) if i in names else Class(i if i not in taken else f"{i} (folder)") for i in ids
+    )
+
+
+class LeftOut:
+    """What became no row, and why."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        """Count a file under a reason."""
+        self.counts[reason] += 1
+        kept = self.names.setdefault(reason, [])
+        if len(kept) < NAMES_KEPT:
+            kept.append(name)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{n:,} {reason} (such as {self.names[reason][0]})" for reason, n in self.counts.most_common()
+        )
+
+
+def cached(
+    kind: str,
+    identity: dict[str, Any],
+    fingerprint: str,
+    make: Callable[[], tuple[pa.Table, tuple[Class, ...], LeftOut]],
+) -> Index:
+    """Return the index kept for this fingerprint, or make and keep it.
+
+    Args:
+        kind: the source's name.
+        identity: what tells this source from others (path and options).
+        make: reads the source: its rows with any columns, its classes, what it left out.
+    """
+    place = hashlib.sha256(json.dumps([kind, identity], sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache_folder() / "indexes"
+    kept = folder / f"{place}.json"
+    try:
+        record = json.loads(kept.read_text())
+        parquet = folder / record["parquet"]
+        if record["fingerprint"] == fingerprint and record["version"] == INDEX_VERSION and parquet.exists():
+            return _index(record, parquet)
+    except (OSError, ValueError, KeyError):
+        pass  # nothing kept, or nothing usable
+    table, classes, left_out = make()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record = _write(folder, place, table, classes, left_out) | {"fingerprint": fingerprint}
+        write_atomic(kept, json.dumps(record).encode())
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the index cannot be written ({error.strerror})",
+            hint="set CURATE_CACHE to a folder with room",
+        ) from error
+    return _index(record, folder / record["parquet"])
+
+
+def _write(
+    folder: Path, place: str, table: pa.Table, classes: tuple[Class, ...], left_out: LeftOut
+) -> dict[str, Any]:
+    """Write the rows in key order and return the record that describes them."""
+    parquet = folder / f"{place}.parquet"
+    beside = folder / f".{place}.{os.getpid()}.tmp"
+    with duckdb.connect() as con:
+        con.register("found", table)
+        columns = ordered(table.column_names)
+        chosen = ", ".join(
+            f"{quoted(c)}::{CORE[c]} AS {quoted(c)}" if c in CORE else quoted(c) for c in columns
+        )
+        con.execute(f"CREATE TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
+        _refuse_duplicates(con)
+        rows = rows_digest(con, "indexed", "rowid", columns)
+        con.execute(f"COPY indexed TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
+    os.replace(beside, parquet)
+    described = [[c.name, c.wnid, list(c.fine)] for c in classes]
+    return {
+        "version": INDEX_VERSION,
+        "parquet": parquet.name,
+        "classes": described,
+        "digest": digest([rows, described]),
+        "rows": table.num_rows,
+        "left_out": left_out.names,
+        "counts": dict(left_out.counts),
+    }
+
+
+def _refuse_duplicates(con: Any) -> None:
+    twice = con.execute(
+        "SELECT key, list(file ORDER BY file)[1:2] FROM indexed GROUP BY key HAVING count(*) > 1 ORDER BY key"
+    ).fetchall()
+    if twice:
+        key, files = twice[0]
+        raise DataError(
+            f"{len(twice):,} keys stand for two files or more; {key!r} is {' and '.join(files)}",
+            hint="a key is the name without its extension; rename or remove one",
+        )
+
+
+def _index(record: dict[str, Any], parquet: Path) -> Index:
+    classes = tuple(Class(name, wnid, tuple(fine)) for name, wnid, fine in record["classes"])
+    return Index(parquet, classes, record["digest"], record["rows"], record["left_out"], record["counts"])
+
+
+def require_rows(count: int, place: str, left_out: LeftOut) -> None:
+    """Refuse a source that gave no rows.
+
+    Raises:
+        RecipeError: nothing was found, and why.
+    """
+    if not count:
+        reasons = f": {left_out}" if left_out.counts else ""
+        raise RecipeError(
+            f"{place}: no images{reasons}", hint="it should hold class folders with images in them"
+        )

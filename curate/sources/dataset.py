@@ -1,0 +1,39 @@
+"""Another dataset or overlay."""
+
+from __future__ import annotations
+
+from curate.datasets import MANIFEST, Dataset, open_dataset
+from curate.sources import Index, Progress, Source
+from curate.sources._indexes import LeftOut, cached
+
+
+def dataset(*, path: str) -> Source:
+    """Take the rows of another dataset, an overlay or one with shards.
+
+    Args:
+        path: the dataset's folder.
+    """
+    return DatasetSource(open_dataset(path))
+
+
+class DatasetSource(Source):
+    """The source that `dataset` opens."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.root = dataset.byte_root
+        self.columns = dict(dataset.info.columns)
+        self.classes = dataset.classes
+        self.rows = len(dataset)
+
+    def fingerprint(self) -> str:
+        """A finished dataset is what its `dataset.json` says."""
+        return f"{self.dataset.digest} {self.dataset.info.index_sha256}"
+
+    def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
+        """Point to the manifest, or to one whose rows point into the dataset's own shards."""
+        data = self.dataset
+        if not data.sharded:
+            return Index(data.path / MANIFEST, data.classes, data.digest, len(data))
+        identity = {"path": str(data.path.resolve())}
+        return cached("dataset", identity, fingerprint, lambda: (data.table(), data.classes, LeftOut()))

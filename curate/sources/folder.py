@@ -1,0 +1,226 @@
+"""A folder of images: class folders, below `train` and `val` or not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from curate.errors import DataError, RecipeError
+from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
+from curate.manifests import CORE, Class
+from curate.sources import Index, Progress, Source
+from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+FILES_PER_TASK = 256
+
+
+class Found(NamedTuple):
+    """A file below the root: where, in which split and class folder, its bytes and its time of change."""
+
+    file: str
+    split: str | None
+    folder: str | None
+    size: int
+    mtime_ns: int
+
+
+def folder(*, path: str, split: str | None = None, broken: Literal["skip", "error"] = "skip") -> Source:
+    """Take the images of a folder, each class a folder of its own.
+
+    Classes are the folders right below PATH, or below PATH/train, PATH/val and PATH/test, which become the
+    column `split`; deeper folders belong to their class. They are labelled in the order of their names. A
+    folder named by a wnid gets its class name from WordNet. Images that stand in no class folder have no
+    label. Names that start with a dot and files that are no images by their extension are passed over.
+
+    Args:
+        path: the folder.
+        split: take only this split.
+        broken: images whose header cannot be read: count them and go on, or refuse.
+    """
+    return Folder(path, split, broken)
+
+
+class Folder(Source):
+    """The source that `folder` opens."""
+
+    def __init__(self, path: str, split: str | None, broken: str) -> None:
+        self.root = os.path.abspath(path)
+        if not os.path.isdir(path):
+            raise RecipeError(
+                f"{path}: no such folder", hint="`--set NAME=FOLDER` fills in a path of the recipe"
+            )
+        self.split, self.broken = split, broken
+        self.columns = dict(CORE)
+        self.folders = self._class_names()
+        self.classes = class_list(self.folders)
+        if any(c.wnid for c in self.classes):
+            self.columns["wnid"] = "VARCHAR"
+        self._files: list[Found] | None = None
+
+    def _class_names(self) -> list[str]:
+        """List the class folders without looking into them."""
+        below = {entry.name: entry.path for entry in _folders(self.root)}
+        splits = {name: path for name, path in below.items() if name.lower() in SPLITS}
+        if self.split and self.split not in {SPLITS[s.lower()] for s in splits} | set(splits):
+            raise RecipeError(
+                f"{self.root}: no split {self.split!r}",
+                hint=f"its folders are {', '.join(sorted(below)[:5]) or 'none'}",
+            )
+        tops = list(splits.values()) if splits else [self.root]
+        return sorted({entry.name for top in tops for entry in _folders(top)})
+
+    @property
+    def files(self) -> list[Found]:
+        """Every file that is an image by its extension, in the order of names."""
+        if self._files is None:
+            self._files = sorted(self._walk())
+        return self._files
+
+    def _walk(self) -> Iterator[Found]:
+        self.left_out = LeftOut()
+        splits = {entry.name for entry in _folders(self.root) if entry.name.lower() in SPLITS}
+        chosen = {s for s in splits if self.split in (None, s, SPLITS[s.lower()])}
+        if not splits:
+            yield from self._below(self.root, "", None, None)
+        for name in sorted(chosen):
+            yield from self._below(os.path.join(self.root, name), f"{name}/", SPLITS[name.lower()], None)
+
+    def _below(
+        self, path: str, prefix: str, split: str | None, folder: str | None, up: tuple = ()
+    ) -> Iterator[Found]:
+        try:
+            entries = list(os.scandir(path))
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be listed ({error.strerror})", hint="check its permissions"
+            ) from error
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if entry.is_dir():
+                here = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                if here not in up:  # a link to a folder above would never end
+                    yield from self._below(entry.path, f"{prefix}{name}/", split, folder or name, (*up, here))
+            elif name.rpartition(".")[2].lower() in EXTENSIONS:
+                status = _status(entry)
+                if status is None:
+                    self.left_out.add("broken link", prefix + name)
+                elif not _is_utf8(prefix + name):
+                    self.left_out.add("name is not UTF-8", repr(prefix + name))
+                else:
+                    yield Found(prefix + name, split, folder, status.st_size, status.st_mtime_ns)
+            else:
+                self.left_out.add("no image by its extension", prefix + name)
+
+    def fingerprint(self) -> str:
+        """Hash the names, sizes and times of all files; their bytes are not read."""
+        state = hashlib.blake2b(digest_size=16)
+        for found in self.files:
+            state.update(f"{found.file}\0{found.size}\0{found.mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        return state.hexdigest()
+
+    def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
+        """Read the header of every image for its kind, width and height."""
+        identity = {"path": self.root, "split": self.split, "broken": self.broken}
+        return cached("folder", identity, fingerprint, lambda: self._read(progress))
+
+    def _read(self, progress: Progress | None) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
+        files = self.files
+        left_out = self.left_out
+        good: list[Found] = []
+        headers: list[Header] = []
+        tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
+        with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2)) as pool:
+            for task, answers in zip(
+                tasks, pool.map(lambda t: [_probe(self.root, f) for f in t], tasks), strict=True
+            ):
+                for found, answer in zip(task, answers, strict=True):
+                    if isinstance(answer, Header):
+                        good.append(found)
+                        headers.append(answer)
+                    else:
+                        left_out.add(answer, found.file)
+                if progress:
+                    progress(len(task), len(files))
+        broken = sum(left_out.counts.values()) - left_out.counts["no image by its extension"]
+        if broken and self.broken == "error":
+            raise DataError(f"{self.root}: {left_out}", hint="`broken: skip` counts them and goes on")
+        require_rows(len(good), self.root, left_out)
+        assert self.classes is not None
+        wnids = {c.wnid for c in self.classes if c.wnid}
+        return _table(good, headers, self.folders, wnids), self.classes, left_out
+
+
+def _folders(path: str) -> list[os.DirEntry]:
+    return sorted(
+        (e for e in os.scandir(path) if e.is_dir() and not e.name.startswith(".")), key=lambda e: e.name
+    )
+
+
+def _status(entry: os.DirEntry) -> os.stat_result | None:
+    try:
+        return entry.stat()
+    except OSError:
+        return None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # the system's way to carry bytes that are not
+        return False
+    return True
+
+
+def _probe(root: str, found: Found) -> Header | str:
+    """Return the header of an image, or the reason why it has none."""
+    try:
+        with open(os.path.join(root, found.file), "rb", buffering=0) as stream:
+            data = stream.read(HEADER_BYTES) or b""
+            try:
+                return probe(data)
+            except NeedMore:
+                try:
+                    return probe(data + (stream.readall() or b""))
+                except NeedMore:
+                    return "damaged header"
+    except BadImage as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _table(files: list[Found], headers: list[Header], folders: list[str], wnids: set[str]) -> pa.Table:
+    import pyarrow as pa
+
+    label = {name: i for i, name in enumerate(folders)}
+    columns = {
+        "key": pa.array([make_key(os.path.splitext(f.file)[0]) for f in files], pa.string()),
+        "file": pa.array([f.file for f in files], pa.string()),
+        "offset": pa.array([0] * len(files), pa.int64()),
+        "size": pa.array([f.size for f in files], pa.int64()),
+        "ext": pa.array([h.ext for h in headers], pa.string()),
+        "width": pa.array([h.width for h in headers], pa.int32()),
+        "height": pa.array([h.height for h in headers], pa.int32()),
+        "label": pa.array([None if f.folder is None else label[f.folder] for f in files], pa.int32()),
+        "caption": pa.nulls(len(files), pa.string()),
+        "split": pa.array([f.split for f in files], pa.string()),
+    }
+    if wnids:
+        columns["wnid"] = pa.array([f.folder if f.folder in wnids else None for f in files], pa.string())
+    return pa.table(columns)

@@ -1,0 +1,6 @@
+"""A generated miniature of ImageNet, so that every path of the product runs without downloads."""
+
+from curate.synthetic.classes import DOWNSTREAM, FAMILIES, POOL, SyntheticClass
+from curate.synthetic.images import draw, jpeg
+
+__all__ = ["DOWNSTREAM", "FAMILIES", "POOL", "SyntheticClass", "draw", "jpeg"]

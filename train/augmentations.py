@@ -1,0 +1,90 @@
+"""Where to cut an image, and cutting it: a random resized crop with a flip, whole batches at a time.
+
+Every choice follows from the sample's key, the seed and the epoch, so it does not matter who makes the cut.
+"""
+
+# B images, S side of the stored square, T side of the result, H height, W width
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train import chances
+from train.chances import Chances
+
+ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
+
+
+class Crops(NamedTuple):
+    """One crop an image: float64 of shape B, in shares of the image's width and height, and whether to flip."""
+
+    left: np.ndarray
+    top: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    flip: np.ndarray  # bool
+
+
+def random_crops(chances_B: Chances, epoch: int, *, min_area: float, shape: np.ndarray | None = None) -> Crops:
+    """Draw a random resized crop for each image.
+
+    Area and aspect are drawn as in Inception (area uniform in [min_area, 1], log aspect uniform between 3:4 and
+    4:3). A crop that would stick out is cut to the image's edge, where torchvision draws again.
+
+    Args:
+        chances_B: the images' chances.
+        epoch: crops differ by epoch.
+        min_area: share of the image, in (0, 1].
+        shape: width and height of each image, B2; squares by default.
+
+    Source: Szegedy et al., CVPR 2015, https://arxiv.org/abs/1409.4842
+    """
+    area = min_area + (1 - min_area) * chances.uniform(chances_B, epoch, "crop/area")
+    low, high = np.log(ASPECTS)
+    aspect = np.exp(low + (high - low) * chances.uniform(chances_B, epoch, "crop/aspect"))
+    if shape is not None:
+        aspect = aspect * shape[:, 1] / shape[:, 0]  # from pixels to shares
+    width = np.minimum(np.sqrt(area * aspect), 1.0)
+    height = np.minimum(np.sqrt(area / aspect), 1.0)
+    left = (1 - width) * chances.uniform(chances_B, epoch, "crop/x")
+    top = (1 - height) * chances.uniform(chances_B, epoch, "crop/y")
+    return Crops(left, top, width, height, chances.stir(chances_B, epoch, "flip") >> np.uint64(63) == 1)
+
+
+def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
+    """Cut and resize every image of a batch, antialiased, as two matrix products an image.
+
+    Returns:
+        images_BCTT, uint8, channels_last in memory.
+    """
+    side = squares_BSSC.shape[1]
+    device = squares_BSSC.device
+    rows_BTS = _resampling(crops.top, crops.height, np.zeros_like(crops.flip), side, size).to(device)
+    columns_BTS = _resampling(crops.left, crops.width, crops.flip, side, size).to(device)
+    batch = squares_BSSC.shape[0]
+    pixels_BSX = squares_BSSC.reshape(batch, side, side * 3).float()  # X = S * 3
+    tall_BTSC = torch.bmm(rows_BTS, pixels_BSX).view(batch, size, side, 3)
+    images_BTTC = torch.einsum("bus,btsc->btuc", columns_BTS, tall_BTSC)
+    return images_BTTC.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 3, 1, 2)
+
+
+def center_batch(squares_BSSC: Tensor, size: int) -> Tensor:
+    """Cut the middle out of every image: images_BCTT, uint8, channels_last in memory."""
+    at = (squares_BSSC.shape[1] - size) // 2
+    return squares_BSSC[:, at : at + size, at : at + size].permute(0, 3, 1, 2)
+
+
+def _resampling(start: np.ndarray, length: np.ndarray, flip: np.ndarray, side: int, size: int) -> Tensor:
+    """Return weights_BTS: each of T output pixels as a triangle over S input pixels, each row summing to 1."""
+    scale_B1 = torch.from_numpy(length * side / size).float()[:, None]  # input pixels an output pixel
+    place_T = torch.arange(size, dtype=torch.float32) + 0.5
+    place_BT = torch.where(torch.from_numpy(flip)[:, None], size - place_T, place_T)
+    center_BT = torch.from_numpy(start * side).float()[:, None] + place_BT * scale_B1
+    pixel_S = torch.arange(side, dtype=torch.float32) + 0.5
+    reach_B11 = scale_B1.clamp(min=1.0)[:, :, None]
+    weights_BTS = (1 - (pixel_S - center_BT[:, :, None]).abs() / reach_B11).clamp_(min=0)
+    return weights_BTS / weights_BTS.sum(dim=2, keepdim=True)

@@ -1,0 +1,216 @@
+"""Models by name: a backbone that turns images into features, and a linear head on top.
+
+Weights start from `seed`, never from somebody's checkpoint: the experiments compare what datasets teach. The
+backbone is drawn first and from a generator of its own, so it starts equal whatever the number of classes.
+"""
+
+# B images, D features, C classes, H height, W width
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from curate.errors import RecipeError, did_you_mean
+
+Stem = Literal["imagenet", "small"]
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pixels, red green blue, in 0..1
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What it takes to build a model again.
+
+    Args:
+        name: as `build` knows it.
+        stem: "small" is a 3x3 convolution of stride 1 without max-pooling, for images of 32 to 64 px.
+        num_classes: outputs of the head; 0 for none, and the model gives features.
+        image_size: side of the images it was made for, in pixels.
+    """
+
+    name: str
+    stem: Stem
+    num_classes: int
+    image_size: int
+
+
+class Model(nn.Module):
+    """A backbone and a head. Make one with `build`."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Linear | nn.Identity, feature_dim: int, spec: ModelSpec):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.feature_dim = feature_dim
+        self.spec = spec
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Return logits_BC of normalised images (features_BD where there is no head)."""
+        features_BD = self.backbone(images_B3HW)
+        return self.head(features_BD)
+
+
+def build(name: str, *, num_classes: int, stem: Stem = "imagenet", image_size: int, seed: int = 0) -> Model:
+    """Build a model with fresh weights, on the CPU.
+
+    The weights depend on `seed` and the name alone; torch's global generator is left as it was.
+
+    Args:
+        name: resnet18, resnet50, resnet101 or alexnet (torchvision's), convnet (ours, small), or any model
+            of timm, as NAME or timm/NAME.
+        num_classes: outputs of the head; 0 for no head.
+        stem: "small" is for torchvision's ResNets alone. At 64 px it costs 15 times the ImageNet stem.
+        image_size: side of the images in pixels.
+
+    Raises:
+        RecipeError: no such model, it has no small stem, or it cannot take images so small.
+    """
+    if stem not in get_args(Stem):
+        raise RecipeError(f"no stem {stem!r}", hint=f"one of: {', '.join(get_args(Stem))}")
+    if num_classes < 0 or image_size < 1:
+        raise RecipeError(f"{name}: {num_classes} classes at {image_size} px cannot be built")
+    make = _maker(name, stem, image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(
+            seed
+        )  # the CPU's generator; torch.manual_seed would reach the GPU's
+        backbone = make()
+        feature_dim = _feature_dim(backbone, name, image_size)
+        torch.default_generator.manual_seed(seed)
+        head = nn.Linear(feature_dim, num_classes) if num_classes else nn.Identity()
+    return Model(backbone, head, feature_dim, ModelSpec(name, stem, num_classes, image_size))
+
+
+def rebuild(spec: ModelSpec, *, num_classes: int | None = None, seed: int = 0) -> Model:
+    """Build the model of a spec again, with fresh weights; `num_classes` replaces the spec's."""
+    if num_classes is not None:
+        spec = dataclasses.replace(spec, num_classes=num_classes)
+    return build(
+        spec.name, num_classes=spec.num_classes, stem=spec.stem, image_size=spec.image_size, seed=seed
+    )
+
+
+def normalize(images_B3HW: Tensor) -> Tensor:
+    """Turn images (uint8, 0..255) into what a backbone takes: float32 of ImageNet's mean and spread.
+
+    It is channels_last, and made where the images are: what travels to a GPU is a quarter of the bytes.
+    """
+    std = torch.tensor(STD, device=images_B3HW.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=images_B3HW.device).view(1, 3, 1, 1)
+    floats_B3HW = images_B3HW.to(torch.float32, memory_format=torch.channels_last)
+    return floats_B3HW.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+class ConvNet(nn.Module):
+    """Four stages of convolution, batch norm, ReLU: for 32 to 64 px on a CPU."""
+
+    WIDTHS = (32, 64, 128, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for width in self.WIDTHS:
+            stride = 1 if inputs == 3 else 2
+            layers += [
+                nn.Conv2d(inputs, width, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            inputs = width
+        self.stages = nn.Sequential(*layers)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Return features_BD, D = 256."""
+        return self.stages(images_B3HW).mean(dim=(2, 3))
+
+
+def _resnet(name: str, stem: Stem) -> nn.Module:
+    import torchvision
+
+    network = torchvision.models.get_model(name, weights=None)
+    if stem == "small":
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+    network.fc = nn.Identity()
+    return network
+
+
+def _alexnet() -> nn.Module:
+    import torchvision
+
+    network = torchvision.models.alexnet(weights=None)
+    network.classifier = network.classifier[:-1]  # ends in fc7 and its ReLU: 4096 features
+    return network
+
+
+RESNETS = ("resnet18", "resnet50", "resnet101")
+OURS = (*RESNETS, "alexnet", "convnet")
+
+
+def _maker(name: str, stem: Stem, image_size: int) -> Callable[[], nn.Module]:
+    """Return what makes the backbone of `name`, having checked that there is one."""
+    if name in RESNETS:
+        return lambda: _resnet(name, stem)
+    if name not in OURS:
+        timm_name = _timm_name(name)
+    if stem == "small":
+        raise RecipeError(
+            f"{name} has no small stem", hint=f"leave `stem` out, or take one of: {', '.join(RESNETS)}"
+        )
+    if name == "alexnet":
+        return _alexnet
+    if name == "convnet":
+        return ConvNet
+    return lambda: _timm(timm_name, image_size)
+
+
+def _timm_name(name: str) -> str:
+    import timm
+
+    short = name.removeprefix("timm/")
+    if not timm.is_model(short):
+        known = [*OURS, *timm.list_models()]
+        hint = did_you_mean(short, known) or f"one of: {', '.join(OURS)}, or any model of timm"
+        raise RecipeError(f"no model {name!r}", hint=hint)
+    if "." in short:  # timm's tag of a checkpoint
+        raise RecipeError(
+            f"{name!r} names pre-trained weights, and these are never loaded",
+            hint=f"write {short.partition('.')[0]!r}",
+        )
+    return short
+
+
+def _timm(name: str, image_size: int) -> nn.Module:
+    import timm
+
+    state = torch.default_generator.get_state()
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+    except TypeError:  # a convolutional network, which takes any size and knows no such option
+        torch.default_generator.set_state(state)
+        return timm.create_model(name, pretrained=False, num_classes=0)
+
+
+@torch.no_grad()
+def _feature_dim(backbone: nn.Module, name: str, image_size: int) -> int:
+    """Return D from one blank image; what timm says of itself does not hold for every head it cuts off."""
+    backbone.eval()
+    try:
+        features_BD = backbone(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RecipeError(
+            f"{name} cannot take images of {image_size} px ({first})", hint="take a larger image_size"
+        ) from error
+    finally:
+        backbone.train()
+    return features_BD.shape[1]

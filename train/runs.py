@@ -1,0 +1,276 @@
+"""A run on disk: what was asked (`plan.json`), checkpoints, metrics, weights, and `run.json`, written last.
+
+A folder with `run.json` is a finished run. In `model.safetensors` the names start with `backbone.`, and with
+`head.` for a classifier; whatever else a method learns (a projector, a text tower) has its own first word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from curate.datasets import Dataset
+from curate.errors import DataError, RecipeError
+from curate.files import write_atomic
+from curate.manifests import digest
+from train.models import Model, ModelSpec, rebuild
+
+RUN = "run.json"
+PLAN = "plan.json"
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetUsed(_Record):
+    """The dataset that a run learned from."""
+
+    name: str
+    digest: str
+    rows: int
+    classes: int
+    path: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DatasetUsed:
+        """Describe a dataset."""
+        return cls(
+            name=dataset.name,
+            digest=dataset.digest,
+            rows=len(dataset),
+            classes=len(dataset.classes),
+            path=str(dataset.path),
+        )
+
+
+class Machine(_Record):
+    """Where a run was made."""
+
+    python: str
+    torch: str
+    device: str
+    cores: int
+
+    @classmethod
+    def here(cls, device: str = "cpu") -> Machine:
+        """Describe this machine."""
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+        return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=_cores())
+
+
+class RunInfo(_Record):
+    """The content of `run.json`."""
+
+    format: int = FORMAT
+    name: str
+    method: str  # supervised, clip, simclr, scratch
+    spec: ModelSpec
+    dataset: DatasetUsed | None  # None for scratch
+    config: dict[str, Any]
+    seed: int
+    steps: int
+    samples_seen: int
+    seconds: float
+    metrics: dict[str, float]  # final: loss, and top1, top5 (0..1) where there was something to evaluate on
+    weights: str  # "sha256:…" of model.safetensors
+    code: str  # version of this package
+    machine: Machine
+
+
+class Run:
+    """A finished run, opened for reading. Get one with `open_run`."""
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path = path
+        self.info = info
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.info.name
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model it trained."""
+        return self.info.spec
+
+    @property
+    def digest(self) -> str:
+        """Names the weights: "sha256:…" of their file."""
+        return self.info.weights
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({self.name!r}, {self.info.method}, {self.spec.name}, {self.info.samples_seen} samples seen)"
+        )
+
+    def backbone(self, device: str | torch.device = "cpu") -> Model:
+        """Return the trained model without its head, in eval mode: calling it gives features_BD.
+
+        Raises:
+            DataError: the weights are missing, or not those that the run wrote.
+        """
+        return self.model(device, num_classes=0)
+
+    def model(
+        self, device: str | torch.device = "cpu", *, num_classes: int | None = None, seed: int = 0
+    ) -> Model:
+        """Return the trained model, in eval mode.
+
+        Args:
+            device: where to put it.
+            num_classes: a fresh head of so many outputs, drawn from `seed`, in place of the run's own.
+            seed: for the fresh head.
+
+        Raises:
+            DataError: the weights are missing, or not those that the run wrote.
+        """
+        model = rebuild(self.spec, num_classes=num_classes, seed=seed)
+        weights = self.weights()
+        parts = ("backbone.",) if num_classes is not None else ("backbone.", "head.")
+        own = {name: value for name, value in weights.items() if name.startswith(parts)}
+        if num_classes:
+            own |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
+        model.load_state_dict(own, strict=True)
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return every tensor that the run saved, on the CPU; checks that they are those it wrote.
+
+        Raises:
+            DataError: the weights are missing, or not those that the run wrote.
+        """
+        from safetensors.torch import load
+
+        path = self.path / WEIGHTS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})", hint="train it again") from error
+        if bytes_digest(data) != self.info.weights:
+            raise DataError(
+                f"{path}: not the weights that {RUN} names", hint="the file was changed; train it again"
+            )
+        return load(data)
+
+
+class ScratchRun(Run):
+    """No pre-training at all: random weights, so that transfer can say what pre-training was worth."""
+
+    def model(
+        self, device: str | torch.device = "cpu", *, num_classes: int | None = None, seed: int = 0
+    ) -> Model:
+        """Return the model with the random weights of the run's seed; a fresh head is drawn from `seed`."""
+        model = rebuild(self.spec, num_classes=num_classes, seed=self.info.seed)
+        if num_classes:
+            model.head = rebuild(self.spec, num_classes=num_classes, seed=seed).head
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the random weights."""
+        return dict(self.model().state_dict())
+
+
+def scratch_run(spec: ModelSpec, seed: int = 0) -> ScratchRun:
+    """Return a run that never trained; it has no folder."""
+    info = RunInfo(
+        name=f"scratch-{spec.name.replace('/', '-')}-seed{seed}",
+        method="scratch",
+        spec=spec,
+        dataset=None,
+        config={},
+        seed=seed,
+        steps=0,
+        samples_seen=0,
+        seconds=0.0,
+        metrics={},
+        weights=digest(["scratch", spec.name, spec.stem, spec.image_size, seed]),
+        code=code_version(),
+        machine=Machine.here(),
+    )
+    return ScratchRun(Path(os.devnull), info)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+        RecipeError: there is no run at `path`, or it is unfinished.
+        DataError: `run.json` is damaged or of another format.
+    """
+    path = Path(path)
+    try:
+        document = json.loads((path / RUN).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_run(path) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path / RUN}: cannot be read ({error})", hint="train it again") from error
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise DataError(f"{path / RUN}: format {document['format']}, this version reads {FORMAT}")
+    try:
+        return Run(path, RunInfo.model_validate(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise DataError(f"{path / RUN}: {where}: {first['msg']}", hint="train it again") from error
+
+
+def _no_run(path: Path) -> RecipeError:
+    if (path / PLAN).exists():
+        return RecipeError(
+            f"{path}: unfinished run (no {RUN})", hint="the command that began it goes on where it stopped"
+        )
+    inner = sorted(path.glob(f"*/{RUN}")) if path.is_dir() else []
+    if inner:
+        return RecipeError(f"{path}: not a run but a folder of runs", hint=f"name one, as {inner[0].parent}")
+    return RecipeError(
+        f"{path}: not a run (no {RUN})", hint="`curate train supervised DIR --out RUN` makes one"
+    )
+
+
+def finish_run(path: Path, info: dict[str, Any], weights: dict[str, Tensor]) -> Run:
+    """Write the weights, then `run.json`, and return the finished run.
+
+    Args:
+        path: the run's folder.
+        info: the fields of RunInfo, less those that follow from the weights and the code.
+        weights: what was learned, named as the module says.
+    """
+    from safetensors.torch import save
+
+    data = save({name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()})
+    write_atomic(path / WEIGHTS, data)
+    record = RunInfo(**info, name=path.resolve().name, weights=bytes_digest(data), code=code_version())
+    write_atomic(path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
+    return Run(path, record)
+
+
+def bytes_digest(data: bytes) -> str:
+    """Return "sha256:…" of some bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def code_version() -> str:
+    """Return the version of this package."""
+    try:
+        return importlib.metadata.version("curate-train")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
