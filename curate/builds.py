@@ -30,6 +30,7 @@ from curate.datasets import (
     StepRecord,
     file_sha256,
     open_dataset,
+    render,
 )
 from curate.errors import CurateError, DataError, RecipeError
 from curate.expectations import enforce
@@ -110,7 +111,7 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
         info = _with_shards(dataset, staging.path, workers or os.cpu_count() or 1, progress or Quiet())
         for name in (MANIFEST, CARD, BUILD):
             os.link(dataset.path / name, staging.path / name)
-        write_atomic(staging.path / INFO, info.model_dump_json(indent=1).encode())
+        write_atomic(staging.path / INFO, render(info))
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
 
@@ -300,7 +301,7 @@ def _finish(folder: Path, info: DatasetInfo, seconds: list[list[Any]]) -> None:
         "versions": {name: version(name) for name in ("duckdb", "pyarrow", "pydantic")},
     }
     write_atomic(folder / BUILD, (json.dumps(record, indent=1) + "\n").encode())
-    write_atomic(folder / INFO, info.model_dump_json(indent=1).encode())
+    write_atomic(folder / INFO, render(info))
 
 
 @contextmanager

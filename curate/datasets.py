@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import DataError, RecipeError
-from curate.manifests import Class
+from curate.manifests import Class, digest
 from curate.ranges import Reader
 
 INFO = "dataset.json"
@@ -82,6 +82,13 @@ class DatasetInfo(_Record):
     manifest_sha256: str
     shards: list[ShardRecord] | None = None
     index_sha256: str | None = None
+    seal: str = ""  # digest of all the rest, so that a change of any word is seen
+
+
+def render(info: DatasetInfo) -> bytes:
+    """Return the bytes of `dataset.json`, sealed."""
+    rest = info.model_dump(mode="json", exclude={"seal"})
+    return (info.model_copy(update={"seal": digest(rest)}).model_dump_json(indent=1) + "\n").encode()
 
 
 class Dataset:

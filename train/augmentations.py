@@ -20,7 +20,7 @@ ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
 
 
 class Crops(NamedTuple):
-    """One crop an image: float64 of shape B, in shares of the image's width and height, and whether to flip."""
+    """One crop an image, in shares of its width and height (float64, B), and whether to flip it."""
 
     left: np.ndarray
     top: np.ndarray
@@ -29,11 +29,13 @@ class Crops(NamedTuple):
     flip: np.ndarray  # bool
 
 
-def random_crops(chances_B: Chances, epoch: int, *, min_area: float, shape: np.ndarray | None = None) -> Crops:
+def random_crops(
+    chances_B: Chances, epoch: int, *, min_area: float, shape: np.ndarray | None = None
+) -> Crops:
     """Draw a random resized crop for each image.
 
-    Area and aspect are drawn as in Inception (area uniform in [min_area, 1], log aspect uniform between 3:4 and
-    4:3). A crop that would stick out is cut to the image's edge, where torchvision draws again.
+    Area and aspect are drawn as in Inception: area uniform in [min_area, 1], log aspect uniform between 3:4
+    and 4:3. A crop that would stick out is cut to the image's edge, where torchvision draws again.
 
     Args:
         chances_B: the images' chances.
@@ -59,7 +61,7 @@ def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
     """Cut and resize every image of a batch, antialiased, as two matrix products an image.
 
     Returns:
-        images_BCTT, uint8, channels_last in memory.
+        images_BCTT, uint8.
     """
     side = squares_BSSC.shape[1]
     device = squares_BSSC.device
@@ -73,13 +75,13 @@ def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
 
 
 def center_batch(squares_BSSC: Tensor, size: int) -> Tensor:
-    """Cut the middle out of every image: images_BCTT, uint8, channels_last in memory."""
+    """Cut the middle out of every image: images_BCTT, uint8."""
     at = (squares_BSSC.shape[1] - size) // 2
     return squares_BSSC[:, at : at + size, at : at + size].permute(0, 3, 1, 2)
 
 
 def _resampling(start: np.ndarray, length: np.ndarray, flip: np.ndarray, side: int, size: int) -> Tensor:
-    """Return weights_BTS: each of T output pixels as a triangle over S input pixels, each row summing to 1."""
+    """Return weights_BTS: each of T output pixels is a triangle over S input pixels, of sum 1."""
     scale_B1 = torch.from_numpy(length * side / size).float()[:, None]  # input pixels an output pixel
     place_T = torch.arange(size, dtype=torch.float32) + 0.5
     place_BT = torch.where(torch.from_numpy(flip)[:, None], size - place_T, place_T)

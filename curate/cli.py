@@ -1,0 +1,194 @@
+"""The command line: parse, call one function, print. What is slow to import is imported where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from curate.commands import Json, QuietOption, Sets, Workers, bars, settings, told
+from curate.errors import RecipeError
+from train.cli import train_app, transfer_app  # neither imports torch
+
+app = typer.Typer(
+    help="Build controlled pre-training sets, train on them, and see what the data was worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+@told
+def build(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    out: Annotated[Optional[Path], typer.Option(help="The dataset's folder.")] = None,
+    set_: Sets = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Leave the bytes where they are; no shards.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Check, print the plan and stop.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a dataset of another name in --out.")
+    ] = False,
+    workers: Workers = None,
+    json: Json = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Build a dataset from a recipe."""
+    from curate import builds, plans, recipes, tables
+
+    loaded = recipes.load(recipe, settings(set_))
+    if plan:
+        for one in loaded.family or (loaded,):
+            tables.print_plan(plans.plan(one))
+        return
+    if out is None:
+        raise RecipeError("--out is missing", hint="name the dataset's folder, or say --plan")
+    built = builds.build(loaded, out, overlay=overlay, workers=workers, replace=replace, progress=bars(quiet))
+    tables.print_built(built, json=json)
+
+
+@app.command()
+@told
+def shard(
+    dataset: Annotated[Path, typer.Argument(help="An overlay.")],
+    workers: Workers = None,
+    json: Json = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Give an overlay its shards."""
+    from curate import builds, tables
+
+    tables.print_built([builds.shard(dataset, workers=workers, progress=bars(quiet))], json=json)
+
+
+@app.command()
+@told
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A dataset.")],
+    images: Annotated[bool, typer.Option(help="Also decode every image.")] = True,
+    json: Json = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check that a dataset holds what it says."""
+    from curate import checks, tables
+
+    problems = checks.verify(dataset, images=images, progress=bars(quiet))
+    tables.print_problems(dataset, problems, json=json)
+    if problems:
+        raise typer.Exit(3)
+
+
+@app.command()
+@told
+def diff(
+    datasets: Annotated[
+        list[Path], typer.Argument(help="Two datasets, or more to compare each with the next.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say what lies between datasets, and whether one is a subset of the next."""
+    from curate import diffs, tables
+
+    if len(datasets) < 2:
+        raise RecipeError("diff takes two datasets or more")
+    found = diffs.chain(datasets)
+    tables.print_json([vars(d) | {"relation": d.relation} for d in found]) if json else tables.print_diffs(
+        found
+    )
+
+
+@app.command()
+@told
+def query(
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL; `SHOW TABLES` lists what there is.")],
+    root: Annotated[Path, typer.Option(help="Look for datasets, runs and results below this folder.")] = Path(
+        "."
+    ),
+    json: Json = False,
+) -> None:
+    """Ask DuckDB about every dataset, run and result below a folder, by name."""
+    from curate import queries, tables
+
+    answer = queries.query(sql, root)
+    rows = answer.to_pylist()
+    tables.print_json(rows) if json else tables.print_table(
+        answer.column_names, [list(r.values()) for r in rows]
+    )
+
+
+@app.command()
+@told
+def show(
+    dataset: Annotated[Path, typer.Argument(help="A dataset.")],
+    html: Annotated[
+        bool, typer.Option("--html", help="Also write gallery.html with thumbnails into it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what is in a dataset: ledger, classes, sizes, captions, noise."""
+    from curate import shows, tables
+
+    summary = shows.summarize(dataset)
+    tables.print_json(summary.document()) if json else tables.print_summary(summary)
+    if html:
+        from curate.web.galleries import write_gallery
+
+        typer.echo(str(write_gallery(dataset)), err=json)
+
+
+@app.command()
+@told
+def ops(
+    name: Annotated[Optional[str], typer.Argument(help="An operation or source; all by default.")] = None,
+    json: Json = False,
+) -> None:
+    """List the operations and sources of the recipe language, or explain one."""
+    from curate import references, tables
+
+    if json:
+        tables.print_json(references.document(name))
+    elif name:
+        typer.echo(references.explain(name))
+    else:
+        tables.print_table(["kind", "name", "what it does"], references.overview())
+
+
+@app.command()
+@told
+def synth(
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    images: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 250,
+    val_images: Annotated[int, typer.Option(min=1, help="Validation images a class.")] = 50,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Width and height in pixels.")] = 48,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="The classes of the downstream task instead.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the generated mini-ImageNet as a folder of JPEGs."""
+    from curate.synthetic import DOWNSTREAM, POOL, write_folder
+
+    classes = DOWNSTREAM if downstream else POOL
+    counts = {"train": images, "test" if downstream else "val": val_images}
+    with bars(quiet).stage("drawing", len(classes) * (images + val_images)) as stage:
+        write_folder(
+            out, classes=classes, images_per_class=counts, size=size, seed=seed, progress=stage.advance
+        )
+    typer.echo(f"{out}: {len(classes)} classes, {len(classes) * (images + val_images):,} images of {size} px")
+
+
+app.add_typer(train_app, name="train")
+app.registered_commands += transfer_app.registered_commands
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What all commands share: common options, and how errors reach a person."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from curate.errors import CurateError, RecipeError
+
+if TYPE_CHECKING:
+    from curate.progress import Quiet
+
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+Sets = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Fill in a variable; repeatable.")
+]
+Workers = Annotated[
+    Optional[int], typer.Option(min=1, help="Threads; one a core by default. Changes only the time.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what goes wrong for a person into a message on stderr and the right exit code."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except CurateError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return command
+
+
+def settings(pairs: list[str] | None) -> dict[str, str]:
+    """Read `NAME=VALUE` pairs."""
+    found = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"--set {pair}: not NAME=VALUE", hint="write `--set imagenet=/data/imagenet`")
+        found[name] = value
+    return found
+
+
+def bars(quiet: bool) -> Quiet:
+    """Return what shows progress."""
+    from curate.progress import Bars, Quiet
+
+    return Quiet() if quiet else Bars()

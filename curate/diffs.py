@@ -1,0 +1,100 @@
+"""What lies between two datasets: samples added, dropped, relabelled, re-captioned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.datasets import Dataset, open_dataset
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Diff:
+    """How B differs from A. Samples are the same when their keys are; classes when their names are.
+
+    Args:
+        kept: samples in both.
+        added, dropped: samples only in B, only in A; examples beside.
+        relabelled, recaptioned: of those in both.
+    """
+
+    a: str
+    b: str
+    rows_a: int
+    rows_b: int
+    kept: int
+    added: int
+    dropped: int
+    relabelled: int
+    recaptioned: int
+    examples: dict[str, list[str]]
+
+    @property
+    def relation(self) -> str:
+        """ "=", "⊂", "⊃", "∥" (nothing shared) or "≬" (some shared), of the samples."""
+        if not self.added and not self.dropped:
+            return "="
+        if not self.dropped:
+            return "⊂"
+        if not self.added:
+            return "⊃"
+        return "≬" if self.kept else "∥"
+
+
+def diff(a: str | Path, b: str | Path) -> Diff:
+    """Compare two datasets by key.
+
+    Raises:
+        RecipeError: one of them is no dataset.
+        DataError: a manifest cannot be read.
+    """
+    first, second = open_dataset(a), open_dataset(b)
+    with duckdb.connect() as con:
+        con.register("a", _rows(first))
+        con.register("b", _rows(second))
+        con.execute(
+            "CREATE TABLE both_sides AS SELECT coalesce(a.key, b.key) AS key, a.key IS NULL AS added, "
+            "b.key IS NULL AS dropped, a.name IS DISTINCT FROM b.name AS relabelled, "
+            "a.caption IS DISTINCT FROM b.caption AS recaptioned, a.name AS old, b.name AS new "
+            "FROM a FULL JOIN b ON a.key = b.key"
+        )
+        stays = "NOT added AND NOT dropped"
+        conditions = {"added": "added", "dropped": "dropped"}
+        conditions |= {what: f"{stays} AND {what}" for what in ("relabelled", "recaptioned")}
+        counts = {what: _count(con, condition) for what, condition in conditions.items()}
+        examples = {what: _examples(con, what, condition) for what, condition in conditions.items()}
+        kept = _count(con, stays)
+    return Diff(first.name, second.name, len(first), len(second), kept, **counts, examples=examples)
+
+
+def chain(paths: Sequence[str | Path]) -> list[Diff]:
+    """Compare each dataset with the next."""
+    return [diff(a, b) for a, b in zip(paths[:-1], paths[1:], strict=True)]
+
+
+def _rows(dataset: Dataset) -> pa.Table:
+    table = dataset.table(["key", "label", "caption"])
+    names = pa.array([c.name for c in dataset.classes], pa.string())
+    labels = table["label"].combine_chunks() if table.num_rows else pa.array([], pa.int32())
+    return pa.table({"key": table["key"], "name": names.take(labels), "caption": table["caption"]})
+
+
+def _count(con: Any, condition: str) -> int:
+    return con.execute(f"SELECT count(*) FROM both_sides WHERE {condition}").fetchone()[0]
+
+
+def _examples(con: Any, what: str, condition: str) -> list[str]:
+    shown = (
+        "key || ': ' || coalesce(old, 'none') || ' → ' || coalesce(new, 'none')"
+        if what == "relabelled"
+        else "key"
+    )
+    query = f"SELECT {shown} FROM both_sides WHERE {condition} ORDER BY key LIMIT {EXAMPLES}"
+    return [row[0] for row in con.execute(query).fetchall()]

@@ -1,0 +1,137 @@
+"""DuckDB over everything below a folder: datasets, their rows, runs, results, and WordNet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
+from curate.errors import CurateError, RecipeError
+from curate.manifests import quoted, text
+
+MAX_DEPTH = 6
+
+
+def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
+    """Open a connection that knows what lies below a folder.
+
+    Views and tables: one a dataset, by its name (its rows, with `class` for the label's name); `datasets`,
+    `steps` (their ledgers), `classes`; `runs` and `metrics` (one row a log line); `results`; `wordnet`. Where
+    two datasets have one name, the second is called by its folder's path.
+
+    Raises:
+        RecipeError: `root` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise RecipeError(f"{root}: no such folder", hint="--root names the folder to look below")
+    found: dict[str, list[Path]] = {INFO: [], "run.json": [], "results.parquet": []}
+    for folder, name in _walk(root):
+        found[name].append(Path(folder))
+    con = duckdb.connect()
+    _datasets(con, root, found[INFO])
+    _runs(con, root, found["run.json"])
+    _results(con, found["results.parquet"])
+    from curate.wordnet import create_views
+
+    create_views(con)
+    return con
+
+
+def query(sql: str, root: str | Path = ".") -> pa.Table:
+    """Run SQL over what lies below a folder; see `connect`.
+
+    Raises:
+        RecipeError: the SQL is wrong; the hint lists what there is.
+    """
+    with connect(root) as con:
+        try:
+            answer = con.sql(sql)
+            return pa.table({}) if answer is None else answer.to_arrow_table()
+        except duckdb.Error as error:
+            tables = [
+                t[0]
+                for t in con.execute("SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
+            ]
+            message = str(error).split("\n\n")[0].strip()
+            raise RecipeError(
+                message, hint=f"there are {', '.join(tables)}; `DESCRIBE NAME` shows columns"
+            ) from None
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    """Find our marks; what is inside a dataset or hidden is not looked into."""
+    base = str(root).rstrip("/").count("/")
+    for folder, folders, files in os.walk(root, followlinks=True):
+        marks = [m for m in (INFO, "run.json", "results.parquet") if m in files]
+        yield from ((folder, mark) for mark in marks)
+        deep = folder.count("/") - base >= MAX_DEPTH
+        folders[:] = [] if deep or INFO in marks else sorted(f for f in folders if not f.startswith("."))
+
+
+def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
+    sets: list[tuple[str, Dataset]] = []
+    for folder in folders:
+        try:
+            dataset = open_dataset(folder)
+        except CurateError:
+            continue  # `verify` says what is wrong with it; here it is only not there
+        taken = {name for name, _ in sets}
+        sets.append((dataset.name if dataset.name not in taken else str(folder.relative_to(root)), dataset))
+    _table(con, "datasets", {"name": "VARCHAR", "path": "VARCHAR", "digest": "VARCHAR", "rows": "BIGINT",
+        "classes": "INTEGER", "bytes": "BIGINT", "shards": "INTEGER", "recipe": "VARCHAR"},
+        [(n, str(d.path), d.digest, len(d), len(d.classes), d.info.bytes,
+          len(d.info.shards) if d.info.shards is not None else None, json.dumps(d.info.recipe)) for n, d in sets])  # fmt: skip
+    _table(con, "steps", {"dataset": "VARCHAR", "number": "INTEGER", "step": "VARCHAR", "arguments": "VARCHAR",
+        "rows_in": "BIGINT", "rows_out": "BIGINT", "classes_in": "INTEGER", "classes_out": "INTEGER",
+        "labels_changed": "BIGINT", "captions_changed": "BIGINT"},
+        [(n, i, s.step, json.dumps(s.arguments), s.rows_in, s.rows_out, s.classes_in, s.classes_out,
+          s.labels_changed, s.captions_changed) for n, d in sets for i, s in enumerate(d.info.ledger)])  # fmt: skip
+    _table(con, "classes", {"dataset": "VARCHAR", "label": "INTEGER", "name": "VARCHAR", "wnid": "VARCHAR",
+        "fine": "VARCHAR[]"},
+        [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)])  # fmt: skip
+    for name, dataset in sets:
+        con.execute(
+            f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
+            f"FROM read_parquet({text(str(dataset.path / MANIFEST))}) r "
+            f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
+        )
+
+
+def _runs(con: Any, root: Path, folders: list[Path]) -> None:
+    columns = {"run": "VARCHAR", "path": "VARCHAR", "method": "VARCHAR", "dataset": "VARCHAR",
+               "dataset_digest": "VARCHAR", "seed": "BIGINT", "seconds": "DOUBLE", "metrics": "JSON", "info": "JSON"}  # fmt: skip
+    rows = []
+    for folder in folders:
+        try:
+            info = json.loads((folder / "run.json").read_text())
+        except (OSError, ValueError):
+            continue
+        data = info.get("dataset") or {}
+        rows.append((info.get("name"), str(folder), info.get("method"), data.get("name"), data.get("digest"),
+                     info.get("seed"), info.get("seconds"), json.dumps(info.get("metrics")), json.dumps(info)))  # fmt: skip
+    _table(con, "runs", columns, rows)
+    logs = [str(f / "metrics.jsonl") for f in folders if (f / "metrics.jsonl").exists()]
+    if logs:
+        con.execute(
+            f"CREATE VIEW metrics AS SELECT * FROM read_json([{', '.join(map(text, logs))}], "
+            "format = 'newline_delimited', union_by_name = true, filename = true)"
+        )
+
+
+def _results(con: Any, folders: list[Path]) -> None:
+    if folders:
+        files = ", ".join(text(str(f / "results.parquet")) for f in folders)
+        con.execute(f"CREATE VIEW results AS SELECT * FROM read_parquet([{files}], union_by_name = true)")
+
+
+def _table(con: Any, name: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> None:
+    con.execute(f"CREATE TABLE {name} ({', '.join(f'{quoted(c)} {kind}' for c, kind in columns.items())})")
+    if rows:
+        con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", rows)

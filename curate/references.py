@@ -1,0 +1,108 @@
+"""The recipe language told from the functions themselves: names, options, docs."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from types import NoneType
+from typing import Any, Literal
+
+from curate import ops, sources
+from curate.errors import RecipeError, did_you_mean
+from curate.signatures import Signature
+
+
+def overview() -> list[tuple[str, str, str]]:
+    """Return kind, name and first sentence of every operation and source."""
+    return [(kind, name, doc.split("\n")[0]) for kind, name, doc, _ in _all()]
+
+
+def explain(name: str) -> str:
+    """Return everything about one operation or source, as text.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    entries = [e for e in _all() if e[1] == name]
+    if not entries:
+        known = sorted({e[1] for e in _all()})
+        hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+        raise RecipeError(f"no operation or source {name!r}", hint=hint)
+    return "\n\n".join(
+        f"{kind} {name}\n\n{doc}\n\n{usage(kind, name, sig)}" for kind, name, doc, sig in entries
+    )
+
+
+def usage(kind: str, name: str, signature: Signature) -> str:
+    """Return the YAML form with each option's type and default."""
+    lines = []
+    for option, parameter in signature.parameters.items():
+        empty = parameter.default is parameter.empty
+        default = (
+            "the recipe's" if option == "seed" and empty else "needed" if empty else repr(parameter.default)
+        )
+        lines.append(f"    {option}: {type_name(signature.types[option])}  # {default}")
+    head = "source:" if kind == "source" else "-"
+    return (
+        "\n".join([f"{head} {name}:", *lines])
+        if kind != "source"
+        else "\n".join([f"source:\n  {name}:", *lines])
+    )
+
+
+def document(name: str | None = None) -> list[dict[str, Any]]:
+    """Return the whole language, or one entry, for a machine."""
+    if name:
+        explain(name)
+    return [
+        {
+            "kind": kind,
+            "name": entry,
+            "doc": doc,
+            "options": {o: type_name(signature.types[o]) for o in signature.names},
+        }
+        for kind, entry, doc, signature in _all()
+        if name in (None, entry)
+    ]
+
+
+def markdown() -> str:
+    """Return the recipe reference: a page of the docs, generated so that it cannot drift."""
+    lines = [
+        "# Recipe reference",
+        "",
+        "Generated from the operations by `make reference`; see `curate ops`.",
+        "",
+    ]
+    for kind, title in (("source", "Sources"), ("operation", "Operations")):
+        lines += [f"## {title}", ""]
+        for found, name, doc, signature in _all():
+            if found == kind:
+                lines += [f"### {name}", "", "```yaml", usage(kind, name, signature), "```", "", doc, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def type_name(kind: Any) -> str:
+    """Return a type as a reader of YAML would say it."""
+    if typing.get_origin(kind) is typing.Annotated:
+        base, *marks = typing.get_args(kind)
+        bounds = [str(m) for mark in marks for m in getattr(mark, "metadata", [])]
+        return f"{type_name(base)} ({', '.join(bounds)})" if bounds else type_name(base)
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(map(str, typing.get_args(kind)))
+    arguments = [a for a in typing.get_args(kind) if a is not NoneType]
+    if typing.get_origin(kind) in (list, dict):
+        return f"{typing.get_origin(kind).__name__} of {' to '.join(map(type_name, arguments))}"
+    if arguments:
+        return " | ".join(map(type_name, arguments))
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(
+        getattr(kind, "__name__", ""), str(kind)
+    )
+
+
+def _all() -> Iterator[tuple[str, str, str, Signature]]:
+    for name in sources.names():
+        yield "source", name, sources.doc(name), Signature(sources.opener(name))
+    for name in ops.names():
+        operation = ops.find(name)
+        yield "operation", name, operation.doc, operation.signature

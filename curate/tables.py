@@ -1,0 +1,168 @@
+"""Answers as tables on a terminal, or as JSON for a machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from curate.builds import Built
+from curate.checks import Problem
+from curate.diffs import Diff
+from curate.plans import Plan
+from curate.shows import Summary
+
+CLASSES_SHOWN = 20
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print rows under their columns: a drawn table on a terminal, tab-separated text in a pipe."""
+    rows = [[_cell(v) for v in row] for row in rows]
+    if not sys.stdout.isatty():
+        if title:
+            print(f"# {title}")
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    for column, number in zip(columns, numeric, strict=True):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False).print(table)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print a plan: source, steps with their arguments, and the columns that come out."""
+    recipe, source = plan.recipe, plan.source
+    known = f"{source.rows:,} rows" if source.rows is not None else "rows counted when it is read"
+    classes = (
+        "classes found when it is read" if source.classes is None else f"{len(source.classes):,} classes"
+    )
+    print(f"{recipe.name}: seed {recipe.seed}, {recipe.order}, {recipe.samples_per_shard:,} samples a shard")
+    print(f"  source {json.dumps(recipe.source, default=str)}: {known}, {classes}")
+    for number, step in enumerate(plan.steps, start=1):
+        unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
+        told = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
+        print(f"  {number}. {step.operation.name}({told}){unbound}")
+    print(
+        f"  result: {'?' if plan.classes is None else f'{len(plan.classes):,}'} classes, columns {', '.join(plan.columns)}"
+    )
+    promises = recipe.expect.model_dump(exclude_none=True)
+    if promises:
+        print(f"  expect: {', '.join(f'{k} {v}' for k, v in promises.items())}")
+
+
+def print_summary(summary: Summary) -> None:
+    """Print a dataset's summary."""
+    kind = "overlay" if summary.shards is None else f"{summary.shards:,} shards"
+    print(f"{summary.name}: {summary.rows:,} rows, {len(summary.counts):,} classes, {kind}")
+    print(f"  bytes of images {summary.bytes:,} below {summary.root}")
+    print(f"  digest {summary.digest}")
+    for side, (low, middle, high) in summary.pixels.items():
+        print(f"  {side} {low}–{high} px, median {middle}")
+    if summary.splits:
+        print("  splits " + ", ".join(f"{k} {v:,}" for k, v in summary.splits.items()))
+    if summary.majority is not None:
+        print(f"  largest class {summary.majority:.2%} of the labels: what guessing it would score")
+    if summary.noise_rate is not None:
+        print(f"  wrong labels {summary.noise_rate:.4%}")
+    print_table(
+        ["step", "arguments", "rows", "classes", "labels changed", "captions changed", "notes"],
+        [
+            [s["step"], _short(s["arguments"]), s["rows_out"], s["classes_out"], s["labels_changed"],
+             s["captions_changed"], "; ".join(s["notes"])]
+            for s in summary.ledger
+        ],
+        title="what each step did",
+    )  # fmt: skip
+    ranked = sorted(summary.counts.items(), key=lambda c: -c[1])
+    shown = ranked[:CLASSES_SHOWN]
+    more = f", the {CLASSES_SHOWN} largest of {len(ranked)}" if len(ranked) > CLASSES_SHOWN else ""
+    if shown:
+        print_table(["class", "rows"], shown, title=f"classes{more}")
+    if summary.confusions:
+        print_table(
+            ["true class", "given class", "rows"], summary.confusions, title="most frequent wrong labels"
+        )
+    if summary.captions:
+        print_table(
+            ["caption"], [[c] for c in summary.captions], title=f"captions ({summary.captioned:,} rows)"
+        )
+
+
+def print_diffs(diffs: Sequence[Diff]) -> None:
+    """Print each step of a chain of datasets, and the chain in one line."""
+    print_table(
+        ["A", "B", "relation", "kept", "added", "dropped", "relabelled", "re-captioned"],
+        [[d.a, d.b, d.relation, d.kept, d.added, d.dropped, d.relabelled, d.recaptioned] for d in diffs],
+    )
+    for d in diffs:
+        for what, examples in d.examples.items():
+            if examples:
+                print(f"  {what} in {d.b}: {'; '.join(examples)}")
+    sizes = [f"{diffs[0].a} ({diffs[0].rows_a:,})"] + [f"{d.relation} {d.b} ({d.rows_b:,})" for d in diffs]
+    print(" ".join(sizes))
+
+
+def _short(value: Any) -> str:
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value).replace("\n", " ").replace("\t", " ")
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "" or cell.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
+
+
+def print_built(built: Sequence[Built], *, json: bool) -> None:
+    """Print where each built dataset is, and what is in it."""
+    if json:
+        print_json(
+            [
+                {"name": b.dataset.name, "path": str(b.dataset.path), "digest": b.dataset.digest, "rows": len(b.dataset),
+                 "classes": len(b.dataset.classes), "unchanged": b.unchanged, "seconds": round(b.seconds, 3)}
+                for b in built
+            ]
+        )  # fmt: skip
+        return
+    for b in built:
+        shards = b.dataset.info.shards
+        kind = (
+            "overlay" if shards is None else f"{len(shards):,} shards, {sum(s.bytes for s in shards):,} bytes"
+        )
+        state = "unchanged, nothing to do" if b.unchanged else "built"
+        what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
+        print(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
+
+
+def print_problems(path: Any, problems: Sequence[Problem], *, json: bool) -> None:
+    """Print what is wrong with a dataset, or that nothing is."""
+    if json:
+        print_json([vars(p) for p in problems])
+    elif not problems:
+        print(f"{path}: holds what it says")
+    else:
+        print_table(
+            ["where", "what"],
+            [[p.where, p.what] for p in problems],
+            title=f"{path}: {len(problems)} problems",
+        )
