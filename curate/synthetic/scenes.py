@@ -16,8 +16,9 @@ from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
 CLUTTER_MAX = 6  # things behind the object
-OCCLUDED_FRACTION = 0.6  # of images have something before the object
-BLURRED_FRACTION = 0.3
+OCCLUDED_FRACTION = 0.5  # of images have something before the object
+BLURRED_FRACTION = 0.2
+DYED_FRACTION = 0.4  # of objects have any hue, not one of their family's
 GREY_FRACTION = 0.08
 
 LEAF = smooth((-1, 0), (-0.3, -0.38), (1, 0), (-0.3, 0.38), steps=3)
@@ -55,12 +56,12 @@ class Habit(NamedTuple):
 
 
 HABITS: dict[str, Habit] = {
-    "butterfly": Habit("meadow", 180, 0.09, 0.12, (0.55, 0.95), (0.70, 1.0)),
+    "butterfly": Habit("meadow", 70, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
     "snake": Habit("sand", 180, 0.18, 0.12, (0.30, 0.70), (0.35, 0.70)),
-    "fish": Habit("reef", 40, 0.10, 0.14, (0.55, 0.95), (0.70, 1.0)),
+    "fish": Habit("reef", 35, 0.10, 0.08, (0.55, 0.95), (0.70, 1.0)),
     "car": Habit("street", 20, 0.0, 0.5, (0.50, 0.90), (0.50, 0.95)),
-    "boat": Habit("sea", 20, 0.03, 0.3, (0.25, 0.85), (0.55, 0.95)),
-    "strings": Habit("room", 180, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
+    "boat": Habit("sea", 20, 0.03, 0.12, (0.25, 0.85), (0.55, 0.95)),
+    "strings": Habit("room", 90, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
     "turtle": Habit("wood", 180, 0.26, 0.06, (0.30, 0.70), (0.35, 0.70)),
     "ball": Habit("street", 180, 0.0, 0.5, (0.45, 0.90), (0.60, 1.0)),
     "bottle": Habit("room", 30, 0.30, 0.08, (0.40, 0.85), (0.30, 0.70)),
@@ -69,7 +70,8 @@ HABITS: dict[str, Habit] = {
 
 def paint_for(habit: Habit, tint: float, luck: Luck) -> Paint:
     """Return the colours of one object of a family."""
-    hue = habit.hue + tint + luck.bell(habit.hue_spread)
+    own = habit.hue + tint + luck.bell(habit.hue_spread)
+    hue = luck.unit() if luck.coin(DYED_FRACTION) else own
     base = hsv(hue, luck.between(*habit.saturation), luck.between(*habit.value))
     accent = hsv(hue + luck.between(0.25, 0.75), luck.between(0.5, 0.95), luck.between(0.6, 0.95))
     dark = hsv(hue + luck.bell(0.1), luck.between(0.2, 0.6), luck.between(0.08, 0.24))
@@ -151,9 +153,9 @@ def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
     image = np.asarray(canvas, dtype=np.float32)  # 0..255, shape (H, W, 3)
     if luck.coin(GREY_FRACTION):
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    contrast, brightness = luck.between(0.6, 1.15), luck.between(-35, 30)
+    contrast, brightness = luck.between(0.7, 1.15), luck.between(-35, 30)
     cast = np.array([luck.between(0.85, 1.12) for _ in range(3)], dtype=np.float32)
-    noise_levels = luck.between(2, 18)
+    noise_levels = luck.between(1, 10)
     rough = luck.bytes(image.size).reshape(image.shape).astype(np.float32)
     rough += luck.bytes(image.size).reshape(image.shape)  # triangular, 0..510, deviation 104
     image = (image - 127) * (contrast * cast) + (127 + brightness) + (rough - 255) * (noise_levels / 104)

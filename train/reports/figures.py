@@ -1,0 +1,130 @@
+"""The figures of a report, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from train.reports.findings import Findings, is_scratch
+from train.reports.tables import label, shots_name
+
+# Okabe and Ito's colours, which colour-blind people tell apart; scratch is grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#7A5195")
+GREY = "#8A8F98"
+
+
+def draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
+    """Draw every figure that there is data for; return each file with its caption."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name, draw, caption in (
+        ("worth.png", worth, "Points gained over no pre-training, on each task; error bars are 95 % intervals."),
+        ("transfer.png", transfer, "Accuracy on each task against the images of each class that fine-tuning saw."),
+        ("pretraining.png", pretraining, "Pre-training: loss against samples seen."),
+    ):
+        figure = draw(findings)
+        if figure is not None:
+            figure.savefig(folder / name, dpi=130, bbox_inches="tight")
+            drawn.append((folder / name, caption))
+            import matplotlib.pyplot as plt
+
+            plt.close(figure)
+    return drawn
+
+
+def worth(findings: Findings) -> Any:
+    """Bars: what each pre-training set added over scratch, a panel for each task and protocol."""
+    names = [n for n in findings.names if not is_scratch(n)]
+    if findings.scratch is None or not names:
+        return None
+    figure, panels = _panels(findings, width=4.2, height=0.42 * len(names) * len(findings.shots) + 1.3)
+    for (protocol, task), axis in panels.items():
+        position, ticks = 0.0, []
+        for shots in reversed(findings.shots):
+            none = findings.cell(findings.scratch, task, shots, protocol)
+            for name in reversed(names):
+                cell = findings.cell(name, task, shots, protocol)
+                if cell is None or none is None:
+                    continue
+                gain = (cell.mean - none.mean) * 100
+                error = [[(cell.mean - cell.low) * 100], [(cell.high - cell.mean) * 100]]
+                axis.barh(position, gain, xerr=error, color=_colour(names, name), height=0.8, error_kw={"lw": 1})
+                ticks.append((position, f"{label(name)}, {shots_name(shots)}"))
+                position += 1
+            position += 0.7
+        axis.set_yticks([t[0] for t in ticks], [t[1] for t in ticks], fontsize=8)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_xlabel("points over scratch")
+        axis.set_title(f"{task}, {protocol}", fontsize=10)
+    return figure
+
+
+def transfer(findings: Findings) -> Any:
+    """Lines: accuracy over shots, one a run, a panel for each task and protocol."""
+    if not findings.cells:
+        return None
+    figure, panels = _panels(findings, width=4.2, height=3.4)
+    names = [n for n in findings.names if not is_scratch(n)]
+    for (protocol, task), axis in panels.items():
+        for offset, name in enumerate(findings.names):
+            cells = [(i, c) for i, s in enumerate(findings.shots) if (c := findings.cell(name, task, s, protocol))]
+            if not cells:
+                continue
+            places = [i + (offset - len(findings.names) / 2) * 0.03 for i, _ in cells]
+            means = [c.mean * 100 for _, c in cells]
+            errors = [[(c.mean - c.low) * 100 for _, c in cells], [(c.high - c.mean) * 100 for _, c in cells]]
+            style = {"color": _colour(names, name), "ls": "--" if is_scratch(name) else "-", "marker": "o", "ms": 4}
+            axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=label(name), **style)
+        axis.set_xticks(range(len(findings.shots)), [shots_name(s) for s in findings.shots])
+        axis.set_ylabel("accuracy, %")
+        axis.set_title(f"{task}, {protocol}", fontsize=10)
+        axis.grid(axis="y", alpha=0.3)
+    next(iter(panels.values())).legend(fontsize=8, frameon=False)
+    return figure
+
+
+def pretraining(findings: Findings) -> Any:
+    """Lines: the loss of each run against samples seen, smoothed a little."""
+    import matplotlib.pyplot as plt
+
+    curves = [(run.name, curve) for run in findings.runs if (curve := _losses(run.path / "metrics.jsonl"))]
+    if not curves:
+        return None
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    names = [n for n in findings.names if not is_scratch(n)] or [name for name, _ in curves]
+    for name, curve in curves:
+        axis.plot([c[0] for c in curve], [c[1] for c in curve], color=_colour(names, name), lw=1.4, label=name)
+    axis.set_xlabel("step")
+    axis.set_ylabel("training loss")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _losses(path: Path) -> list[tuple[float, float]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+    return [(line["step"], line["loss"]) for line in lines if "step" in line and "loss" in line]
+
+
+def _panels(findings: Findings, *, width: float, height: float) -> tuple[Any, dict[tuple[str, str], Any]]:
+    import matplotlib.pyplot as plt
+
+    rows, columns = max(len(findings.protocols), 1), max(len(findings.tasks), 1)
+    size = (width * columns + 0.6, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    return figure, {
+        (protocol, task): axes[i][j]
+        for i, protocol in enumerate(findings.protocols)
+        for j, task in enumerate(findings.tasks)
+    }
+
+
+def _colour(names: list[str], name: str) -> str:
+    return COLOURS[names.index(name) % len(COLOURS)] if name in names else GREY

@@ -1,0 +1,140 @@
+"""The tables of a report, as lists of text, for a terminal, Markdown and HTML alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from train.reports.findings import Findings, is_scratch
+from train.runs import Run
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title, its columns, and what its numbers are.
+
+    Args:
+        best: (row, column) of the cells to print bold.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    best: frozenset[tuple[int, int]] = frozenset()
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        for i, row in enumerate(self.rows):
+            cells = [f"**{cell}**" if (i, j) in self.best else cell for j, cell in enumerate(row)]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join([f"### {self.title}", "", *lines, "", self.note]).rstrip() + "\n"
+
+
+def headline(findings: Findings) -> Table:
+    """One row a run: how it did in pre-training, and on each task and shot count, in per cent."""
+    by_name = {run.name: run for run in findings.runs}
+    measured = [
+        (task, shots, protocol)
+        for protocol in findings.protocols
+        for task in findings.tasks
+        for shots in findings.shots
+        if any(findings.cell(name, task, shots, protocol) for name in findings.names)
+    ]
+    metrics = pretraining_metrics(findings)
+    columns = ["pre-trained on", "images", "classes", *metrics]
+    columns += [f"{task} {shots_name(shots)} {protocol}" for task, shots, protocol in measured]
+    rows: list[list[str]] = []
+    means: list[list[float | None]] = []
+    for name in findings.names or [run.name for run in findings.runs]:
+        run = by_name.get(name)
+        data = run.info.dataset if run else None
+        row = [label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
+        row += [percent(run.info.metrics.get(metric)) if run else "–" for metric in metrics]
+        cells = [findings.cell(name, *where) for where in measured]
+        row += ["–" if c is None else f"{percent(c.mean)} ± {(c.high - c.low) * 50:.1f}" for c in cells]
+        rows.append(row)
+        means.append([None if c is None else c.mean for c in cells])
+    best = set()
+    for j in range(len(measured)):
+        column = [(m[j], i) for i, m in enumerate(means) if m[j] is not None]
+        best.add((max(column)[1], len(columns) - len(measured) + j))  # type: ignore[type-var]
+    seeds = sorted({c.seeds for c in findings.cells})
+    over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{' to '.join(map(str, seeds[:: len(seeds) - 1 or 1]))} seeds"
+    note = f"Per cent, mean over {over} ± half the 95 % interval; the whole test set at every shot count; bold is best."
+    return Table("What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best))
+
+
+def gaps(findings: Findings) -> Table:
+    """How far apart the best and the worst pre-training set are, and the worst from no pre-training."""
+    rows = []
+    names = [name for name in findings.names if not is_scratch(name)]
+    for protocol in findings.protocols:
+        for task in findings.tasks:
+            for shots in findings.shots:
+                cells = [c for name in names if (c := findings.cell(name, task, shots, protocol))]
+                if len(cells) < 2:
+                    continue
+                best, worst = max(cells, key=lambda c: c.mean), min(cells, key=lambda c: c.mean)
+                none = findings.cell(findings.scratch or "", task, shots, protocol)
+                rows.append(
+                    [task, shots_name(shots), protocol, f"{label(best.run)} {percent(best.mean)}",
+                     f"{label(worst.run)} {percent(worst.mean)}", f"{(best.mean - worst.mean) * 100:.1f}",
+                     f"{(worst.mean - none.mean) * 100:+.1f}" if none else "–"]
+                )  # fmt: skip
+    columns = ["task", "shots", "protocol", "best", "worst", "gap, points", "worst over scratch, points"]
+    return Table("How much the choice of pre-training set matters", columns, rows)
+
+
+def datasets(findings: Findings) -> Table:
+    """What each dataset holds, and what its steps did."""
+    rows = []
+    for data in findings.datasets:
+        steps = [s for s in data.info.ledger if s.step != "source"]
+        told = "; ".join(f"{s.step} {_arguments(s.arguments)}".strip() for s in steps) or "none"
+        changed = sum(s.labels_changed for s in steps)
+        kind = "overlay" if not data.sharded else f"{len(data.info.shards or [])} shards"
+        rows.append([data.name, f"{len(data):,}", str(len(data.classes)), f"{changed:,}", kind, told, data.digest[7:19]])
+    columns = ["dataset", "images", "classes", "labels changed", "bytes", "steps", "digest"]
+    return Table("The datasets", columns, rows)
+
+
+def runs(findings: Findings) -> Table:
+    """What each run did."""
+    rows = [
+        [run.name, run.info.method, f"{run.spec.name}, {run.spec.image_size} px, {run.spec.stem} stem",
+         f"{run.info.samples_seen:,}", str(run.info.seed), f"{run.info.seconds:.0f}", _throughput(run), run.digest[7:19]]
+        for run in findings.runs
+    ]  # fmt: skip
+    columns = ["run", "method", "model", "samples seen", "seed", "seconds", "samples/s", "weights"]
+    return Table("The runs", columns, rows)
+
+
+def pretraining_metrics(findings: Findings) -> list[str]:
+    """Return the accuracies that runs report of their own pre-training task."""
+    found = {metric for run in findings.runs for metric in run.info.metrics}
+    return [m for m in ("top1", "coarse_top1") if m in found]
+
+
+def shots_name(shots: str) -> str:
+    """Return "5-shot" or "full"."""
+    return f"{shots}-shot" if shots.isdigit() else shots
+
+
+def label(name: str) -> str:
+    """Return how a run is called in a table."""
+    return "nothing (scratch)" if is_scratch(name) else name
+
+
+def percent(value: float | None) -> str:
+    """Return a share as per cent."""
+    return "–" if value is None else f"{value * 100:.1f}"
+
+
+def _throughput(run: Run) -> str:
+    return f"{run.info.samples_seen / run.info.seconds:,.0f}" if run.info.seconds else "–"
+
+
+def _arguments(arguments: dict) -> str:
+    shown = ", ".join(f"{k} {v}" for k, v in arguments.items())
+    return shown if len(shown) <= 70 else f"{shown[:67]}…"
