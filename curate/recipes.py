@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -152,17 +152,8 @@ def parse(
 ) -> Recipe:
     """Make a recipe of a document that has been read; see `load`."""
     body = dict(document)
-    given = {name: _value(text, where) for name, text in (settings or {}).items()}
     matrix = _mapping(body.pop("matrix", {}), f"{where}: matrix")
-    defaults = _mapping(body.pop("set", {}), f"{where}: set")
-    known = set(matrix) | set(defaults) | _variables(body) | {"seed", "name"}
-    for name in given:
-        if name not in known:
-            raise RecipeError(
-                f"{where}: has no variable {name!r}",
-                hint=did_you_mean(name, known) or f"it has {', '.join(sorted(known))}",
-            )
-    body |= {name: given[name] for name in ("seed", "name") if name in given}
+    body, defaults, given = _settled(body, settings, where, also=set(matrix))
     frame = _Frame(where, base, tuple(str(v) for v in given.values()))
     axes = {name: [given[name]] if name in given else values for name, values in matrix.items()}
     if not axes:
@@ -177,6 +168,32 @@ def parse(
         variant = frame.make(body | {"name": f"{body.get('name')}-{label}"}, defaults | given | point)
         family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
     return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
+
+
+def filled(document: Mapping[str, Any], settings: Mapping[str, str] | None, *, where: str) -> dict[str, Any]:
+    """Return a document that is no recipe itself (an experiment) with its variables filled in.
+
+    Raises:
+        RecipeError: a variable has no value, or `settings` names one that is not there.
+    """
+    body, defaults, given = _settled(dict(document), settings, where)
+    return _fill(body, defaults | given, where)
+
+
+def _settled(
+    body: dict[str, Any], settings: Mapping[str, str] | None, where: str, also: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Split off the defaults of a document's variables; return it, them, and what was given instead."""
+    given = {name: _value(text) for name, text in (settings or {}).items()}
+    defaults = _mapping(body.pop("set", {}), f"{where}: set")
+    known = set(also) | set(defaults) | _variables(body) | {"seed", "name"}
+    for name in given:
+        if name not in known:
+            raise RecipeError(
+                f"{where}: has no variable {name!r}",
+                hint=did_you_mean(name, known) or f"it has {', '.join(sorted(known))}",
+            )
+    return body | {name: given[name] for name in ("seed", "name") if name in given}, defaults, given
 
 
 @dataclass(frozen=True)
@@ -212,7 +229,7 @@ def _fits(document: Any) -> bool:
     return count <= MAX_NODES
 
 
-def _value(text: str, where: str) -> Any:
+def _value(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:

@@ -174,7 +174,7 @@ class Loader:
                 self._known_broken |= part.broken
                 for row, kept in zip(part.rows, part.content, strict=True):
                     if side:
-                        squares_NSS3[row] = torch.from_numpy(kept)
+                        squares_NSS3.numpy()[row] = kept
                     else:
                         photos[row] = kept
                 if report:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from curate.files import cache_folder
+from curate.manifests import CORE
 from curate.signatures import Count, Seed
+from curate.sources import Index, Progress, Source
+from curate.sources._indexes import class_list
 from curate.sources.folder import Folder
 from curate.synthetic import POOL, write_folder
 
 
 def synthetic(
     *, images: Count = 250, val_images: Count = 50, size: Count = 48, seed: Seed = 0, path: str | None = None
-) -> Folder:
+) -> Source:
     """Take generated images of real ImageNet classes, several to a WordNet family.
 
     They are drawn once and kept as a folder of JPEGs; splits `train` and `val` share no image.
@@ -23,7 +28,25 @@ def synthetic(
         path: the folder to keep them in; one in the cache by default.
     """
     name = f"pool-{images}-{val_images}-{size}px-seed{seed}"
-    folder = cache_folder() / "synthetic" / name if path is None else path
-    counts = {"train": images, "val": val_images}
-    write_folder(folder, classes=POOL, images_per_class=counts, size=size, seed=seed)
-    return Folder(str(folder), None, "skip")
+    folder = cache_folder() / "synthetic" / name if path is None else Path(path)
+    return Synthetic(folder.absolute(), {"train": images, "val": val_images}, size, seed)
+
+
+class Synthetic(Source):
+    """The source that `synthetic` opens; it draws when it is indexed."""
+
+    def __init__(self, folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+        self.folder, self.counts, self.size, self.seed = folder, counts, size, seed
+        self.root = str(folder)
+        self.columns = dict(CORE) | {"wnid": "VARCHAR"}
+        self.classes = class_list(sorted(c.id for c in POOL))
+        self.rows = len(POOL) * sum(counts.values())
+
+    def fingerprint(self) -> str:
+        """Draw the images, unless they are there, and say what the folder holds."""
+        write_folder(self.folder, classes=POOL, images_per_class=self.counts, size=self.size, seed=self.seed)
+        return Folder(self.root, None, "skip").fingerprint()
+
+    def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
+        """Read the folder's headers."""
+        return Folder(self.root, None, "skip").index(fingerprint=fingerprint, progress=progress)

@@ -66,6 +66,8 @@ def write_folder(
     if _is_done(out, parameters):
         return
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
         for split in images_per_class:
             for cls in classes:
@@ -163,7 +165,7 @@ def _run(jobs: list[_Job], progress: Callable[[int], None] | None, workers: int 
     report = progress or (lambda _: None)
     images = sum(len(job.numbers) for job in jobs)
     if workers is None:
-        workers = 1 if images <= INLINE_MAX else len(os.sched_getaffinity(0))
+        workers = 1 if images <= INLINE_MAX else os.cpu_count() or 1
     if workers <= 1:
         for job in jobs:
             report(_write(job))

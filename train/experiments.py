@@ -1,0 +1,252 @@
+"""An experiment: datasets × pre-training × transfer as one file, and a report at the end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curate.builds import build
+from curate.datasets import Dataset
+from curate.errors import RecipeError, did_you_mean
+from curate.files import write_atomic
+from curate.plans import plan
+from curate.progress import Quiet
+from curate.recipes import Expect, Recipe, filled, load, parse, read_yaml
+from curate.signatures import Count, Seed, explain
+
+EXPERIMENT = "experiment.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Part(_Strict):
+    """One dataset of an experiment: a recipe's file, or its steps here.
+
+    Args:
+        recipe: a file, relative to the experiment's; without it the steps are applied to `source`.
+        source: the experiment's own by default.
+        shards: whether to copy the bytes into shards; an overlay otherwise.
+        pretrain: whether to train on it; a dataset may be there to be compared only.
+    """
+
+    recipe: str | None = None
+    source: dict[str, Any] | None = None
+    steps: list[Any] = []
+    expect: dict[str, Any] = {}
+    shards: bool = False
+    pretrain: bool = True
+
+
+class Transfer(_Strict):
+    """What to measure every run on: task name → where it is, and the arguments of `transfer`."""
+
+    tasks: dict[str, str]
+    shots: list[int | str] = [1, 5, 10, 20, "full"]
+    seeds: Count = 3
+    protocols: list[str] = ["linear"]
+
+
+class Experiment(_Strict):
+    """A grid of datasets, runs and results.
+
+    Args:
+        name: the report's title.
+        about: paragraphs for the top of the report.
+        source: of every dataset that names none.
+        datasets: name → what is in it.
+        validation: rows that no dataset trains on, for the accuracy on the pre-training task itself.
+        coarse: a dataset whose classes group the others', for `coarse_top1`.
+        pretrain: `method`, and its configuration; the same for every dataset.
+        scratch: whether to measure the model without pre-training too.
+        transfer: tasks, shots, seeds, protocols.
+    """
+
+    name: str
+    seed: Seed = 0
+    about: list[str] = []
+    source: dict[str, Any] | None = None
+    datasets: dict[str, Part] = Field(min_length=1)
+    validation: Part | None = None
+    coarse: str | None = None
+    pretrain: dict[str, Any] = {}
+    scratch: bool = True
+    transfer: Transfer | None = None
+    base: Path = Field(default=Path(), exclude=True)
+    where: str = Field(default="experiment", exclude=True)
+
+    def recipe(self, name: str, part: Part, settings: Mapping[str, str] | None = None) -> Recipe:
+        """Return the recipe of one of its datasets."""
+        where = f"{self.where}, dataset {name}"
+        if part.recipe is not None:
+            return load(self.base / part.recipe, settings).model_copy(update={"name": name})
+        source = part.source or self.source
+        if source is None:
+            raise RecipeError(f"{where}: no source", hint="give the dataset or the experiment a `source:`")
+        body = {"name": name, "seed": self.seed, "source": source, "steps": part.steps, "expect": part.expect}
+        return parse(body, where=where, base=self.base)
+
+
+@dataclass
+class Stages:
+    """How long each piece of work took, and the most memory this process held by its end."""
+
+    progress: Quiet
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a piece of work."""
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self.rows.append({"stage": name, "seconds": round(seconds, 2), "peak_mb": memory})
+        self.progress.say(f"{seconds:6.1f} s  {name}")
+
+
+def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None) -> Experiment:
+    """Read an experiment from a YAML file and fill in its variables.
+
+    Raises:
+        RecipeError: the file cannot be read, is no YAML, or is no experiment.
+    """
+    path = Path(path)
+    body = filled(read_yaml(path), settings, where=str(path))
+    for name in body:
+        if name not in Experiment.model_fields or Experiment.model_fields[name].exclude:
+            known = [n for n, f in Experiment.model_fields.items() if not f.exclude]
+            hint = did_you_mean(str(name), known) or f"it has {', '.join(known)}"
+            raise RecipeError(f"{path}: an experiment has no {name!r}", hint=hint)
+    try:
+        experiment = Experiment.model_validate(body | {"base": path.parent, "where": str(path)})
+        for part in experiment.datasets.values():
+            Expect.model_validate(part.expect)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explain(error)}") from None
+    if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
+        raise RecipeError(
+            f"{path}: coarse: no dataset {experiment.coarse!r}",
+            hint=did_you_mean(experiment.coarse, experiment.datasets) or f"there are {', '.join(experiment.datasets)}",
+        )
+    return experiment
+
+
+def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet | None = None) -> Path:
+    """Build the datasets, train a run on each, measure every run, and report; return the report's page.
+
+    What is there already and up to date is not done again, so a second call goes on where the first stopped.
+    Datasets lie in `out/datasets`, runs in `out/runs`, measurements in `out/results.parquet`, the report in
+    `out/report`.
+
+    Raises:
+        RecipeError, DataError, MissingError: from the part that failed.
+    """
+    from train.reports import write_report
+
+    out = Path(out)
+    stages = Stages(progress or Quiet())
+    _check(experiment)
+    datasets, validation = _datasets(experiment, out, stages)
+    runs = _pretrain(experiment, out, datasets, validation, stages)
+    if experiment.transfer is not None:
+        _transfer(experiment, experiment.transfer, out, runs, stages)
+    told = {
+        "name": experiment.name,
+        "notes": experiment.about,
+        "order": list(experiment.datasets),
+        "tasks": list(experiment.transfer.tasks) if experiment.transfer else [],
+        "stages": stages.rows,
+        "experiment": experiment.model_dump(mode="json"),
+    }
+    write_atomic(out / EXPERIMENT, (json.dumps(told, indent=1) + "\n").encode())
+    with stages.stage("report"):
+        page, _ = write_report(out)
+    write_atomic(out / EXPERIMENT, (json.dumps(told, indent=1) + "\n").encode())
+    return page
+
+
+def _check(experiment: Experiment) -> None:
+    """Find the faults of every part before the first takes time."""
+    from train.supervised import parse_config
+    from train.transfer.protocols import find_protocols
+    from train.transfer.shots import parse_shots
+
+    parts = dict(experiment.datasets) | ({"validation": experiment.validation} if experiment.validation else {})
+    for name, part in parts.items():
+        plan(experiment.recipe(name, part))
+    if experiment.pretrain:
+        parse_config(_configuration(experiment), where=f"{experiment.where}, pretrain")
+    if experiment.transfer:
+        parse_shots(experiment.transfer.shots)
+        find_protocols(experiment.transfer.protocols)
+
+
+def _configuration(experiment: Experiment) -> dict[str, Any]:
+    method = experiment.pretrain.get("method", "supervised")
+    if method != "supervised":
+        raise RecipeError(f"{experiment.where}, pretrain: no method {method!r}", hint="there is: supervised")
+    return {"seed": experiment.seed} | {k: v for k, v in experiment.pretrain.items() if k != "method"}
+
+
+def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[str, Dataset], Dataset | None]:
+    datasets = {}
+    validation = None
+    for name, part in experiment.datasets.items():
+        kind = "shards" if part.shards else "overlay"
+        with stages.stage(f"dataset {name} ({kind})"):
+            recipe = experiment.recipe(name, part)
+            folder = out / "datasets" / name
+            datasets[name] = build(recipe, folder, overlay=not part.shards, progress=stages.progress)[0].dataset
+    if experiment.validation is not None:
+        with stages.stage("dataset validation (overlay)"):
+            recipe = experiment.recipe("validation", experiment.validation)
+            folder = out / "datasets" / "validation"
+            validation = build(recipe, folder, overlay=True, progress=stages.progress)[0].dataset
+    return datasets, validation
+
+
+def _pretrain(
+    experiment: Experiment, out: Path, datasets: dict[str, Dataset], validation: Dataset | None, stages: Stages
+) -> list[Any]:
+    from train.evaluations import record_accuracy
+    from train.runs import scratch_run
+    from train.supervised import parse_config, train
+
+    if not experiment.pretrain:
+        return []
+    config = parse_config(_configuration(experiment), where=f"{experiment.where}, pretrain")
+    runs: list[Any] = []
+    for name, dataset in datasets.items():
+        if not experiment.datasets[name].pretrain:
+            continue
+        with stages.stage(f"pre-training on {name}"):
+            run = train(dataset, out / "runs" / name, config)
+            if validation is not None:
+                coarse = datasets[experiment.coarse].classes if experiment.coarse else None
+                run = record_accuracy(run, dataset, validation, coarse=coarse)
+            runs.append(run)
+    if experiment.scratch and runs:
+        runs.append(scratch_run(runs[0].spec, seed=config.seed))
+    return runs
+
+
+def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
+    from train.transfer import transfer
+    from train.transfer.tasks import open_task
+
+    tasks = [open_task(place, name=name) for name, place in what.tasks.items()]
+    for run in runs:
+        with stages.stage(f"transfer of {run.name}"):
+            transfer(
+                run, tasks, shots=what.shots, seeds=what.seeds, protocols=what.protocols, out=out / "results.parquet"
+            )
