@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, 
 from curate.manifests import CORE, Class
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
+from curate.sources._scans import fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,14 +28,21 @@ SPLITS = {
 FILES_PER_TASK = 256
 
 
+class Top(NamedTuple):
+    """A folder that holds class folders: its path, what files' names begin with, and the split that it is."""
+
+    path: str
+    prefix: str
+    split: str | None
+
+
 class Found(NamedTuple):
-    """A file below the root: where, in which split and class folder, its bytes and its time of change."""
+    """A file below the root: where, in which split and class folder, and its size in bytes."""
 
     file: str
     split: str | None
     folder: str | None
     size: int
-    mtime_ns: int
 
 
 def folder(*, path: str, split: str | None = None, broken: Literal["skip", "error"] = "skip") -> Source:
@@ -64,43 +71,31 @@ class Folder(Source):
                 f"{path}: no such folder", hint="`--set NAME=FOLDER` fills in a path of the recipe"
             )
         self.split, self.broken = split, broken
+        self.tops, self.folders = self._layout()
         self.columns = dict(CORE)
-        self.folders = self._class_names()
         self.classes = class_list(self.folders)
         if any(c.wnid for c in self.classes):
             self.columns["wnid"] = "VARCHAR"
-        self._files: list[Found] | None = None
 
-    def _class_names(self) -> list[str]:
-        """List the class folders without looking into them."""
+    def _layout(self) -> tuple[list[Top], list[str]]:
+        """Return the folders that hold class folders, and the names of all classes, without looking further."""
         below = {entry.name: entry.path for entry in _folders(self.root)}
-        splits = {name: path for name, path in below.items() if name.lower() in SPLITS}
-        if self.split and self.split not in {SPLITS[s.lower()] for s in splits} | set(splits):
-            raise RecipeError(
-                f"{self.root}: no split {self.split!r}",
-                hint=f"its folders are {', '.join(sorted(below)[:5]) or 'none'}",
-            )
-        tops = list(splits.values()) if splits else [self.root]
-        return sorted({entry.name for top in tops for entry in _folders(top)})
+        splits = [Top(path, f"{n}/", SPLITS[n.lower()]) for n, path in below.items() if n.lower() in SPLITS]
+        chosen = [top for top in splits if self.split in (None, top.split, top.prefix.rstrip("/"))]
+        if self.split and not chosen:
+            hint = f"its folders are {', '.join(sorted(below)[:5]) or 'none'}"
+            raise RecipeError(f"{self.root}: no split {self.split!r}", hint=hint)
+        # Classes are those of all splits, so that a class has one label whichever split is taken.
+        alone = [Top(self.root, "", None)]
+        names = sorted({entry.name for top in splits or alone for entry in _folders(top.path)})
+        return chosen or alone, names
 
-    @property
-    def files(self) -> list[Found]:
-        """Every file that is an image by its extension, in the order of names."""
-        if self._files is None:
-            self._files = sorted(self._walk())
-        return self._files
-
-    def _walk(self) -> Iterator[Found]:
-        self.left_out = LeftOut()
-        splits = {entry.name for entry in _folders(self.root) if entry.name.lower() in SPLITS}
-        chosen = {s for s in splits if self.split in (None, s, SPLITS[s.lower()])}
-        if not splits:
-            yield from self._below(self.root, "", None, None)
-        for name in sorted(chosen):
-            yield from self._below(os.path.join(self.root, name), f"{name}/", SPLITS[name.lower()], None)
+    def _walk(self, left_out: LeftOut) -> Iterator[Found]:
+        for top in self.tops:
+            yield from self._below(left_out, top.path, top.prefix, top.split, None)
 
     def _below(
-        self, path: str, prefix: str, split: str | None, folder: str | None, up: tuple = ()
+        self, left_out: LeftOut, path: str, prefix: str, split: str | None, folder: str | None, up: tuple = ()
     ) -> Iterator[Found]:
         try:
             entries = list(os.scandir(path))
@@ -115,24 +110,25 @@ class Folder(Source):
             if entry.is_dir():
                 here = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 if here not in up:  # a link to a folder above would never end
-                    yield from self._below(entry.path, f"{prefix}{name}/", split, folder or name, (*up, here))
+                    inner = f"{prefix}{name}/"
+                    yield from self._below(left_out, entry.path, inner, split, folder or name, (*up, here))
             elif name.rpartition(".")[2].lower() in EXTENSIONS:
                 status = _status(entry)
                 if status is None:
-                    self.left_out.add("broken link", prefix + name)
+                    left_out.add("broken link", prefix + name)
                 elif not _is_utf8(prefix + name):
-                    self.left_out.add("name is not UTF-8", repr(prefix + name))
+                    left_out.add("name is not UTF-8", repr(prefix + name))
                 else:
-                    yield Found(prefix + name, split, folder, status.st_size, status.st_mtime_ns)
+                    yield Found(prefix + name, split, folder, status.st_size)
             else:
-                self.left_out.add("no image by its extension", prefix + name)
+                left_out.add("no image by its extension", prefix + name)
 
     def fingerprint(self) -> str:
         """Hash the names, sizes and times of all files; their bytes are not read."""
-        state = hashlib.blake2b(digest_size=16)
-        for found in self.files:
-            state.update(f"{found.file}\0{found.size}\0{found.mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        return state.hexdigest()
+        try:
+            return fingerprint([top.path for top in self.tops])
+        except OSError as error:
+            raise DataError(f"{self.root}: cannot be listed ({error})", hint="check its permissions") from error
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
         """Read the header of every image for its kind, width and height."""
@@ -140,8 +136,8 @@ class Folder(Source):
         return cached("folder", identity, fingerprint, lambda: self._read(progress))
 
     def _read(self, progress: Progress | None) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
-        files = self.files
-        left_out = self.left_out
+        left_out = LeftOut()
+        files = sorted(self._walk(left_out))
         good: list[Found] = []
         headers: list[Header] = []
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]

@@ -159,9 +159,8 @@ class Nouns:
 
     def _decent(self, lemma: str) -> bool:
         """Tell whether a message may put this lemma into somebody's mouth: WordNet marks its slurs."""
-        return lemma in self._by_lemma and not any(
-            RUDE.search(self._glosses[x]) for x in self._by_lemma[lemma]
-        )
+        senses = self._by_lemma.get(lemma, {})
+        return bool(senses) and not RUDE.search(self._glosses[min(senses, key=senses.__getitem__)])
 
     def _senses_of(self, lemma: str) -> str:
         senses = sorted(self._by_lemma[lemma].items(), key=lambda item: item[1])

@@ -65,8 +65,8 @@ def transfer(
 
     Every measurement is over the whole test set, whatever the shots. What is in `out` already is not measured
     again; each cell is written when it is done. The seed decides which images are drawn, which of them are
-    held out to choose by, and fine-tuning's shuffles. At full shots, then, a probe's seeds differ only by what
-    is held out.
+    held out to choose by, and fine-tuning's shuffles. At full shots, then, a probe's seeds differ only by
+    what is held out.
 
     Args:
         tasks: names (`digits`, `folder:PATH`) or Tasks. A Task keeps its decoded images for the next run.

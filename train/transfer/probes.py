@@ -48,13 +48,17 @@ class Linear:
 
     def measure(self, subject: Subject, drawn: Draw) -> Outcome:
         """Fit on a draw and predict the whole test set."""
+        with _threads(len(drawn) * subject.train_features.shape[1] * subject.classes):
+            return self._measure(subject, drawn)
+
+    def _measure(self, subject: Subject, drawn: Draw) -> Outcome:
         features_KD = subject.train_features[torch.from_numpy(drawn.rows).to(subject.device)]
         labels_K = torch.from_numpy(drawn.labels).to(subject.device)
         c, select = self._choose(features_KD, labels_K, drawn, subject.classes), "validation"
         if c is None:
             c, select = self.fixed_c, "fixed"
-        probe = path(features_KD, labels_K, [c], classes=subject.classes, max_iterations=self.max_iterations)
-        predictions_N = probe.logits(subject.test_features).argmax(1).cpu().numpy()
+        probes = path(features_KD, labels_K, [c], classes=subject.classes, max_iterations=self.max_iterations)
+        predictions_N = probes[0].logits(subject.test_features).argmax(1).cpu().numpy()
         return Outcome(predictions_N, {"c": c}, select)
 
     def _choose(self, features_KD: Tensor, labels_K: Tensor, drawn: Draw, classes: int) -> float | None:
@@ -106,20 +110,19 @@ def path(
     With fewer images than features it is solved in the images' own span, where the solution lies: the same
     answer at a fraction of the work (Hastie and Tibshirani, Biostatistics 2004).
     """
-    with _threads(features_ND, classes):
-        x_ND = features_ND.double()
-        mean_D = x_ND.mean(0)
-        scale_D = x_ND.std(0, correction=0)
-        scale_D = torch.where(scale_D > 1e-12, scale_D, 1.0)
-        x_ND = (x_ND - mean_D) / scale_D
-        basis_DR = _span(x_ND) if len(x_ND) < x_ND.shape[1] else None
-        x_NR = x_ND if basis_DR is None else x_ND @ basis_DR
-        solution = x_NR.new_zeros(x_NR.shape[1] + 1, classes)  # the last row is the bias
-        probes = []
-        for c in cs:
-            solution = _solve(x_NR, labels_N, c, solution, max_iterations)
-            weights_DC = solution[:-1] if basis_DR is None else basis_DR @ solution[:-1]
-            probes.append(Probe(c, mean_D, scale_D, weights_DC, solution[-1]))
+    x_ND = features_ND.double()
+    mean_D = x_ND.mean(0)
+    scale_D = x_ND.std(0, correction=0)
+    scale_D = torch.where(scale_D > 1e-12, scale_D, 1.0)
+    x_ND = (x_ND - mean_D) / scale_D
+    basis_DR = _span(x_ND) if len(x_ND) < x_ND.shape[1] else None
+    x_NR = x_ND if basis_DR is None else x_ND @ basis_DR
+    solution = x_NR.new_zeros(x_NR.shape[1] + 1, classes)  # the last row is the bias
+    probes = []
+    for c in cs:
+        solution = _solve(x_NR, labels_N, c, solution, max_iterations)
+        weights_DC = solution[:-1] if basis_DR is None else basis_DR @ solution[:-1]
+        probes.append(Probe(c, mean_D, scale_D, weights_DC, solution[-1]))
     return probes
 
 
@@ -152,15 +155,15 @@ def _solve(x_NR: Tensor, labels_N: Tensor, c: float, start: Tensor, limit: int) 
         tolerance_change=1e-12,
         history_size=10,
         line_search_fn="strong_wolfe",
-    ).step(closure)  # type: ignore[arg-type]
+    ).step(closure)
     return solution.detach()
 
 
 @contextmanager
-def _threads(features_ND: Tensor, classes: int) -> Iterator[None]:
+def _threads(products: int) -> Iterator[None]:
     """Keep small problems on one thread: on a busy machine, waiting for a second takes 100 times the sum."""
     before = torch.get_num_threads()
-    if features_ND.numel() * classes < 1e7:
+    if products < 1e7:
         torch.set_num_threads(1)
     try:
         yield

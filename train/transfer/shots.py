@@ -95,7 +95,7 @@ def folds(drawn: Draw, *, count: int) -> list[Fold]:
     """Cut a draw into `count` folds by chance, each class evenly; every fold is one to choose by.
 
     A draw whose largest class has fewer than `count` images gives as many folds as that; one with a single
-    image of each class gives none. The only image of a class is fitted on in every fold: no fold lacks a class.
+    image of each class gives none. The only image of a class is fitted on in every fold, so none lacks one.
     """
     rank_K, size_K = ranks(drawn.keys, drawn.labels, seed=drawn.seed, salt="transfer/fold")
     count = min(count, int(size_K.max()))

@@ -1,0 +1,93 @@
+"""What all tests share: a cache of their own, small pools of images, and the command line."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# tench, crane (the bird), dog, cat, car, crane (the machine): two of them share a name.
+WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")
+
+settings.register_profile("repeatable", deadline=None, database=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests make out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CURATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared real data: CURATE_SHARED, or the one beside the repository; else skip."""
+    folder = Path(os.environ.get("CURATE_SHARED") or REPOSITORY.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder}: CURATE_SHARED names its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> Callable[..., bytes]:
+    """Return a small JPEG that differs by its number: `jpeg(7, size=(40, 32), mode="RGB")`."""
+
+    def encode(number: int, size: tuple[int, int] = (40, 32), mode: str = "RGB") -> bytes:
+        pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).resize(size).convert(mode).save(stream, "JPEG")
+        return stream.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def make_pool(jpeg: Callable[..., bytes]) -> Callable[..., Path]:
+    """Write class folders of JPEGs: `make_pool(path, classes=WNIDS, images=10)`; return the path."""
+
+    def write(path: Path, classes: tuple[str, ...] = WNIDS, images: int = 10) -> Path:
+        for c, name in enumerate(classes):
+            (path / name).mkdir(parents=True)
+            for i in range(images):
+                (path / name / f"{name}_{i}.jpg").write_bytes(jpeg(c * images + i))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pool(make_pool: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six wnid folders of ten JPEGs, for all tests to read and none to change."""
+    return make_pool(tmp_path_factory.mktemp("pools") / "pool")
+
+
+@pytest.fixture
+def run_curate() -> Callable[..., Result]:
+    """Run the command line in this process: `run_curate("build", recipe, "--out", out).exit_code`."""
+    from curate.cli import app
+
+    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
+
+
+@pytest.fixture
+def curate_process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a user does, in a process of its own."""
+
+    def run(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None):
+        command = [sys.executable, "-m", "curate.cli", *map(str, args)]
+        environment = {**os.environ, **(env or {})}
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+    return run

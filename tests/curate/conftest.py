@@ -1,0 +1,113 @@
+"""Recipes and datasets for the tests of `curate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from curate import ops
+from curate.builds import build
+from curate.datasets import Dataset
+from curate.recipes import Recipe, load
+from curate.rows import Rows, columns_of
+from curate.sources._indexes import class_list
+
+# Tench, crane (the bird), dog, cat, car, crane (the machine): two share a name.
+WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Write a recipe: `write_recipe({"steps": […]}, name="a")`, or its YAML as text; return the file."""
+
+    def write(content: dict[str, Any] | str | bytes, name: str = "recipe") -> Path:
+        path = tmp_path / f"{name}.yaml"
+        if isinstance(content, dict):
+            content = yaml.safe_dump({"name": name, **content}, sort_keys=False)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def recipe(write_recipe: Callable[..., Path], pool: Path) -> Callable[..., Recipe]:
+    """Load a recipe over the pool: `recipe([{"per_class": 8}], name="a", expect={…})`."""
+
+    def make(steps: list[Any], name: str = "set", **rest: Any) -> Recipe:
+        content = {"source": {"folder": str(pool)}, "steps": steps, "samples_per_shard": 16, **rest}
+        return load(write_recipe(content, name))
+
+    return make
+
+
+@pytest.fixture
+def built(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Dataset]:
+    """Build a dataset over the pool: `built([{"per_class": 8}], name="a", overlay=True)`."""
+
+    def make(
+        steps: list[Any], name: str = "set", *, out: Path | None = None, overlay: bool = True, **rest: Any
+    ) -> Dataset:
+        [result] = build(recipe(steps, name, **rest), out or tmp_path / name, overlay=overlay, workers=2)
+        return result.dataset
+
+    return make
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, bytes]]:
+    """Return what a folder holds, file by file, for comparing; `build.json` says when, so it is left out."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = (f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != "build.json")
+        return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+    return read
+
+
+@pytest.fixture
+def source() -> Iterator[Callable[..., Rows]]:
+    """Make rows in memory, of six classes of which the last has half as many: `source(600, "WHERE …")`."""
+    with duckdb.connect() as con:
+        con.execute(
+            "CREATE MACRO source_rows(n) AS TABLE SELECT 'pool/' || printf('%07d', i) AS key, key || '.jpg' AS file, "
+            "0::BIGINT AS offset, 1000 + i AS size, 'jpg' AS ext, (32 + i % 64)::INTEGER AS width, "
+            "48::INTEGER AS height, (CASE WHEN i % 12 = 11 THEN 0 ELSE i % 6 END)::INTEGER AS label, "
+            "NULL::VARCHAR AS caption, if(i % 7 = 0, 'val', 'train') AS split, md5(i::VARCHAR) AS extra "
+            "FROM range(n) r(i)"
+        )
+
+        def make(count: int = 600, rest: str = "", *, planning: bool = False) -> Rows:
+            con.execute(f"CREATE OR REPLACE TABLE source AS FROM source_rows({count}) {rest}")
+            return Rows(con, "source", columns_of(con, "source"), class_list(WNIDS), planning)
+
+        yield make
+
+
+@pytest.fixture
+def apply() -> Callable[..., Rows]:
+    """Apply an operation as a recipe does: `apply("noise", rows, rate=0.2, seed=5)`."""
+
+    def run(name: str, rows: Rows, /, **arguments: Any) -> Rows:
+        operation = ops.find(name)
+        given = {"seed": 5} if "seed" in operation.signature.names else {}
+        after = operation(rows, **(operation.signature.bind(arguments, where=name) | given | arguments))
+        return replace(rows, name=after.name, columns=columns_of(rows.con, after.name), known=after.known)
+
+    return run
+
+
+@pytest.fixture
+def content() -> Callable[[Rows], list[dict[str, Any]]]:
+    """Return rows in the order of their keys, each as a dictionary."""
+
+    def read(rows: Rows) -> list[dict[str, Any]]:
+        return rows.con.sql(f"FROM {rows} ORDER BY key").to_arrow_table().to_pylist()
+
+    return read

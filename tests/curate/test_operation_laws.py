@@ -1,0 +1,180 @@
+"""What holds for every operation, tested over the whole registry: a new one needs only its examples here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from curate import ops, sources
+from curate.manifests import CORE
+from curate.rows import Rows
+from curate.signatures import Signature
+
+MANY_ROWS = 200_000  # more than DuckDB gives to one thread
+
+
+class Example(NamedTuple):
+    """Arguments an operation takes; `row_wise` when each row's fate depends on that row alone."""
+
+    arguments: dict[str, Any]
+    row_wise: bool = False
+
+
+EXAMPLES: dict[str, list[Example]] = {
+    "caption": [
+        Example({"templates": ["a photo of a {}.", "art of the {}"]}, row_wise=True),
+        Example({"templates": "openai-80"}, row_wise=True),
+    ],
+    "classes": [
+        Example({"number": 4}, row_wise=True),
+        Example({"names": ["dog", "n01440764"]}, row_wise=True),
+        Example({"below": ["n00015388"]}, row_wise=True),
+    ],
+    "noise": [Example({"rate": 0.3}), Example({"rate": 0.0}), Example({"rate": 1.0})],
+    "per_class": [
+        Example({"images": 40}),
+        Example({"images": 99, "short": "keep"}),
+        Example({"images": 99, "short": "drop"}),
+    ],
+    "relabel": [
+        Example({"map": {"n02084071": "n00015388", "n02121620": "n00015388"}, "others": "keep"}, row_wise=True),
+        Example({"map": {"dog": "pet", "cat": "pet"}, "others": "drop"}, row_wise=True),
+    ],
+    "sample": [Example({"number": 100}), Example({"fraction": 0.25})],
+    "where": [Example({"condition": "width >= 64 AND split = 'train'"}, row_wise=True)],
+}
+CASES = [pytest.param(name, e, id=f"{name}-{i}") for name, found in EXAMPLES.items() for i, e in enumerate(found)]
+FIRST = [pytest.param(name, found[0], id=name) for name, found in EXAMPLES.items()]
+ROW_WISE = [case for case in CASES if case.values[1].row_wise]
+Source = Callable[..., Rows]
+Apply = Callable[..., Rows]
+Content = Callable[[Rows], list[dict[str, Any]]]
+
+
+def test_every_operation_has_examples_here() -> None:
+    assert sorted(EXAMPLES) == ops.names()
+    assert all(EXAMPLES.values())
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_keys_stay_unique_and_come_from_the_input(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    rows = source()
+    keys = [row["key"] for row in content(apply(name, rows, **example.arguments))]
+    assert keys
+    assert len(set(keys)) == len(keys)
+    assert set(keys) <= {row["key"] for row in content(rows)}
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_labels_are_of_classes_whose_names_differ(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    after = apply(name, source(), **example.arguments)
+    for column in {"label", "clean_label"} & set(after.columns):
+        found = {row[column] for row in content(after)}
+        assert found
+        assert found <= set(range(len(after.classes)))
+        assert after.columns[column] == "INTEGER"
+    names = [c.name for c in after.classes]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_columns_of_the_core_and_unknown_ones_stay(
+    source: Source, apply: Apply, name: str, example: Example
+) -> None:
+    after = apply(name, source(), **example.arguments)
+    assert {c: after.columns.get(c) for c in CORE} == CORE
+    assert after.columns["extra"] == "VARCHAR"
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_no_rows_give_no_rows_of_the_same_columns(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    full = apply(name, source(), **example.arguments).columns
+    empty = apply(name, source(0, planning=True), **example.arguments)
+    assert empty.columns == full  # what the plan promises
+    assert content(empty) == []
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_order_of_rows_does_not_matter(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    forward = content(apply(name, source(), **example.arguments))
+    shuffled = content(apply(name, source(600, "ORDER BY md5(key)"), **example.arguments))
+    assert forward == shuffled
+
+
+@pytest.mark.parametrize(("name", "example"), FIRST)
+def test_number_of_threads_does_not_matter(source: Source, apply: Apply, name: str, example: Example) -> None:
+    rows = source(MANY_ROWS)
+    found = []
+    for threads in (1, 4):
+        rows.con.execute(f"SET threads = {threads}")
+        after = apply(name, rows, **example.arguments)
+        columns = ", ".join(after.columns)
+        found.append(rows.con.execute(f"SELECT count(*), bit_xor(hash({columns})) FROM {after}").fetchone())
+    assert found[0] == found[1]
+    assert found[0][0] > 0
+
+
+@pytest.mark.parametrize(("name", "example"), ROW_WISE)
+def test_halves_apart_equal_the_whole(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    def kept(rest: str) -> list[dict[str, Any]]:
+        return content(apply(name, source(600, rest), **example.arguments))
+
+    halves = [kept(f"WHERE size % 2 = {half}") for half in (0, 1)]
+    assert all(halves)
+    assert sorted(halves[0] + halves[1], key=lambda row: row["key"]) == kept("")
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_input_is_untouched(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    rows = source()
+    before, columns, classes = content(rows), dict(rows.columns), rows.classes
+    content(apply(name, rows, **example.arguments))
+    assert content(rows) == before
+    assert (rows.columns, rows.classes) == (columns, classes)
+
+
+@pytest.mark.parametrize(("name", "example"), [c for c in FIRST if "seed" in ops.find(c.id).signature.names])
+def test_seeds_differ(source: Source, apply: Apply, content: Content, name: str, example: Example) -> None:
+    rows = source()
+    found = [content(apply(name, rows, **example.arguments, seed=seed)) for seed in (1, 2, 1)]
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+
+
+def documented(doc: str) -> set[str]:
+    lines = doc.partition("Args:\n")[2].split("\n\n")[0]
+    return set(re.findall(r"^    (\w+): ", lines, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ops.names())
+def test_every_option_of_an_operation_is_documented(name: str) -> None:
+    operation = ops.find(name)
+    assert documented(operation.doc) == set(operation.signature.names) - {"seed"}  # the recipe has the seed
+    assert operation.version >= 1
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_every_option_of_a_source_is_documented(name: str) -> None:
+    assert documented(sources.doc(name)) == set(Signature(sources.opener(name)).names)
+
+
+@pytest.mark.parametrize("doc", [*map(sources.doc, sources.names()), *(ops.find(n).doc for n in ops.names())])
+def test_docs_open_with_one_sentence(doc: str) -> None:
+    first = doc.split("\n")[0]
+    assert first[0].isupper()
+    assert first.endswith(".")

@@ -1,0 +1,114 @@
+"""The options that every method has, and what they mean on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from curate.errors import MissingError, RecipeError
+from train.runs import Machine
+
+DEFAULT_EPOCHS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What every method's config has.
+
+    Args:
+        epochs: passes over the data; 30 where neither this nor `samples` is given.
+        samples: images to see in all, whatever the size of the dataset, so that runs on datasets of different
+            sizes are equally long.
+        batch_size: samples a step.
+        optimizer: adamw, sgd, or any of timm's.
+        lr: at the peak of the schedule (linear warm-up, then a cosine down to 0).
+        weight_decay: of everything but norms and biases.
+        warmup_fraction: share of the steps, in [0, 1].
+        clip_norm: largest norm of the gradient; None for any.
+        seed: of the weights, the order and the crops.
+        workers: threads that decode; None for one a core, 16 at most.
+        precision: auto is bf16 where a GPU has it, else fp32.
+        device: auto is a GPU where there is one.
+        checkpoint_s: seconds between checkpoints.
+    """
+
+    epochs: int | None = None
+    samples: int | None = None
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.1
+    clip_norm: float | None = None
+    seed: int = 0
+    workers: int | None = None
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: str = "auto"
+    checkpoint_s: float = 300.0
+
+    def check(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            RecipeError: the first of them.
+        """
+        if self.epochs is not None and self.samples is not None:
+            raise RecipeError("epochs and samples are both given", hint="give one of them")
+        positive = ("epochs", "samples", "lr", "clip_norm")
+        wrong = {name: "more than 0" for name in positive if (v := getattr(self, name)) is not None and not v > 0}
+        if self.batch_size < 2:
+            wrong["batch_size"] = "2 or more"
+        if not 0 <= self.warmup_fraction <= 1:
+            wrong["warmup_fraction"] = "a share, in [0, 1]"
+        if not self.weight_decay >= 0:
+            wrong["weight_decay"] = "0 or more"
+        if self.precision not in ("auto", "bf16", "fp32"):
+            wrong["precision"] = "auto, bf16 or fp32"
+        for name, must in wrong.items():
+            raise RecipeError(f"{name} is {getattr(self, name)}", hint=f"it must be {must}")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the steps of the whole run."""
+        if self.samples is not None:
+            return math.ceil(self.samples / self.batch_size)
+        return (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the options that decide the outcome: not who computes it, or how often it is saved."""
+        aside = ("workers", "device", "checkpoint_s")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in aside}
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a config.
+
+    Raises:
+        RecipeError: no such device.
+        MissingError: this machine has no GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MissingError(f"device {name!r}: torch sees no GPU here", hint="take --device cpu or auto")
+    return device
+
+
+def pick_workers(config: LoopConfig) -> int:
+    """Return the number of threads that decode."""
+    return config.workers if config.workers is not None else min(16, Machine.here().cores)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Return the context in which a model runs forward."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    wanted = precision == "bf16" or (precision == "auto" and has_bf16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
