@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from curate.cards import card
-from curate.chance import chance_sql
 from curate.datasets import (
     BUILD,
     CARD,
@@ -27,21 +25,18 @@ from curate.datasets import (
     ClassRecord,
     Dataset,
     DatasetInfo,
-    StepRecord,
     file_sha256,
     open_dataset,
     render,
 )
 from curate.errors import CurateError, DataError, RecipeError
-from curate.expectations import enforce
-from curate.files import sync_file, write_atomic
-from curate.ledgers import compare
-from curate.manifests import Class, digest, ordered, quoted, rows_digest, text
-from curate.plans import Plan, plan, run
+from curate.files import write_atomic
+from curate.frames import Made, Seconds, make_manifest
+from curate.manifests import digest
+from curate.plans import Plan, plan
 from curate.progress import Quiet
 from curate.ranges import is_remote
 from curate.recipes import Recipe
-from curate.rows import Rows, columns_of, keep_classes
 from curate.shards.writing import write_shards
 from curate.sources import Index
 from curate.stagings import Staging, refuse_foreign
@@ -125,16 +120,13 @@ def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, pr
             index = plan.source.index(fingerprint=fingerprint, progress=stage.advance)
         wanted = plan.digest(index.digest)
         there = _there(out, plan.recipe.name, replace)
-        if (
-            there
-            and there.info.plan == wanted
-            and there.info.source.get("fingerprint") == digest(fingerprint)
-        ):
-            if overlay or there.sharded:
-                return Built(there, True, time.monotonic() - began)
+        if there and (overlay or there.sharded) and _is_current(there, wanted, fingerprint):
+            return Built(there, True, time.monotonic() - began)
         staging.keep = True
         staging.begin(digest([wanted, fingerprint]))
-        info, seconds = _rows(plan, index, staging.path, wanted, fingerprint, out, progress)
+        made = make_manifest(plan, index, staging.path, progress=progress)
+        info = _describe(plan, index, made, staging.path, wanted, fingerprint, out)
+        seconds = made.seconds
         if not overlay:
             started = time.monotonic()
             info = _with_shards(
@@ -144,6 +136,11 @@ def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, pr
         _finish(staging.path, info, seconds)
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
+
+
+def _is_current(there: Dataset, wanted: str, fingerprint: str) -> bool:
+    same = there.info.plan == wanted and there.info.source.get("fingerprint") == digest(fingerprint)
+    return same and all((there.path / s.file).is_file() for s in there.info.shards or [])
 
 
 def _there(out: Path, name: str, replace: bool) -> Dataset | None:
@@ -162,114 +159,25 @@ def _there(out: Path, name: str, replace: bool) -> Dataset | None:
     return there
 
 
-def _rows(
-    plan: Plan, index: Index, folder: Path, wanted: str, fingerprint: str, out: Path, progress: Quiet
-) -> tuple[DatasetInfo, list[list[Any]]]:
-    """Run the steps and write the manifest; return what is known of the dataset, and each step's seconds."""
-    with _connection(folder, index) as con:
-        ledger = [_source_record(index, plan)]
-        seconds: list[list[Any]] = []
-        rows = Rows(con, "source", columns_of(con, "source"), index.classes)
-        with progress.stage("steps", len(plan.steps)) as stage:
-            for number, step in enumerate(plan.steps, start=1):
-                started = time.monotonic()
-                after = _kept(run(step, rows), f"step_{number}")
-                ledger.append(compare(step.operation.name, step.shown, rows, after, []))
-                seconds.append([step.operation.name, time.monotonic() - started])
-                if number > 1:
-                    con.execute(f"DROP TABLE {rows} CASCADE")
-                rows = after
-                stage.advance()
-        rows, ledger = _compacted(rows, ledger)
-        columns = ordered(rows.columns)
-        order = f"{chance_sql(plan.recipe.seed, 'order')}, key" if plan.recipe.order == "shuffled" else "key"
-        chosen = ", ".join(map(quoted, columns))
-        con.execute(f"CREATE TABLE final AS SELECT {chosen} FROM {rows} ORDER BY {order}")
-        enforce(plan.recipe.expect, con, "final", rows.classes, where=plan.recipe.where)
-        total = con.execute("SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM final").fetchone()
-        if not total[0]:
-            raise DataError(
-                f"{plan.recipe.where}: no rows are left", hint="`curate build --plan` shows the steps"
-            )
-        manifest = folder / MANIFEST
-        con.execute(f"COPY final TO {text(str(manifest))} (FORMAT parquet, COMPRESSION zstd)")
-        described = [[c.name, c.wnid, list(c.fine)] for c in rows.classes]
-        named = digest([rows_digest(con, "final", "rowid", columns), described])
-    sync_file(manifest)
+def _describe(
+    plan: Plan, index: Index, made: Made, folder: Path, wanted: str, fingerprint: str, out: Path
+) -> DatasetInfo:
     root = plan.source.root
-    info = DatasetInfo(
+    numbered = enumerate(made.classes)
+    return DatasetInfo(
         name=plan.recipe.name,
-        digest=named,
+        digest=made.digest,
         plan=wanted,
-        rows=total[0],
-        bytes=total[1],
+        rows=made.rows,
+        bytes=made.bytes,
         root=root if is_remote(root) else os.path.relpath(root, out.resolve()),
-        columns={c: rows.columns[c] for c in columns},
-        classes=[
-            ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine))
-            for i, c in enumerate(rows.classes)
-        ],
+        columns=made.columns,
+        classes=[ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine)) for i, c in numbered],
         recipe=plan.recipe.model_dump(mode="json", exclude_defaults=True),
         source={"digest": index.digest, "fingerprint": digest(fingerprint), "left_out": dict(index.counts)},
-        ledger=ledger,
-        manifest_sha256=file_sha256(manifest),
+        ledger=made.ledger,
+        manifest_sha256=file_sha256(folder / MANIFEST),
     )
-    return info, seconds
-
-
-@contextmanager
-def _connection(folder: Path, index: Index) -> Iterator[Any]:
-    """Open DuckDB on a file, so that memory bounds nothing; it can read the index and this folder, no more."""
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    for left in work.iterdir():
-        left.unlink()
-    with duckdb.connect(str(work / "rows.duckdb")) as con:
-        con.execute(f"SET temp_directory = {text(str(work))}")
-        con.execute(f"SET allowed_directories = [{text(str(folder))}]")
-        con.execute(f"SET allowed_paths = [{text(str(index.parquet))}]")
-        con.execute("SET enable_external_access = false")
-        con.execute("SET lock_configuration = true")
-        con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")
-        yield con
-
-
-def _kept(rows: Rows, name: str) -> Rows:
-    rows.con.execute(f"CREATE TABLE {name} AS FROM {rows}")
-    return Rows(rows.con, name, rows.columns, rows.known)
-
-
-def _source_record(index: Index, plan: Plan) -> StepRecord:
-    notes = [
-        f"left out: {count:,} {reason} (such as {index.left_out[reason][0]})"
-        for reason, count in index.counts.items()
-    ]
-    count = len(index.classes)
-    return StepRecord(
-        step="source", arguments={k: v for k, v in plan.recipe.source.items()}, rows_in=index.rows, rows_out=index.rows,
-        classes_in=count, classes_out=count, notes=notes,
-    )  # fmt: skip
-
-
-def _compacted(rows: Rows, ledger: list[StepRecord]) -> tuple[Rows, list[StepRecord]]:
-    """Drop the classes that no row has any more, so that labels are dense; the ledger says so."""
-    clean = ", clean_label" if "clean_label" in rows.columns else ""
-    used = {
-        v for row in rows.con.execute(f"SELECT DISTINCT label{clean} FROM {rows}").fetchall() for v in row
-    }
-    kept = used - {None}
-    if len(kept) == len(rows.classes):
-        return rows, ledger
-    unlabelled = rows.scalar(f"SELECT count(*) FROM {rows} WHERE label IS NULL")
-    if unlabelled and kept:
-        raise DataError(
-            f"{unlabelled:,} rows have no label and {len(rows.classes) - len(kept)} classes have no rows",
-            hint="drop the rows first: `where: label IS NOT NULL`",
-        )
-    after = keep_classes(rows, kept) if kept else Rows(rows.con, rows.name, rows.columns, ())
-    gone = [c.id for i, c in enumerate(rows.classes) if i not in kept]
-    note = f"{len(gone)} classes without rows left the list ({', '.join(gone[:3])}{', …' if len(gone) > 3 else ''})"
-    return after, [*ledger, compare("compact", {}, rows, after, [note])]
 
 
 def _with_shards(
@@ -286,7 +194,7 @@ def _with_shards(
     return dataset.info.model_copy(update={"shards": records, "index_sha256": index})
 
 
-def _finish(folder: Path, info: DatasetInfo, seconds: list[list[Any]]) -> None:
+def _finish(folder: Path, info: DatasetInfo, seconds: Seconds) -> None:
     import json
 
     write_atomic(folder / CARD, card(info).encode())

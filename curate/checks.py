@@ -14,7 +14,7 @@ import duckdb
 from curate.datasets import INFO, MANIFEST, SHARD_INDEX, Dataset, file_sha256, open_dataset, render
 from curate.errors import DataError
 from curate.images import BadImage, decode
-from curate.manifests import digest, rows_digest, text
+from curate.manifests import content_digest, rows_digest, text
 from curate.progress import Quiet, Stage
 from curate.ranges import Reader
 
@@ -74,7 +74,7 @@ def _manifest(dataset: Dataset) -> Iterator[Problem]:
         return
     if count != (info.rows,):
         yield Problem(MANIFEST, f"{count[0] if count else 0:,} rows, {INFO} says {info.rows:,}")
-    if digest([rows, [[c.name, c.wnid, c.fine] for c in info.classes]]) != info.digest:
+    if content_digest(rows, dataset.classes) != info.digest:
         yield Problem(INFO, "the digest of rows and classes is another")
 
 

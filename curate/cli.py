@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from curate.commands import Json, QuietOption, Sets, Workers, bars, settings, told
 from curate.errors import RecipeError
-from train.cli import train_app, transfer_app  # neither imports torch
+from train.cli import more_app, train_app  # neither imports torch
 
 app = typer.Typer(
     help="Build controlled pre-training sets, train on them, and see what the data was worth.",
@@ -23,7 +23,7 @@ app = typer.Typer(
 @told
 def build(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
-    out: Annotated[Optional[Path], typer.Option(help="The dataset's folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
     set_: Sets = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Leave the bytes where they are; no shards.")
@@ -142,7 +142,7 @@ def show(
 @app.command()
 @told
 def ops(
-    name: Annotated[Optional[str], typer.Argument(help="An operation or source; all by default.")] = None,
+    name: Annotated[str | None, typer.Argument(help="An operation or source; all by default.")] = None,
     json: Json = False,
 ) -> None:
     """List the operations and sources of the recipe language, or explain one."""
@@ -182,7 +182,7 @@ def synth(
 
 
 app.add_typer(train_app, name="train")
-app.registered_commands += transfer_app.registered_commands
+app.registered_commands += more_app.registered_commands
 
 
 def main() -> None:

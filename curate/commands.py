@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 Sets = Annotated[
-    Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Fill in a variable; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Fill in a variable; repeatable.")
 ]
 Workers = Annotated[
-    Optional[int], typer.Option(min=1, help="Threads; one a core by default. Changes only the time.")
+    int | None, typer.Option(min=1, help="Threads; one a core by default. Changes only the time.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 

@@ -55,16 +55,21 @@ def checked(condition: str, columns: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=64)
 def _parse(condition: str) -> Any:
+    queries, plain = _queries(condition), _queries("true")
+    where = queries[0].pop("where_clause", None)
+    del plain[0]["where_clause"]
+    if queries != plain:  # it closed our bracket and went on: LIMIT, UNION, USING SAMPLE, …
+        raise RecipeError(f"condition {condition!r} is more than one condition")
+    return where
+
+
+def _queries(condition: str) -> list[dict[str, Any]]:
     statement = f"SELECT 1 FROM rows WHERE ({condition}\n)"
     with duckdb.connect() as con:
         answer = json.loads(con.execute(f"SELECT json_serialize_sql({text(statement)})").fetchone()[0])
     if answer["error"]:
         raise RecipeError(f"condition {condition!r} is not SQL: {answer['error_message']}")
-    node = answer["statements"][0]["node"]
-    alone = len(answer["statements"]) == 1 and node["type"] == "SELECT_NODE" and not node["modifiers"]
-    if not alone or node["group_expressions"] or node["having"] or node["qualify"]:
-        raise RecipeError(f"condition {condition!r} is more than one condition")
-    return node["where_clause"]
+    return [s["node"] for s in answer["statements"]]
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def diff(a: str | Path, b: str | Path) -> Diff:
 
 def chain(paths: Sequence[str | Path]) -> list[Diff]:
     """Compare each dataset with the next."""
-    return [diff(a, b) for a, b in zip(paths[:-1], paths[1:], strict=True)]
+    return [diff(a, b) for a, b in pairwise(paths)]
 
 
 def _rows(dataset: Dataset) -> pa.Table:

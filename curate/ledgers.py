@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from curate.datasets import StepRecord
 from curate.rows import Rows
 
 
-def compare(step: str, arguments: dict[str, Any], before: Rows, after: Rows, notes: list[str]) -> StepRecord:
+def compare(
+    step: str, arguments: dict[str, Any], before: Rows, after: Rows, *, notes: Sequence[str] = ()
+) -> StepRecord:
     """Return what happened between two states of the rows.
 
     Labels are compared by class name and captions by text, over the rows that are in both, so a step that
@@ -36,5 +39,5 @@ def compare(step: str, arguments: dict[str, Any], before: Rows, after: Rows, not
         labels_changed=labels,
         captions_changed=captions,
         columns_added=[c for c in after.columns if c not in before.columns],
-        notes=notes,
+        notes=list(notes),
     )

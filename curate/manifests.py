@@ -83,6 +83,11 @@ def rows_digest(con: Any, table: str, position: str, columns: Sequence[str]) -> 
     return digest([list(columns), [chunk for (chunk,) in chunks]])
 
 
+def content_digest(rows: str, classes: Iterable[Class]) -> str:
+    """Return the digest that names a set, from that of its rows and its classes in label order."""
+    return digest([rows, [[c.name, c.wnid, list(c.fine)] for c in classes]])
+
+
 def digest(value: Any) -> str:
     """Return "sha256:…" of a JSON value in its canonical form (sorted keys, no spaces)."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -14,8 +14,19 @@ import pyarrow as pa
 from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError
 from curate.manifests import quoted, text
+from curate.wordnet import create_views
 
 MAX_DEPTH = 6
+DATASETS = "name VARCHAR, path VARCHAR, digest VARCHAR, rows BIGINT, classes INTEGER, bytes BIGINT, shards INTEGER, recipe JSON"
+STEPS = (
+    "dataset VARCHAR, number INTEGER, step VARCHAR, arguments JSON, rows_in BIGINT, rows_out BIGINT, "
+    "classes_in INTEGER, classes_out INTEGER, labels_changed BIGINT, captions_changed BIGINT"
+)
+CLASSES = "dataset VARCHAR, label INTEGER, name VARCHAR, wnid VARCHAR, fine VARCHAR[]"
+RUNS = (
+    "run VARCHAR, path VARCHAR, method VARCHAR, dataset VARCHAR, dataset_digest VARCHAR, seed BIGINT, "
+    "seconds DOUBLE, metrics JSON, info JSON"
+)
 
 
 def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
@@ -36,10 +47,8 @@ def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
         found[name].append(Path(folder))
     con = duckdb.connect()
     _datasets(con, root, found[INFO])
-    _runs(con, root, found["run.json"])
+    _runs(con, found["run.json"])
     _results(con, found["results.parquet"])
-    from curate.wordnet import create_views
-
     create_views(con)
     return con
 
@@ -84,18 +93,10 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
             continue  # `verify` says what is wrong with it; here it is only not there
         taken = {name for name, _ in sets}
         sets.append((dataset.name if dataset.name not in taken else str(folder.relative_to(root)), dataset))
-    _table(con, "datasets", {"name": "VARCHAR", "path": "VARCHAR", "digest": "VARCHAR", "rows": "BIGINT",
-        "classes": "INTEGER", "bytes": "BIGINT", "shards": "INTEGER", "recipe": "VARCHAR"},
-        [(n, str(d.path), d.digest, len(d), len(d.classes), d.info.bytes,
-          len(d.info.shards) if d.info.shards is not None else None, json.dumps(d.info.recipe)) for n, d in sets])  # fmt: skip
-    _table(con, "steps", {"dataset": "VARCHAR", "number": "INTEGER", "step": "VARCHAR", "arguments": "VARCHAR",
-        "rows_in": "BIGINT", "rows_out": "BIGINT", "classes_in": "INTEGER", "classes_out": "INTEGER",
-        "labels_changed": "BIGINT", "captions_changed": "BIGINT"},
-        [(n, i, s.step, json.dumps(s.arguments), s.rows_in, s.rows_out, s.classes_in, s.classes_out,
-          s.labels_changed, s.captions_changed) for n, d in sets for i, s in enumerate(d.info.ledger)])  # fmt: skip
-    _table(con, "classes", {"dataset": "VARCHAR", "label": "INTEGER", "name": "VARCHAR", "wnid": "VARCHAR",
-        "fine": "VARCHAR[]"},
-        [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)])  # fmt: skip
+    _table(con, "datasets", DATASETS, [_dataset(name, dataset) for name, dataset in sets])
+    _table(con, "steps", STEPS, [row for name, dataset in sets for row in _steps(name, dataset)])
+    classes = [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)]
+    _table(con, "classes", CLASSES, classes)
     for name, dataset in sets:
         con.execute(
             f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
@@ -104,9 +105,20 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
         )
 
 
-def _runs(con: Any, root: Path, folders: list[Path]) -> None:
-    columns = {"run": "VARCHAR", "path": "VARCHAR", "method": "VARCHAR", "dataset": "VARCHAR",
-               "dataset_digest": "VARCHAR", "seed": "BIGINT", "seconds": "DOUBLE", "metrics": "JSON", "info": "JSON"}  # fmt: skip
+def _dataset(name: str, data: Dataset) -> tuple[Any, ...]:
+    shards = None if data.info.shards is None else len(data.info.shards)
+    recipe = json.dumps(data.info.recipe)
+    return name, str(data.path), data.digest, len(data), len(data.classes), data.info.bytes, shards, recipe
+
+
+def _steps(name: str, data: Dataset) -> Iterator[tuple[Any, ...]]:
+    for number, step in enumerate(data.info.ledger):
+        told = (name, number, step.step, json.dumps(step.arguments))
+        counted = (step.rows_in, step.rows_out, step.classes_in, step.classes_out)
+        yield *told, *counted, step.labels_changed, step.captions_changed
+
+
+def _runs(con: Any, folders: list[Path]) -> None:
     rows = []
     for folder in folders:
         try:
@@ -114,9 +126,10 @@ def _runs(con: Any, root: Path, folders: list[Path]) -> None:
         except (OSError, ValueError):
             continue
         data = info.get("dataset") or {}
-        rows.append((info.get("name"), str(folder), info.get("method"), data.get("name"), data.get("digest"),
-                     info.get("seed"), info.get("seconds"), json.dumps(info.get("metrics")), json.dumps(info)))  # fmt: skip
-    _table(con, "runs", columns, rows)
+        told = (info.get("name"), str(folder), info.get("method"), data.get("name"), data.get("digest"))
+        metrics = json.dumps(info.get("metrics"))
+        rows.append((*told, info.get("seed"), info.get("seconds"), metrics, json.dumps(info)))
+    _table(con, "runs", RUNS, rows)
     logs = [str(f / "metrics.jsonl") for f in folders if (f / "metrics.jsonl").exists()]
     if logs:
         con.execute(
@@ -131,7 +144,7 @@ def _results(con: Any, folders: list[Path]) -> None:
         con.execute(f"CREATE VIEW results AS SELECT * FROM read_parquet([{files}], union_by_name = true)")
 
 
-def _table(con: Any, name: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> None:
-    con.execute(f"CREATE TABLE {name} ({', '.join(f'{quoted(c)} {kind}' for c, kind in columns.items())})")
+def _table(con: Any, name: str, columns: str, rows: list[tuple[Any, ...]]) -> None:
+    con.execute(f"CREATE TABLE {name} ({columns})")
     if rows:
-        con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", rows)
+        con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from curate.errors import CurateError, DataError, RecipeError
 from curate.manifests import Class, quoted
@@ -128,7 +128,13 @@ def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:
     return [index[name] for name in wanted]
 
 
-def remap(rows: Rows, new: Sequence[int | None], classes: Sequence[Class]) -> Rows:
+def remap(
+    rows: Rows,
+    new: Sequence[int | None],
+    classes: Sequence[Class],
+    *,
+    unlabelled: Literal["keep", "drop"] = "drop",
+) -> Rows:
     """Return the rows under other classes; rows whose class maps to None go.
 
     `clean_label`, where there is one, follows; it becomes NULL where the true class is gone.
@@ -136,6 +142,7 @@ def remap(rows: Rows, new: Sequence[int | None], classes: Sequence[Class]) -> Ro
     Args:
         new: the new label of each old one.
         classes: the new classes in label order.
+        unlabelled: what to do with rows that have no label.
     """
     pairs = [(old, n) for old, n in enumerate(new) if n is not None]
     table = rows.lookup(
@@ -144,15 +151,16 @@ def remap(rows: Rows, new: Sequence[int | None], classes: Sequence[Class]) -> Ro
     swap = {"label": "m.new AS label", "clean_label": "c.new AS clean_label"}
     chosen = ", ".join(swap.get(c, f"r.{quoted(c)}") for c in rows.columns)
     clean = f"LEFT JOIN {table} c ON r.clean_label = c.old" if "clean_label" in rows.columns else ""
-    return rows.sql(
-        f"SELECT {chosen} FROM {rows} r JOIN {table} m ON r.label = m.old {clean}", classes=classes
-    )
+    stays = "m.new IS NOT NULL" + (" OR r.label IS NULL" if unlabelled == "keep" else "")
+    query = f"SELECT {chosen} FROM {rows} r LEFT JOIN {table} m ON r.label = m.old {clean} WHERE {stays}"
+    return rows.sql(query, classes=classes)
 
 
-def keep_classes(rows: Rows, labels: Iterable[int]) -> Rows:
+def keep_classes(rows: Rows, labels: Iterable[int], *, unlabelled: Literal["keep", "drop"] = "drop") -> Rows:
     """Return the rows of some classes, labelled 0, 1, 2, … in the order of their old labels."""
     kept = {old: new for new, old in enumerate(sorted(set(labels)))}
-    return remap(rows, [kept.get(i) for i in range(len(rows.classes))], [rows.classes[i] for i in kept])
+    new = [kept.get(i) for i in range(len(rows.classes))]
+    return remap(rows, new, [rows.classes[i] for i in kept], unlabelled=unlabelled)
 
 
 def located(error: CurateError, where: str) -> CurateError:

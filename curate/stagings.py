@@ -34,7 +34,7 @@ class Staging:
     def __enter__(self) -> Staging:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "w")  # noqa: SIM115 - held until __exit__
+            self._lock = open(self.path / "lock", "w")
         except OSError as error:
             raise RecipeError(
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"

@@ -56,9 +56,8 @@ def print_plan(plan: Plan) -> None:
         unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
         told = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
         print(f"  {number}. {step.operation.name}({told}){unbound}")
-    print(
-        f"  result: {'?' if plan.classes is None else f'{len(plan.classes):,}'} classes, columns {', '.join(plan.columns)}"
-    )
+    count = "?" if plan.classes is None else f"{len(plan.classes):,}"
+    print(f"  result: {count} classes, columns {', '.join(plan.columns)}")
     promises = recipe.expect.model_dump(exclude_none=True)
     if promises:
         print(f"  expect: {', '.join(f'{k} {v}' for k, v in promises.items())}")
@@ -136,13 +135,7 @@ def _is_number(cell: str) -> bool:
 def print_built(built: Sequence[Built], *, json: bool) -> None:
     """Print where each built dataset is, and what is in it."""
     if json:
-        print_json(
-            [
-                {"name": b.dataset.name, "path": str(b.dataset.path), "digest": b.dataset.digest, "rows": len(b.dataset),
-                 "classes": len(b.dataset.classes), "unchanged": b.unchanged, "seconds": round(b.seconds, 3)}
-                for b in built
-            ]
-        )  # fmt: skip
+        print_json([_document(b) for b in built])
         return
     for b in built:
         shards = b.dataset.info.shards
@@ -152,6 +145,13 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
         state = "unchanged, nothing to do" if b.unchanged else "built"
         what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
         print(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
+
+
+def _document(built: Built) -> dict[str, Any]:
+    data = built.dataset
+    named = {"name": data.name, "path": str(data.path), "digest": data.digest}
+    counted = {"rows": len(data), "classes": len(data.classes)}
+    return named | counted | {"unchanged": built.unchanged, "seconds": round(built.seconds, 3)}
 
 
 def print_problems(path: Any, problems: Sequence[Problem], *, json: bool) -> None:

@@ -49,7 +49,8 @@ def named(name: str) -> list[str]:
             f"template set {name!r} is taken from open_clip", hint="pip install open_clip_torch"
         )
     module_spec = importlib.util.spec_from_file_location("_open_clip_templates", file)
-    assert module_spec and module_spec.loader
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     return parse([function("{}") for function in getattr(module, NAMED[name])])

@@ -1,4 +1,4 @@
-"""What an unfinished run leaves behind, and going on from it: `plan.json` and `checkpoints/step-0000123.pt`."""
+"""What an unfinished run leaves behind, and how it goes on: `plan.json`, `checkpoints/step-000000123.pt`."""
 
 from __future__ import annotations
 
@@ -45,33 +45,31 @@ def begin(path: Path, plan: Plan) -> None:
     write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
 
 
-def save(path: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Write a checkpoint, and drop all but the last two.
 
     Args:
         path: the run's folder.
-        step: how many are done.
         module: what learns.
         optimizer: its optimiser.
-        progress: numbers and tensors that the loop needs to go on.
+        state: what else the loop needs to go on; `step` is how many are done.
     """
     stream = io.BytesIO()
     cuda = [state.cpu() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
     content = {
-        "step": step,
+        "state": state,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "progress": progress,
         "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
     }
     torch.save(content, stream)
-    write_atomic(path / CHECKPOINTS / f"step-{step:09d}.pt", stream.getvalue())
+    write_atomic(path / CHECKPOINTS / f"step-{state['step']:09d}.pt", stream.getvalue())
     for old in _saved(path)[:-KEEP]:
         old.unlink()
 
 
-def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
-    """Load the last checkpoint, torch's random state included, and return its step and progress; (0, {}) for none.
+def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load the last checkpoint, torch's random state included, and return its `state`; {} for none.
 
     The metrics that were logged after it are dropped: they will be logged again.
 
@@ -81,7 +79,7 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
     saved = _saved(path)
     if not saved:
         _cut_metrics(path, 0)
-        return 0, {}
+        return {}
     device = next(module.parameters()).device
     try:
         content = torch.load(saved[-1], map_location="cpu", weights_only=True)
@@ -92,10 +90,11 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
             torch.cuda.set_rng_state_all(content["random"]["cuda"][: torch.cuda.device_count()])
     except Exception as error:  # torch raises what a damaged pickle leads it to
         raise DataError(
-            f"{saved[-1]}: cannot be read ({error})", hint="delete it, and the run goes on from the one before"
+            f"{saved[-1]}: cannot be read ({error})",
+            hint="delete it, and the run goes on from the one before",
         ) from error
-    _cut_metrics(path, content["step"])
-    return content["step"], content["progress"]
+    _cut_metrics(path, content["state"]["step"])
+    return content["state"]
 
 
 def clear(path: Path) -> None:

@@ -1,8 +1,190 @@
-"""The commands of `train`: parse, call one function, print."""
+"""The commands of `train`: parse, call one function, print. torch is imported where it is used."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
+from curate.commands import Json, QuietOption, Sets, bars, settings, told
+
+DEMO = "demo.yaml"
+# A method's own command has an option for each field of its config; only that command imports it.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
 train_app = typer.Typer(help="Pre-train a model on a dataset.", no_args_is_help=True)
-transfer_app = typer.Typer()
+more_app = typer.Typer()
+
+
+@train_app.command(context_settings=PASSED_ON)
+def supervised(context: typer.Context) -> None:
+    """Learn the labels of a dataset by cross-entropy."""
+    _method(context, "train.supervised", "SupervisedConfig")
+
+
+@more_app.command()
+@told
+def transfer(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or `scratch:MODEL` for no pre-training.")],
+    task: Annotated[
+        list[str], typer.Option(help="[NAME=]TASK, such as digits or pets=folder:/data/pets; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file of results to add to.")] = Path("results.parquet"),
+    shots: Annotated[
+        str, typer.Option(help="Images of each class, and `full`, with commas.")
+    ] = "1,5,10,20,full",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each shot count.")] = 3,
+    protocol: Annotated[list[str] | None, typer.Option(help="linear or finetune; repeatable.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="In pixels; the run's own by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    json: Json = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure what a run is worth on other tasks, with few images and with all."""
+    from curate import tables
+    from train import transfer as transfers
+    from train.transfer.results import summary
+
+    show = bars(quiet)
+    rows = transfers.transfer(
+        transfers.open_subject(str(run), image_size),
+        [transfers.named_task(one) for one in task],
+        shots=shots.split(","),
+        seeds=seeds,
+        protocols=protocol or ["linear"],
+        out=out,
+        device=device,
+        image_size=image_size,
+        progress=show.say,
+    )
+    if json:
+        tables.print_json(rows.to_pylist())
+        return
+    columns = ["task", "shots", "protocol", "metric", "mean", "ci_low", "ci_high", "seeds"]
+    tables.print_table(columns, [[row[c] for c in columns] for row in summary(rows).to_pylist()])
+
+
+@more_app.command()
+@told
+def experiment(
+    file: Annotated[Path, typer.Argument(help="An experiment (YAML).")],
+    out: Annotated[Path, typer.Option(help="The folder for datasets, runs, results and the report.")],
+    set_: Sets = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Build, train, measure and report what a file says; goes on where it stopped."""
+    from train.experiments import load_experiment, run_experiment
+
+    run_experiment(load_experiment(file, settings(set_)), out, progress=bars(quiet))
+    _print_report(out)
+
+
+@more_app.command()
+@told
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for datasets, runs, results and the report.")] = Path(
+        "demo"
+    ),
+    set_: Sets = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Do the whole main job on generated images, on a CPU, in minutes."""
+    from train.experiments import bundled, load_experiment, run_experiment
+
+    show = bars(quiet)
+    show.say(
+        "Five pre-training sets from one generated pool, a run on each, and what each was worth elsewhere."
+    )
+    run_experiment(load_experiment(bundled(DEMO), settings(set_)), out, progress=show)
+    _print_report(out)
+
+
+@more_app.command()
+@told
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="An experiment's folder, or any with runs and results below it.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to write; FOLDER/report by default.")] = None,
+) -> None:
+    """Write tables and plots of what was measured: HTML, PNG, Markdown."""
+    _print_report(folder, out)
+
+
+def _print_report(folder: Path, out: Path | None = None) -> None:
+    """Write the report; print its headline table and where its page is."""
+    from curate.tables import print_table
+    from train.reports import headline, write_report
+
+    page, findings = write_report(folder, out)
+    table = headline(findings)
+    print_table(table.columns, table.rows, title=table.title)
+    if table.note:
+        typer.echo(table.note)
+    typer.echo(f"report: {page.resolve()}")
+
+
+def _method(context: typer.Context, module: str, config: str) -> None:
+    """Run a method's command, made from its config: names, types, defaults and help."""
+    method = importlib.import_module(module)
+    kind = getattr(method, config)
+    fixed = [
+        _parameter("dataset", Annotated[Path, typer.Argument(help="A dataset.")]),
+        _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
+        _parameter("val", Annotated[Path | None, typer.Option(help="A dataset of the same classes.")], None),
+        _parameter("json", Json, False),
+    ]
+
+    def command(dataset: Path, out: Path, val: Path | None, json: bool, **options: Any) -> None:
+        from curate.datasets import open_dataset
+        from curate.tables import print_json
+
+        held_out = open_dataset(val) if val else None
+        run = method.train(open_dataset(dataset), out, kind(**options), val=held_out)
+        if json:
+            print_json(run.info.model_dump(mode="json"))
+            return
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in run.info.metrics.items())
+        typer.echo(
+            f"{run.path}: {run.info.steps:,} steps, {run.info.samples_seen:,} samples seen; {measured}"
+        )
+
+    command.__doc__ = inspect.getdoc(method)
+    command.__signature__ = inspect.Signature(fixed + _options(kind))  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(told(command))
+    app(args=context.args, prog_name=context.command_path)
+
+
+def _options(config: type) -> list[inspect.Parameter]:
+    hints, told_of = typing.get_type_hints(config), _arguments(config)
+    return [
+        _parameter(name, Annotated[hints[name], typer.Option(help=told_of[name])], parameter.default)
+        for name, parameter in inspect.signature(config).parameters.items()
+    ]
+
+
+def _arguments(config: type) -> dict[str, str]:
+    """Read the `Args:` of a config's docstring, and of those it extends."""
+    found: dict[str, str] = {}
+    for one in reversed(config.__mro__[:-1]):
+        name = ""
+        for line in inspect.cleandoc(one.__doc__ or "").partition("Args:\n")[2].splitlines():
+            if not line.startswith("    "):
+                break
+            if line.startswith("        "):  # a line that goes on
+                found[name] += " " + line.strip()
+            else:
+                name, _, text = line.strip().partition(": ")
+                found[name] = text
+    return found
+
+
+def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from curate.errors import MissingError, RecipeError
+from curate.errors import MissingError, RecipeError, did_you_mean
 from train.runs import Machine
 
 DEFAULT_EPOCHS = 30
+
+C = TypeVar("C", bound="LoopConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,9 @@ class LoopConfig:
         if self.epochs is not None and self.samples is not None:
             raise RecipeError("epochs and samples are both given", hint="give one of them")
         positive = ("epochs", "samples", "lr", "clip_norm")
-        wrong = {name: "more than 0" for name in positive if (v := getattr(self, name)) is not None and not v > 0}
+        wrong = {
+            name: "more than 0" for name in positive if (v := getattr(self, name)) is not None and not v > 0
+        }
         if self.batch_size < 2:
             wrong["batch_size"] = "2 or more"
         if not 0 <= self.warmup_fraction <= 1:
@@ -82,6 +88,29 @@ class LoopConfig:
         """Return the options that decide the outcome: not who computes it, or how often it is saved."""
         aside = ("workers", "device", "checkpoint_s")
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in aside}
+
+
+def parse(kind: type[C], options: Mapping[str, Any], where: str) -> C:
+    """Return a config of a kind from the options of a file, checked.
+
+    Raises:
+        RecipeError: an option that it does not have, or a value that cannot be; it begins with `where`.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(str(name), known) or f"it has: {', '.join(known)}"
+            raise RecipeError(f"{where}: no option {name!r}", hint=hint)
+    try:
+        config = TypeAdapter(kind).validate_python(dict(options))
+        config.check()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{where}: {name} is {first['input']!r}", hint=first["msg"]) from error
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.message}", hint=error.hint) from error
+    return config
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from curate.files import write_atomic
 from curate.plans import plan
 from curate.progress import Quiet
 from curate.recipes import Expect, Recipe, filled, load, parse, read_yaml
-from curate.signatures import Count, Seed, explain
+from curate.signatures import Count, Seed, Signature, explain
 
 EXPERIMENT = "experiment.json"
 
@@ -136,66 +136,83 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
     if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
         raise RecipeError(
             f"{path}: coarse: no dataset {experiment.coarse!r}",
-            hint=did_you_mean(experiment.coarse, experiment.datasets) or f"there are {', '.join(experiment.datasets)}",
+            hint=did_you_mean(experiment.coarse, experiment.datasets)
+            or f"there are {', '.join(experiment.datasets)}",
         )
     return experiment
 
 
-def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet | None = None) -> Path:
-    """Build the datasets, train a run on each, measure every run, and report; return the report's page.
+def bundled(name: str) -> Path:
+    """Return the path of a recipe that comes with the package."""
+    installed = Path(__file__).parents[1] / "curate" / "bundled_recipes" / name
+    return installed if installed.exists() else Path(__file__).parents[1] / "recipes" / name
+
+
+def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet | None = None) -> None:
+    """Build the datasets, train a run on each, and measure every run.
 
     What is there already and up to date is not done again, so a second call goes on where the first stopped.
-    Datasets lie in `out/datasets`, runs in `out/runs`, measurements in `out/results.parquet`, the report in
-    `out/report`.
+    Datasets lie in `out/datasets`, runs in `out/runs`, measurements in `out/results.parquet`; `train.reports`
+    makes the page.
 
     Raises:
         RecipeError, DataError, MissingError: from the part that failed.
     """
-    from train.reports import write_report
-
     out = Path(out)
     stages = Stages(progress or Quiet())
     _check(experiment)
     datasets, validation = _datasets(experiment, out, stages)
-    runs = _pretrain(experiment, out, datasets, validation, stages)
+    runs, accuracy = _pretrain(experiment, out, datasets, validation, stages)
     if experiment.transfer is not None:
-        _transfer(experiment, experiment.transfer, out, runs, stages)
+        _transfer(experiment.transfer, out, runs, stages)
     told = {
         "name": experiment.name,
         "notes": experiment.about,
         "order": list(experiment.datasets),
         "tasks": list(experiment.transfer.tasks) if experiment.transfer else [],
+        "accuracy": accuracy,
         "stages": stages.rows,
         "experiment": experiment.model_dump(mode="json"),
     }
     write_atomic(out / EXPERIMENT, (json.dumps(told, indent=1) + "\n").encode())
-    with stages.stage("report"):
-        page, _ = write_report(out)
-    write_atomic(out / EXPERIMENT, (json.dumps(told, indent=1) + "\n").encode())
-    return page
 
 
 def _check(experiment: Experiment) -> None:
     """Find the faults of every part before the first takes time."""
-    from train.supervised import parse_config
     from train.transfer.protocols import find_protocols
     from train.transfer.shots import parse_shots
 
-    parts = dict(experiment.datasets) | ({"validation": experiment.validation} if experiment.validation else {})
+    parts = dict(experiment.datasets) | (
+        {"validation": experiment.validation} if experiment.validation else {}
+    )
     for name, part in parts.items():
         plan(experiment.recipe(name, part))
     if experiment.pretrain:
-        parse_config(_configuration(experiment), where=f"{experiment.where}, pretrain")
+        _config(experiment)
     if experiment.transfer:
         parse_shots(experiment.transfer.shots)
         find_protocols(experiment.transfer.protocols)
+        _tasks(experiment.transfer)
 
 
-def _configuration(experiment: Experiment) -> dict[str, Any]:
-    method = experiment.pretrain.get("method", "supervised")
+def _config(experiment: Experiment) -> Any:
+    """Return the configuration of its pre-training, checked like an operation's arguments."""
+    from train.supervised import SupervisedConfig
+
+    options = {"seed": experiment.seed} | experiment.pretrain
+    method = options.pop("method", "supervised")
+    where = f"{experiment.where}, pretrain"
     if method != "supervised":
-        raise RecipeError(f"{experiment.where}, pretrain: no method {method!r}", hint="there is: supervised")
-    return {"seed": experiment.seed} | {k: v for k, v in experiment.pretrain.items() if k != "method"}
+        raise RecipeError(f"{where}: no method {method!r}", hint="there is: supervised")
+    config = SupervisedConfig(**Signature(SupervisedConfig).bind(options, where=where))
+    config.check()
+    return config
+
+
+def _tasks(what: Transfer) -> list[Any]:
+    from train.transfer.tasks import open_task
+
+    return [replace(open_task(place), name=name) for name, place in what.tasks.items()]
 
 
 def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[str, Dataset], Dataset | None]:
@@ -206,7 +223,9 @@ def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[s
         with stages.stage(f"dataset {name} ({kind})"):
             recipe = experiment.recipe(name, part)
             folder = out / "datasets" / name
-            datasets[name] = build(recipe, folder, overlay=not part.shards, progress=stages.progress)[0].dataset
+            datasets[name] = build(recipe, folder, overlay=not part.shards, progress=stages.progress)[
+                0
+            ].dataset
     if experiment.validation is not None:
         with stages.stage("dataset validation (overlay)"):
             recipe = experiment.recipe("validation", experiment.validation)
@@ -216,37 +235,48 @@ def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[s
 
 
 def _pretrain(
-    experiment: Experiment, out: Path, datasets: dict[str, Dataset], validation: Dataset | None, stages: Stages
-) -> list[Any]:
-    from train.evaluations import record_accuracy
+    experiment: Experiment,
+    out: Path,
+    datasets: dict[str, Dataset],
+    validation: Dataset | None,
+    stages: Stages,
+) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+    """Train on each dataset; return the runs, scratch last, and each one's accuracy on the validation rows."""
+    from train.evaluations import held_out_accuracy
     from train.runs import scratch_run
-    from train.supervised import parse_config, train
+    from train.supervised import train
 
-    if not experiment.pretrain:
-        return []
-    config = parse_config(_configuration(experiment), where=f"{experiment.where}, pretrain")
     runs: list[Any] = []
+    accuracy: dict[str, dict[str, Any]] = {}
+    if not experiment.pretrain:
+        return runs, accuracy
+    config = _config(experiment)
+    coarse = datasets[experiment.coarse].classes if experiment.coarse else None
     for name, dataset in datasets.items():
         if not experiment.datasets[name].pretrain:
             continue
         with stages.stage(f"pre-training on {name}"):
             run = train(dataset, out / "runs" / name, config)
-            if validation is not None:
-                coarse = datasets[experiment.coarse].classes if experiment.coarse else None
-                run = record_accuracy(run, dataset, validation, coarse=coarse)
             runs.append(run)
+        if validation is not None:
+            with stages.stage(f"validation of {name}"):
+                accuracy[name] = held_out_accuracy(run, dataset, validation, coarse=coarse)
     if experiment.scratch and runs:
         runs.append(scratch_run(runs[0].spec, seed=config.seed))
-    return runs
+    return runs, accuracy
 
 
-def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
+def _transfer(what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
     from train.transfer import transfer
-    from train.transfer.tasks import open_task
 
-    tasks = [open_task(place, name=name) for name, place in what.tasks.items()]
+    tasks = _tasks(what)
     for run in runs:
         with stages.stage(f"transfer of {run.name}"):
             transfer(
-                run, tasks, shots=what.shots, seeds=what.seeds, protocols=what.protocols, out=out / "results.parquet"
+                run,
+                tasks,
+                shots=what.shots,
+                seeds=what.seeds,
+                protocols=what.protocols,
+                out=out / "results.parquet",
             )

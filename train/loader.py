@@ -8,7 +8,7 @@ epoch can be entered at any step, which is what makes a resumed run exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -132,7 +132,7 @@ class Loader:
         """Return the rows in the order of an epoch."""
         return chances.order(self._chances_N, epoch) if self.shuffle else np.arange(len(self))
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch: every readable sample once (less what `drop_last` leaves out).
 
         Args:

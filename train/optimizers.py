@@ -25,7 +25,7 @@ def optimizer(module: nn.Module, name: str, *, lr: float, weight_decay: float) -
         RecipeError: no such optimiser.
     """
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    spared = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()  # timm's position embeddings
+    spared = _spared(module)
     flat = [p for name, p in learning.items() if p.ndim <= 1 or name in spared]
     deep = [p for name, p in learning.items() if p.ndim > 1 and name not in spared]
     groups = [{"params": deep, "weight_decay": weight_decay}, {"params": flat, "weight_decay": 0.0}]
@@ -50,3 +50,13 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
         return peak * (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _spared(module: nn.Module) -> set[str]:
+    """Return the names that a timm model inside wants spared: position embeddings and class tokens."""
+    return {
+        f"{place}.{name}".lstrip(".")
+        for place, part in module.named_modules()
+        if callable(spares := getattr(part, "no_weight_decay", None))
+        for name in spares()
+    }

@@ -20,13 +20,13 @@ class Log:
 
     Args:
         path: the run's folder.
-        total_steps: of the whole run.
+        quiet: write, and show nothing.
     """
 
-    def __init__(self, path: Path, total_steps: int) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, path: Path, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
         self._file = open(path / METRICS, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        self._total = total_steps
+        self._total = 0
         self._last = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -55,6 +55,7 @@ class Log:
         """Begin a new bar."""
         if self._task is not None:
             self._bar.remove_task(self._task)
+        self._total = total
         self._task = self._bar.add_task(name, total=total, completed=done, said="")
 
     def advance(self, count: int) -> None:

@@ -24,7 +24,8 @@ def per_class(
     Source: Huh et al. 2016, https://arxiv.org/abs/1608.08614, section 3.
     """
     few = rows.con.execute(
-        f"SELECT label, count(*) FROM {rows} WHERE label IS NOT NULL GROUP BY label HAVING count(*) < {images} ORDER BY 1"
+        f"SELECT label, count(*) FROM {rows} WHERE label IS NOT NULL "
+        f"GROUP BY label HAVING count(*) < {images} ORDER BY label"
     ).fetchall()
     if few and short == "error":
         shown = ", ".join(f"{rows.classes[label].id} has {count}" for label, count in few[:3])

@@ -40,7 +40,13 @@ def relabel(
     if not pairs:
         raise RecipeError("the map is empty", hint="name at least one class: `map: {n02084071: dog}`")
     labels = class_ids(rows, list(pairs), where="map")
-    targets: dict[int, str] = dict(zip(labels, pairs.values(), strict=True))
+    targets: dict[int, str] = {}
+    for label, new in zip(labels, pairs.values(), strict=True):
+        if targets.setdefault(label, new) != new:
+            raise RecipeError(
+                f"{rows.classes[label].id!r} is mapped twice, to {targets[label]!r} and {new!r}",
+                hint=f"it is also called {rows.classes[label].name!r}; keep one of the two",
+            )
     left = [c.id for i, c in enumerate(rows.classes) if i not in targets]
     if left and others == "error":
         raise RecipeError(

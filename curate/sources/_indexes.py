@@ -15,7 +15,7 @@ import duckdb
 
 from curate.errors import DataError, RecipeError
 from curate.files import cache_folder, write_atomic
-from curate.manifests import CORE, KEY_LIMIT, Class, digest, ordered, quoted, rows_digest, text
+from curate.manifests import CORE, KEY_LIMIT, Class, content_digest, ordered, quoted, rows_digest, text
 from curate.sources import Index
 
 if TYPE_CHECKING:
@@ -50,9 +50,12 @@ def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
     wnids = [i for i in ids if i in nouns()]
     names = dict(zip(wnids, unique_names(wnids), strict=True))
     taken = set(names.values())
-    return tuple(
-        Class(names[i], i) if i in names else Class(i if i not in taken else f"{i} (folder)") for i in ids
-    )
+    for name in (i for i in ids if i not in names):
+        names[name] = name
+        while names[name] in taken:  # a folder called as WordNet calls another
+            names[name] += " (folder)"
+        taken.add(names[name])
+    return tuple(Class(names[i], i if i in nouns() else None) for i in ids)
 
 
 class LeftOut:
@@ -128,12 +131,11 @@ def _write(
         rows = rows_digest(con, "indexed", "rowid", columns)
         con.execute(f"COPY indexed TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
     os.replace(beside, parquet)
-    described = [[c.name, c.wnid, list(c.fine)] for c in classes]
     return {
         "version": INDEX_VERSION,
         "parquet": parquet.name,
-        "classes": described,
-        "digest": digest([rows, described]),
+        "classes": [[c.name, c.wnid, list(c.fine)] for c in classes],
+        "digest": content_digest(rows, classes),
         "rows": table.num_rows,
         "left_out": left_out.names,
         "counts": dict(left_out.counts),

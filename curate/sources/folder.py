@@ -128,7 +128,9 @@ class Folder(Source):
         try:
             return fingerprint([top.path for top in self.tops])
         except OSError as error:
-            raise DataError(f"{self.root}: cannot be listed ({error})", hint="check its permissions") from error
+            raise DataError(
+                f"{self.root}: cannot be listed ({error})", hint="check its permissions"
+            ) from error
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
         """Read the header of every image for its kind, width and height."""

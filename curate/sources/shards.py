@@ -8,8 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import PurePosixPath
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import DataError, RecipeError
@@ -69,7 +68,7 @@ class Shards(Source):
             raise RecipeError(
                 f"{packed[0]}: not a plain .tar", hint="a compressed tar has no byte ranges: unpack it"
             )
-        self.root = os.path.dirname(self.tars[0]) if len(self.tars) == 1 else _common(self.tars)
+        self.root = _common(self.tars)
         with _open(self.tars[0]) as stream:
             peeked = list(islice(_samples(stream, self.tars[0], LeftOut()), PEEKED_SAMPLES))
         _, kinds = _side_columns([_side(s) for s in peeked])
@@ -125,11 +124,12 @@ def _expand(path: str) -> list[str]:
 
 
 def _common(tars: list[str]) -> str:
-    return (
-        str(PurePosixPath(os.path.commonpath(tars)))
-        if not is_remote(tars[0])
-        else os.path.commonprefix([t.rpartition("/")[0] for t in tars])
-    )
+    """Return the deepest folder above all tars."""
+    folders = [tar.rpartition("/")[0].split("/") for tar in tars]
+    shared = [
+        parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    ]
+    return "/".join(shared) or "/"
 
 
 def _open(tar: str) -> Any:

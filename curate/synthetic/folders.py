@@ -18,7 +18,11 @@ from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.images import DRAWING_VERSION, draw, jpeg
 
 MARKER = "synthetic.json"  # says what the folder holds
-SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # first index of a split, so none share an image
+SPLIT_STARTS = {
+    "train": 0,
+    "val": 1_000_000,
+    "test": 2_000_000,
+}  # first index of a split, so none share an image
 SPLIT_MAX = 1_000_000  # images of one class in one split
 JPEG_QUALITY = 90
 IMAGES_PER_JOB = 125
@@ -99,7 +103,9 @@ def _check(classes: Sequence[SyntheticClass], images_per_class: Mapping[str, int
                 f"synthetic: {count} images per class in {split!r}", hint=f"ask for 0..{SPLIT_MAX:_}"
             )
     if size < 8:
-        raise RecipeError(f"synthetic: size {size} pixels", hint="ask for 8 pixels or more; 48 suits small networks")
+        raise RecipeError(
+            f"synthetic: size {size} pixels", hint="ask for 8 pixels or more; 48 suits small networks"
+        )
 
 
 def _parameters(
@@ -123,7 +129,9 @@ def _is_done(out: Path, parameters: dict[str, Any]) -> bool:
     if not (out / MARKER).exists():
         if not any(out.iterdir()):
             return False
-        raise RecipeError(f"{out}: is not empty and holds no {MARKER}", hint="choose a new or an empty folder")
+        raise RecipeError(
+            f"{out}: is not empty and holds no {MARKER}", hint="choose a new or an empty folder"
+        )
     try:
         found = json.loads((out / MARKER).read_text())
     except ValueError as error:

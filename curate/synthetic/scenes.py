@@ -19,7 +19,7 @@ CLUTTER_MAX = 6  # things behind the object
 OCCLUDED_FRACTION = 0.5  # of images have something before the object
 BLURRED_FRACTION = 0.2
 DYED_FRACTION = 0.4  # of objects have any hue, not one of their family's
-GREY_FRACTION = 0.08
+STYLED_FRACTION = 0.4
 
 LEAF = smooth((-1, 0), (-0.3, -0.38), (1, 0), (-0.3, 0.38), steps=3)
 BLOB = smooth((-0.9, 0.1), (-0.4, -0.7), (0.5, -0.6), (0.9, 0.2), (0.2, 0.8), steps=3)
@@ -150,9 +150,7 @@ def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
     """Return what a mediocre camera makes of the scene: blur, light, colour cast, noise."""
     if luck.coin(BLURRED_FRACTION):
         canvas = canvas.filter(ImageFilter.GaussianBlur(canvas.width * luck.between(0.004, 0.016)))
-    image = np.asarray(canvas, dtype=np.float32)  # 0..255, shape (H, W, 3)
-    if luck.coin(GREY_FRACTION):
-        image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    image = _style(canvas, luck)
     contrast, brightness = luck.between(0.7, 1.15), luck.between(-35, 30)
     cast = np.array([luck.between(0.85, 1.12) for _ in range(3)], dtype=np.float32)
     noise_levels = luck.between(1, 10)
@@ -160,3 +158,27 @@ def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
     rough += luck.bytes(image.size).reshape(image.shape)  # triangular, 0..510, deviation 104
     image = (image - 127) * (contrast * cast) + (127 + brightness) + (rough - 255) * (noise_levels / 104)
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _style(canvas: Image.Image, luck: Luck) -> np.ndarray:
+    """Return float32, 0..255, shape (H, W, 3): colours as they are, or a print, a night, a drawing, a negative."""
+    image = np.asarray(canvas, dtype=np.float32)
+    if not luck.coin(STYLED_FRACTION):
+        return image
+    kind = luck.whole(0, 5)
+    if kind == 0:
+        return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    if kind == 1:
+        ink, paper = (
+            hsv(luck.unit(), 0.7, luck.between(0.1, 0.5)),
+            hsv(luck.unit(), 0.4, luck.between(0.7, 1.0)),
+        )
+        tone = image.mean(axis=2, keepdims=True) / 255
+        return (np.array(ink) * (1 - tone) + np.array(paper) * tone).astype(np.float32)
+    if kind == 2:
+        return image * np.array((0.3, 0.4, 0.6), dtype=np.float32)
+    if kind == 3:
+        return np.asarray(canvas.convert("L").filter(ImageFilter.CONTOUR).convert("RGB"), dtype=np.float32)
+    if kind == 4:
+        return 255 - image
+    return image[:, :, luck.pick(((1, 2, 0), (2, 0, 1), (2, 1, 0)))]

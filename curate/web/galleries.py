@@ -21,10 +21,12 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#1d2430}
 h1{font-size:1.6rem;margin-bottom:.2rem} h2{font-size:1.05rem;margin:1.6rem 0 .4rem} .dim{color:#69727f}
 .row{display:flex;flex-wrap:wrap;gap:.5rem} figure{margin:0;width:104px}
-figure img,.broken{width:96px;height:96px;object-fit:contain;background:#eef1f5;border-radius:6px;border:3px solid transparent}
+figure img,.broken{width:96px;height:96px;object-fit:contain;background:#eef1f5;
+ border-radius:6px;border:3px solid transparent}
 .wrong img{border-color:#d64545} figcaption{font-size:.72rem;color:#69727f;overflow-wrap:anywhere;line-height:1.25}
 .broken{display:flex;align-items:center;justify-content:center;font-size:.7rem;color:#d64545;text-align:center}
-table{border-collapse:collapse;margin:.6rem 0} td,th{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #e3e7ed}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #e3e7ed}
 code{background:#eef1f5;padding:.1rem .3rem;border-radius:4px}
 """
 

@@ -221,7 +221,8 @@ def _column(expression: str) -> dict[str, str]:
     import duckdb
 
     with duckdb.connect() as con:
-        query = f"SELECT string_agg(wnid || {expression}, chr(10)) FROM read_parquet(?)"
+        # Of an empty list DuckDB 1.3 makes NULL and not '', which would lose the root.
+        query = f"SELECT string_agg(wnid || coalesce({expression}, ''), chr(10)) FROM read_parquet(?)"
         row = con.execute(query, [str(table_path())]).fetchone()
     assert row
     return {line[:9]: line[9:] for line in sorted(row[0].split("\n"))}

@@ -2,5 +2,6 @@
 
 from train.reports.findings import Findings, gather
 from train.reports.pages import write_report
+from train.reports.tables import headline
 
-__all__ = ["Findings", "gather", "write_report"]
+__all__ = ["Findings", "gather", "headline", "write_report"]

@@ -22,8 +22,16 @@ def draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw, caption in (
-        ("worth.png", worth, "Points gained over no pre-training, on each task; error bars are 95 % intervals."),
-        ("transfer.png", transfer, "Accuracy on each task against the images of each class that fine-tuning saw."),
+        (
+            "worth.png",
+            worth,
+            "Points gained over no pre-training, on each task; error bars are 95 % intervals.",
+        ),
+        (
+            "transfer.png",
+            transfer,
+            "Accuracy on each task against the images of each class that fine-tuning saw.",
+        ),
         ("pretraining.png", pretraining, "Pre-training: loss against samples seen."),
     ):
         figure = draw(findings)
@@ -52,7 +60,9 @@ def worth(findings: Findings) -> Any:
                     continue
                 gain = (cell.mean - none.mean) * 100
                 error = [[(cell.mean - cell.low) * 100], [(cell.high - cell.mean) * 100]]
-                axis.barh(position, gain, xerr=error, color=_colour(names, name), height=0.8, error_kw={"lw": 1})
+                axis.barh(
+                    position, gain, xerr=error, color=_colour(names, name), height=0.8, error_kw={"lw": 1}
+                )
                 ticks.append((position, f"{label(name)}, {shots_name(shots)}"))
                 position += 1
             position += 0.7
@@ -71,13 +81,20 @@ def transfer(findings: Findings) -> Any:
     names = [n for n in findings.names if not is_scratch(n)]
     for (protocol, task), axis in panels.items():
         for offset, name in enumerate(findings.names):
-            cells = [(i, c) for i, s in enumerate(findings.shots) if (c := findings.cell(name, task, s, protocol))]
+            cells = [
+                (i, c) for i, s in enumerate(findings.shots) if (c := findings.cell(name, task, s, protocol))
+            ]
             if not cells:
                 continue
             places = [i + (offset - len(findings.names) / 2) * 0.03 for i, _ in cells]
             means = [c.mean * 100 for _, c in cells]
             errors = [[(c.mean - c.low) * 100 for _, c in cells], [(c.high - c.mean) * 100 for _, c in cells]]
-            style = {"color": _colour(names, name), "ls": "--" if is_scratch(name) else "-", "marker": "o", "ms": 4}
+            style = {
+                "color": _colour(names, name),
+                "ls": "--" if is_scratch(name) else "-",
+                "marker": "o",
+                "ms": 4,
+            }
             axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=label(name), **style)
         axis.set_xticks(range(len(findings.shots)), [shots_name(s) for s in findings.shots])
         axis.set_ylabel("accuracy, %")
@@ -97,7 +114,9 @@ def pretraining(findings: Findings) -> Any:
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     names = [n for n in findings.names if not is_scratch(n)] or [name for name, _ in curves]
     for name, curve in curves:
-        axis.plot([c[0] for c in curve], [c[1] for c in curve], color=_colour(names, name), lw=1.4, label=name)
+        axis.plot(
+            [c[0] for c in curve], [c[1] for c in curve], color=_colour(names, name), lw=1.4, label=name
+        )
     axis.set_xlabel("step")
     axis.set_ylabel("training loss")
     axis.grid(alpha=0.3)

@@ -51,6 +51,7 @@ class Findings:
     shots: list[str]
     protocols: list[str]
     notes: list[str] = field(default_factory=list)
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)  # of runs on held-out rows
 
     def cell(self, run: str, task: str, shots: str, protocol: str) -> Cell | None:
         """Return one cell, or None where it was not measured."""
@@ -87,7 +88,9 @@ def gather(root: str | Path) -> Findings:
     runs = [open_run(p.parent) for p in _found(root, "run.json")]
     cells = [cell for path in _found(root, "results.parquet") for cell in _cells(path)]
     if not runs and not cells:
-        raise RecipeError(f"{root}: no runs and no results", hint="`curate experiment` or `curate transfer` makes them")
+        raise RecipeError(
+            f"{root}: no runs and no results", hint="`curate experiment` or `curate transfer` makes them"
+        )
     return Findings(
         title=told.get("name", root.resolve().name),
         root=root,
@@ -99,6 +102,7 @@ def gather(root: str | Path) -> Findings:
         shots=sorted({c.shots for c in cells}, key=lambda s: (s == "full", int(s) if s.isdigit() else 0)),
         protocols=sorted({c.protocol for c in cells}, reverse=True),
         notes=told.get("notes", []),
+        accuracy=told.get("accuracy", {}),
     )
 
 
@@ -111,7 +115,9 @@ def _told(root: Path) -> dict[str, Any]:
 
 
 def _found(root: Path, name: str) -> list[Path]:
-    return sorted(p for p in root.rglob(name) if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    return sorted(
+        p for p in root.rglob(name) if not any(part.startswith(".") for part in p.relative_to(root).parts)
+    )
 
 
 def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:

@@ -13,10 +13,12 @@ from train.reports.findings import Findings, gather
 from train.reports.tables import Table
 
 _STYLE = """
-body{font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:#1d2430;margin:2.2rem auto;max-width:1120px;padding:0 1.2rem}
+body{font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:#1d2430;
+ margin:2.2rem auto;max-width:1120px;padding:0 1.2rem}
 h1{font-size:1.75rem;margin:0 0 .2rem} h2{font-size:1.2rem;margin:2.4rem 0 .5rem}
 .dim{color:#69727f;font-size:.88rem} .scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.88rem;min-width:60%} th{text-align:left;vertical-align:bottom;color:#465061;font-weight:600}
+table{border-collapse:collapse;font-size:.88rem;min-width:60%}
+th{text-align:left;vertical-align:bottom;color:#465061;font-weight:600}
 td,th{padding:.34rem .8rem .34rem 0;border-bottom:1px solid #e3e7ed;font-variant-numeric:tabular-nums}
 td.number,th.number{text-align:right} tr:hover td{background:#f6f8fa}
 figure{margin:1.4rem 0} figure img{max-width:100%} figcaption{color:#69727f;font-size:.86rem}
@@ -63,7 +65,9 @@ def _page(findings: Findings, first: list[Table], figures: list[tuple[Path, str]
 
 
 def _table(table: Table) -> str:
-    numeric = [bool(table.rows) and all(_is_number(row[j]) for row in table.rows) for j in range(len(table.columns))]
+    numeric = [
+        bool(table.rows) and all(_is_number(row[j]) for row in table.rows) for j in range(len(table.columns))
+    ]
     mark = [" class=number" if n else "" for n in numeric]
     head = "".join(f"<th{m}>{html.escape(c)}" for m, c in zip(mark, table.columns, strict=True))
     body = ""
@@ -81,5 +85,6 @@ def _is_number(cell: str) -> bool:
 
 def _markdown(findings: Findings, shown: list[Table], figures: list[tuple[Path, str]]) -> str:
     pictures = "\n\n".join(f"![{caption}]({path.name})" for path, caption in figures)
-    return "\n".join([f"# {findings.title}", "", *[f"{n}\n" for n in findings.notes],
-                      *[t.markdown() for t in shown[:1]], pictures, "", *[t.markdown() for t in shown[1:]]])  # fmt: skip
+    head = [f"# {findings.title}", "", *[f"{note}\n" for note in findings.notes]]
+    first, *others = [table.markdown() for table in shown] or [""]
+    return "\n".join([*head, first, pictures, "", *others])

@@ -41,8 +41,8 @@ def headline(findings: Findings) -> Table:
         for shots in findings.shots
         if any(findings.cell(name, task, shots, protocol) for name in findings.names)
     ]
-    metrics = pretraining_metrics(findings)
-    columns = ["pre-trained on", "images", "classes", *metrics]
+    metrics = [m for m in METRICS if any(own_metric(findings, run, m) is not None for run in findings.runs)]
+    columns = ["pre-trained on", "images", "classes", *(METRICS[m] for m in metrics)]
     columns += [f"{task} {shots_name(shots)} {protocol}" for task, shots, protocol in measured]
     rows: list[list[str]] = []
     means: list[list[float | None]] = []
@@ -50,7 +50,7 @@ def headline(findings: Findings) -> Table:
         run = by_name.get(name)
         data = run.info.dataset if run else None
         row = [label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
-        row += [percent(run.info.metrics.get(metric)) if run else "–" for metric in metrics]
+        row += [percent(own_metric(findings, run, metric)) if run else "–" for metric in metrics]
         cells = [findings.cell(name, *where) for where in measured]
         row += ["–" if c is None else f"{percent(c.mean)} ± {(c.high - c.low) * 50:.1f}" for c in cells]
         rows.append(row)
@@ -58,11 +58,17 @@ def headline(findings: Findings) -> Table:
     best = set()
     for j in range(len(measured)):
         column = [(m[j], i) for i, m in enumerate(means) if m[j] is not None]
-        best.add((max(column)[1], len(columns) - len(measured) + j))  # type: ignore[type-var]
+        best.add((max(column)[1], len(columns) - len(measured) + j))
     seeds = sorted({c.seeds for c in findings.cells})
-    over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{' to '.join(map(str, seeds[:: len(seeds) - 1 or 1]))} seeds"
+    over = (
+        f"{seeds[0]} seeds"
+        if len(seeds) == 1
+        else f"{' to '.join(map(str, seeds[:: len(seeds) - 1 or 1]))} seeds"
+    )
     note = f"Per cent, mean over {over} ± half the 95 % interval; the whole test set at every shot count; bold is best."
-    return Table("What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best))
+    return Table(
+        "What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best)
+    )
 
 
 def gaps(findings: Findings) -> Table:
@@ -94,26 +100,38 @@ def datasets(findings: Findings) -> Table:
         told = "; ".join(f"{s.step} {_arguments(s.arguments)}".strip() for s in steps) or "none"
         changed = sum(s.labels_changed for s in steps)
         kind = "overlay" if not data.sharded else f"{len(data.info.shards or [])} shards"
-        rows.append([data.name, f"{len(data):,}", str(len(data.classes)), f"{changed:,}", kind, told, data.digest[7:19]])
+        rows.append(
+            [
+                data.name,
+                f"{len(data):,}",
+                str(len(data.classes)),
+                f"{changed:,}",
+                kind,
+                told,
+                data.digest[7:19],
+            ]
+        )
     columns = ["dataset", "images", "classes", "labels changed", "bytes", "steps", "digest"]
     return Table("The datasets", columns, rows)
 
 
 def runs(findings: Findings) -> Table:
     """What each run did."""
-    rows = [
-        [run.name, run.info.method, f"{run.spec.name}, {run.spec.image_size} px, {run.spec.stem} stem",
-         f"{run.info.samples_seen:,}", str(run.info.seed), f"{run.info.seconds:.0f}", _throughput(run), run.digest[7:19]]
-        for run in findings.runs
-    ]  # fmt: skip
+    rows = []
+    for run in findings.runs:
+        model = f"{run.spec.name}, {run.spec.image_size} px, {run.spec.stem} stem"
+        done = [f"{run.info.samples_seen:,}", str(run.info.seed), f"{run.info.seconds:.0f}", _throughput(run)]
+        rows.append([run.name, run.info.method, model, *done, run.digest[7:19]])
     columns = ["run", "method", "model", "samples seen", "seed", "seconds", "samples/s", "weights"]
     return Table("The runs", columns, rows)
 
 
-def pretraining_metrics(findings: Findings) -> list[str]:
-    """Return the accuracies that runs report of their own pre-training task."""
-    found = {metric for run in findings.runs for metric in run.info.metrics}
-    return [m for m in ("top1", "coarse_top1") if m in found]
+METRICS = {"top1": "top-1", "coarse_top1": "coarse top-1"}  # of a run on its own pre-training task
+
+
+def own_metric(findings: Findings, run: Run, metric: str) -> float | None:
+    """Return a run's accuracy on held-out rows: as the experiment measured it, else as the run did."""
+    return findings.accuracy.get(run.name, run.info.metrics).get(metric)
 
 
 def shots_name(shots: str) -> str:

@@ -43,7 +43,7 @@ class Finetune:
     name: ClassVar[str] = "finetune"
     lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     fixed_lr: float = 1e-3
-    epochs: int = 20
+    epochs: int = 10
     min_steps: int = 60
     max_steps: int = 5000
     batch_size: int = 64

@@ -1,0 +1,130 @@
+"""The frame around the operations: it runs the steps of a plan, keeps the ledger, and writes the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from curate.chance import chance_sql
+from curate.datasets import MANIFEST, StepRecord
+from curate.errors import DataError
+from curate.expectations import enforce
+from curate.files import sync_file
+from curate.ledgers import compare
+from curate.manifests import Class, content_digest, ordered, quoted, rows_digest, text
+from curate.plans import Plan, run
+from curate.progress import Quiet
+from curate.rows import Rows, columns_of, keep_classes
+from curate.sources import Index
+
+Seconds = list[list[Any]]  # [step, seconds] in order
+
+
+@dataclass(frozen=True)
+class Made:
+    """What running a plan's steps came to; the manifest is written."""
+
+    rows: int
+    bytes: int
+    columns: dict[str, str]
+    classes: tuple[Class, ...]
+    digest: str  # of rows and classes
+    ledger: list[StepRecord]
+    seconds: Seconds
+
+
+def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) -> Made:
+    """Run the steps over the source's rows, hold them against `expect:`, and write `manifest.parquet`.
+
+    Raises:
+        RecipeError, DataError: from a step or a promise, or no rows are left.
+    """
+    recipe = plan.recipe
+    with _connection(folder, index) as con:
+        rows, ledger, seconds = _run_steps(plan, index, con, progress)
+        columns = ordered(rows.columns)
+        order = f"{chance_sql(recipe.seed, 'order')}, key" if recipe.order == "shuffled" else "key"
+        chosen = ", ".join(map(quoted, columns))
+        con.execute(f"CREATE TABLE final AS SELECT {chosen} FROM {rows} ORDER BY {order}")
+        enforce(recipe.expect, con, "final", rows.classes, where=recipe.where)
+        count, size = con.execute("SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM final").fetchone()
+        if not count:
+            raise DataError(
+                f"{recipe.where}: no rows are left", hint="the steps drop every row of the source"
+            )
+        con.execute(f"COPY final TO {text(str(folder / MANIFEST))} (FORMAT parquet, COMPRESSION zstd)")
+        named = content_digest(rows_digest(con, "final", "rowid", columns), rows.classes)
+    sync_file(folder / MANIFEST)
+    kinds = {c: rows.columns[c] for c in columns}
+    return Made(count, size, kinds, rows.classes, named, ledger, seconds)
+
+
+def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
+    ledger = [_source_record(index, plan)]
+    seconds: Seconds = []
+    rows = Rows(con, "source", columns_of(con, "source"), index.classes)
+    with progress.stage("steps", len(plan.steps)) as stage:
+        for number, step in enumerate(plan.steps, start=1):
+            started = time.monotonic()
+            after = _kept(run(step, rows), f"step_{number}")
+            ledger.append(compare(step.operation.name, step.shown, rows, after))
+            if number > 1:
+                con.execute(f"DROP TABLE {rows} CASCADE")
+            rows = after
+            seconds.append([step.operation.name, time.monotonic() - started])
+            stage.advance()
+    return *_compacted(rows, ledger), seconds
+
+
+@contextmanager
+def _connection(folder: Path, index: Index) -> Iterator[Any]:
+    """Open DuckDB on a file, so that memory bounds nothing; it can read the index and this folder, no more."""
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    for left in work.iterdir():
+        left.unlink()
+    with duckdb.connect(str(work / "rows.duckdb")) as con:
+        con.execute(f"SET temp_directory = {text(str(work))}")
+        con.execute(f"SET allowed_directories = [{text(str(folder))}]")
+        con.execute(f"SET allowed_paths = [{text(str(index.parquet))}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+        con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")
+        yield con
+
+
+def _kept(rows: Rows, name: str) -> Rows:
+    rows.con.execute(f"CREATE TABLE {name} AS FROM {rows}")
+    return Rows(rows.con, name, rows.columns, rows.known)
+
+
+def _source_record(index: Index, plan: Plan) -> StepRecord:
+    notes = [
+        f"left out: {count:,} {reason} (such as {index.left_out[reason][0]})"
+        for reason, count in index.counts.items()
+    ]
+    count = len(index.classes)
+    return StepRecord(
+        step="source", arguments=dict(plan.recipe.source), rows_in=index.rows, rows_out=index.rows,
+        classes_in=count, classes_out=count, notes=notes,
+    )  # fmt: skip
+
+
+def _compacted(rows: Rows, ledger: list[StepRecord]) -> tuple[Rows, list[StepRecord]]:
+    """Drop the classes that no row has any more, so that labels are dense; the ledger says so."""
+    clean = ", clean_label" if "clean_label" in rows.columns else ""
+    found = rows.con.execute(f"SELECT DISTINCT label{clean} FROM {rows}").fetchall()
+    kept = {label for row in found for label in row if label is not None}
+    gone = [c.id for i, c in enumerate(rows.classes) if i not in kept]
+    if not gone:
+        return rows, ledger
+    after = keep_classes(rows, kept, unlabelled="keep")
+    shown = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+    note = f"{len(gone):,} classes without rows left the list ({shown})"
+    return after, [*ledger, compare("compact", {}, rows, after, notes=[note])]

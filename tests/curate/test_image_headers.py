@@ -1,0 +1,166 @@
+"""What an image's first bytes say, against what Pillow says after reading all of it."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from curate.images import HEADER_BYTES, MAX_PIXELS, BadImage, NeedMore, decode, probe
+
+SIZES = [(1, 1), (67, 41), (300, 200)]
+
+
+def encode(kind: str, size: tuple[int, int] = (67, 41), mode: str = "RGB", **options: Any) -> bytes:
+    pixels = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def exif(length: int) -> Any:
+    found = Image.Exif()
+    found[0x010E] = "x" * length  # the description
+    return found
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", {}),
+    "jpeg-progressive": ("JPEG", {"progressive": True}),
+    "jpeg-grey": ("JPEG", {"mode": "L"}),
+    "jpeg-cmyk": ("JPEG", {"mode": "CMYK"}),
+    "jpeg-exif": ("JPEG", {"exif": exif(100)}),
+    "png": ("PNG", {}),
+    "png-palette": ("PNG", {"mode": "P"}),
+    "png-alpha": ("PNG", {"mode": "RGBA"}),
+    "gif": ("GIF", {"mode": "P"}),
+    "webp-lossy": ("WEBP", {}),
+    "webp-lossless": ("WEBP", {"lossless": True}),
+    "webp-extended": ("WEBP", {"exif": exif(100)}),
+    "webp-alpha": ("WEBP", {"mode": "RGBA"}),
+    "bmp": ("BMP", {}),
+    "tiff": ("TIFF", {}),
+    "ppm": ("PPM", {}),
+}
+USUAL = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", KINDS)
+def test_header_is_what_pillow_says(name: str, size: tuple[int, int]) -> None:
+    kind, options = KINDS[name]
+    data = encode(kind, size, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert probe(data) == (USUAL[image.format or ""], *image.size)
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if n != "tiff"])
+def test_first_bytes_are_enough(name: str) -> None:
+    kind, options = KINDS[name]
+    data = encode(kind, (300, 200), **options)
+    assert probe(data[:HEADER_BYTES]) == probe(data)
+
+
+def test_the_three_kinds_of_webp_are_all_met() -> None:
+    forms = {encode(*KINDS[n][:1], **KINDS[n][1])[12:16] for n in KINDS if n.startswith("webp")}
+    assert forms == {b"VP8 ", b"VP8L", b"VP8X"}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_with_a_large_exif_needs_more(progressive: bool) -> None:
+    data = encode("JPEG", exif=exif(3 * HEADER_BYTES), progressive=progressive)
+    with pytest.raises(NeedMore):
+        probe(data[:HEADER_BYTES])
+    assert probe(data) == ("jpg", 67, 41)
+
+
+def test_tiff_whose_directory_stands_at_its_end_needs_more() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8).tobytes()
+    tags = [(256, 90), (257, 90), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, 90), (279, len(pixels))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    data = struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + directory
+    with pytest.raises(NeedMore):
+        probe(data[:HEADER_BYTES])
+    assert probe(data) == ("tiff", 90, 90)
+
+
+def test_name_does_not_tell_the_kind() -> None:
+    assert probe(encode("PNG")).ext == "png"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "not an image"),
+        (bytes(5000), "not an image"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "damaged header"),
+        (b"GIF89a\x01", "damaged header"),
+        (b"\xff\xd8\xff\xe0\0\x04\0\0junk and no marker", "damaged header"),
+        (b"\xff\xd8\xff\xd9" + bytes(20), "damaged header"),
+        (b"II*\0" + bytes(100), "not an image"),
+        *[(encode("WEBP", **KINDS[n][1])[:20], "damaged header") for n in KINDS if n.startswith("webp")],
+    ],
+)
+def test_what_is_no_image_has_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=f"^{reason}$"):
+        probe(data)
+
+
+STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8X", b"RIFF\0\0\0\0WEBPVP8L",
+          b"BM", b"II*\0", b"MM\0*", b"P6\n"]  # fmt: skip
+
+
+@given(st.sampled_from(STARTS), st.binary(max_size=200))
+@example(b"\xff\xd8", b"\xff\xff\xff\xff" * 50)
+@example(b"\xff\xd8", b"\xff\xe0\0\0" * 40)
+def test_random_bytes_raise_nothing_else(start: bytes, rest: bytes) -> None:
+    try:
+        found = probe(start + rest)
+    except (BadImage, NeedMore):
+        return
+    assert found.ext in USUAL.values()
+
+
+@given(st.sampled_from(list(KINDS)), st.data())
+def test_damaged_images_raise_nothing_else(name: str, draw: Any) -> None:
+    kind, options = KINDS[name]
+    data = bytearray(encode(kind, (12, 9), **options))
+    for position in draw.draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=8)):
+        data[position] = draw.draw(st.integers(0, 255))
+    cut = draw.draw(st.integers(0, len(data)))
+    for damaged in (bytes(data), bytes(data[:cut])):
+        try:
+            assert decode(damaged).mode == "RGB"
+        except BadImage as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_gives_rgb_of_the_size_in_the_header(name: str) -> None:
+    kind, options = KINDS[name]
+    data = encode(kind, **options)
+    image = decode(data)
+    assert (image.mode, image.size) == ("RGB", probe(data)[1:])
+
+
+def test_cut_image_is_told_as_truncated() -> None:
+    data = encode("JPEG", (300, 200))
+    assert probe(data[: len(data) // 2]) == ("jpg", 300, 200)  # its header is whole
+    with pytest.raises(BadImage, match="truncated"):
+        decode(data[: len(data) // 2])
+
+
+def test_bomb_is_refused_before_it_is_decoded() -> None:
+    side = int(MAX_PIXELS**0.5) + 1
+    data = bytearray(encode("PNG"))
+    data[16:24] = struct.pack(">II", side, side)
+    with pytest.raises(BadImage, match="pixels is over the limit"):
+        decode(bytes(data))

@@ -1,0 +1,176 @@
+"""Learn the labels: cross-entropy on a dataset's classes."""
+
+# B images, C classes, T side of an image in pixels
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from curate.datasets import Dataset
+from curate.errors import DataError, RecipeError
+from train import checkpoints
+from train.configs import LoopConfig, autocast, parse, pick_device, pick_workers
+from train.loader import Batch, Loader
+from train.loop import Method, fit
+from train.models import Model, Stem, build, normalize
+from train.runs import Run
+from train.samples import has_split
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(LoopConfig):
+    """What `train` can be told, besides what every method can.
+
+    Args:
+        model: resnet18, resnet50, resnet101, alexnet, convnet, or any of timm's.
+        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
+        image_size: side of the images in pixels.
+        min_area: smallest share of an image that a random crop may take.
+        label_smoothing: share of each label that is spread over all classes.
+    """
+
+    model: str = "resnet18"
+    stem: Stem = "imagenet"
+    image_size: int = 224
+    min_area: float = 0.25
+    label_smoothing: float = 0.1
+
+    def check(self) -> None:
+        """Refuse values that cannot be meant."""
+        super().check()
+        if not 0 < self.min_area <= 1:
+            raise RecipeError(f"min_area is {self.min_area}", hint="it must be a share, in (0, 1]")
+        if not 0 <= self.label_smoothing < 1:
+            raise RecipeError(
+                f"label_smoothing is {self.label_smoothing}", hint="it must be a share, in [0, 1)"
+            )
+
+
+def parse_config(options: Mapping[str, Any], *, where: str) -> SupervisedConfig:
+    """Return a config from the options of a file, checked; errors begin with `where`."""
+    return parse(SupervisedConfig, options, where)
+
+
+def train(
+    dataset: Dataset,
+    out: str | Path,
+    config: SupervisedConfig,
+    *,
+    val: Dataset | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a classifier, or go on with one, or return it if it is finished.
+
+    Rows of the splits val and test are not learned from. Top-1 and top-5 are measured at the end, on `val`,
+    else on the dataset's own rows of the split val, if there are any.
+
+    Args:
+        dataset: what to learn from.
+        out: the run's folder.
+        config: how.
+        val: another dataset of the same classes.
+        quiet: say nothing on stderr.
+
+    Raises:
+        RecipeError: the config makes no sense, or `out` holds another run.
+        DataError: labels are missing or out of range, there are too few classes or samples.
+    """
+    config.check()
+    out = Path(out)
+    plan = {
+        "method": "supervised",
+        "dataset": dataset.digest,
+        "val": val.digest if val else None,
+        "config": config.deciding(),
+    }
+    if run := checkpoints.finished(out, plan):
+        return run
+    device = pick_device(config.device)
+    loader = _loader(dataset, config, device, "train")
+    _check(loader, val)
+    held_out = None
+    if val or has_split(dataset, "val"):
+        held_out = _loader(val or dataset, config, device, None if val else "val")
+    model = build(
+        config.model,
+        num_classes=len(dataset.classes),
+        stem=config.stem,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+    model = model.to(device).to(memory_format=torch.channels_last)
+
+    def loss(batch: Batch) -> Tensor:
+        logits_BC = model(normalize(batch.images))
+        return functional.cross_entropy(logits_BC, batch.labels, label_smoothing=config.label_smoothing)
+
+    def evaluate() -> dict[str, float]:
+        return accuracy(model, held_out, config.precision) if held_out else {}
+
+    return fit(
+        Method("supervised", model.spec, model, loss, evaluate), loader, config, out, plan, quiet=quiet
+    )
+
+
+@torch.inference_mode()
+def accuracy(model: Model, loader: Loader, precision: str = "auto") -> dict[str, float]:
+    """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples."""
+    model.eval()
+    right: dict[str, int] = {}
+    seen = 0
+    for batch in filter(len, loader.epoch(0)):
+        with autocast(precision, loader.device):
+            logits_BC = model(normalize(batch.images))
+        ranked_BK = logits_BC.topk(min(5, logits_BC.shape[1])).indices
+        hits_BK = ranked_BK == batch.labels[:, None]
+        seen += len(batch)
+        right["top1"] = right.get("top1", 0) + int(hits_BK[:, :1].sum())
+        if logits_BC.shape[1] > 5:
+            right["top5"] = right.get("top5", 0) + int(hits_BK.sum())
+    return {name: count / seen for name, count in right.items()}
+
+
+def _loader(dataset: Dataset, config: SupervisedConfig, device: torch.device, split: str | None) -> Loader:
+    learning = split == "train"
+    return Loader(
+        dataset,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+        seed=config.seed,
+        augment=learning,
+        min_area=config.min_area,
+        workers=pick_workers(config),
+        drop_last=learning,
+        shuffle=learning,
+        split=split,
+        device=device,
+    )
+
+
+def _check(loader: Loader, val: Dataset | None) -> None:
+    """Refuse what nothing can be learned from."""
+    dataset = loader.dataset
+    present = len(np.unique(loader.labels_N))
+    if present < 2:
+        raise DataError(
+            f"{dataset.path}: {present} class among {len(loader)} samples to learn from",
+            hint="a classifier needs two; `curate show` says what is in it",
+        )
+    if len(loader) < loader.batch_size:
+        raise DataError(
+            f"{dataset.path}: {len(loader)} samples to learn from, fewer than a batch of {loader.batch_size}",
+            hint=f"take a batch_size of {len(loader)} or less",
+        )
+    if val and [c.id for c in val.classes] != [c.id for c in dataset.classes]:
+        raise RecipeError(
+            f"{val.path}: {len(val.classes)} classes, not the {len(dataset.classes)} of {dataset.path}",
+            hint="build both with the same classes, or leave val out and measure by `curate transfer`",
+        )

@@ -1,0 +1,27 @@
+"""Generated images of 12 ImageNet classes that the generated pool has not; needs no download."""
+
+from __future__ import annotations
+
+from curate.errors import RecipeError
+from curate.files import cache_folder
+from curate.synthetic import DOWNSTREAM, write_folder
+from train.transfer.families import folder
+from train.transfer.tasks import Task
+
+USAGE = "synthetic[:PIXELS]"
+COUNTS = {"train": 60, "test": 50}  # of each class
+SIZE = 48  # pixels
+
+
+def load(argument: str | None = None) -> Task:
+    """Draw the images into the cache, unless they are there, and open them.
+
+    Raises:
+        RecipeError: PIXELS is no number from 16 to 1,024.
+    """
+    size = SIZE if argument is None else int(argument) if argument.isdigit() else 0
+    if not 16 <= size <= 1024:
+        raise RecipeError(f"task synthetic:{argument}: no size in pixels", hint="write: synthetic or synthetic:64")
+    place = cache_folder() / "synthetic" / f"downstream-{COUNTS['train']}-{COUNTS['test']}-{size}px"
+    write_folder(place, classes=DOWNSTREAM, images_per_class=COUNTS, size=size, seed=0)
+    return folder.load(str(place))
