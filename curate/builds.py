@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +41,7 @@ from curate.ranges import is_remote
 from curate.recipes import Recipe
 from curate.shards.writing import write_shards
 from curate.sources import Index
-from curate.stagings import Staging, refuse_foreign
+from curate.stagings import Staging, refuse_foreign, refuse_source
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
         staging.begin(dataset.info.plan)
         info = _with_shards(dataset, staging.path, workers or os.cpu_count() or 1, progress or Quiet())
         for name in (MANIFEST, CARD, BUILD):
-            os.link(dataset.path / name, staging.path / name)
+            shutil.copy2(dataset.path / name, staging.path / name)
         write_atomic(staging.path / INFO, render(info))
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
@@ -114,6 +116,7 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
 def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, progress: Quiet) -> Built:
     began = time.monotonic()
     refuse_foreign(out)
+    refuse_source(out, plan.source.home)
     with _told(out), Staging(out) as staging:
         with progress.stage("reading the source") as stage:
             fingerprint = plan.source.fingerprint()
@@ -123,9 +126,9 @@ def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, pr
         if there and (overlay or there.sharded) and _is_current(there, wanted, fingerprint):
             return Built(there, True, time.monotonic() - began)
         staging.keep = True
-        staging.begin(digest([wanted, fingerprint]))
+        staging.begin(digest([wanted, fingerprint, overlay]))
         made = make_manifest(plan, index, staging.path, progress=progress)
-        info = _describe(plan, index, made, staging.path, wanted, fingerprint, out)
+        info = _describe(plan, index, made, staging.path, wanted, out)
         seconds = made.seconds
         if not overlay:
             started = time.monotonic()
@@ -133,14 +136,19 @@ def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, pr
                 Dataset(staging.path, info), staging.path, workers, progress, root=plan.source.root
             )
             seconds.append(["shards", time.monotonic() - started])
-        _finish(staging.path, info, seconds)
+        _finish(staging.path, info, seconds, fingerprint)
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
 
 
 def _is_current(there: Dataset, wanted: str, fingerprint: str) -> bool:
-    same = there.info.plan == wanted and there.info.source.get("fingerprint") == digest(fingerprint)
-    return same and all((there.path / s.file).is_file() for s in there.info.shards or [])
+    try:
+        seen = json.loads((there.path / BUILD).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return False
+    shards = [SHARD_INDEX, *(s.file for s in there.info.shards)] if there.info.shards is not None else []
+    whole = all((there.path / file).is_file() for file in [MANIFEST, *shards])
+    return whole and there.info.plan == wanted and seen == digest(fingerprint)
 
 
 def _there(out: Path, name: str, replace: bool) -> Dataset | None:
@@ -160,7 +168,7 @@ def _there(out: Path, name: str, replace: bool) -> Dataset | None:
 
 
 def _describe(
-    plan: Plan, index: Index, made: Made, folder: Path, wanted: str, fingerprint: str, out: Path
+    plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Path
 ) -> DatasetInfo:
     root = plan.source.root
     numbered = enumerate(made.classes)
@@ -174,7 +182,7 @@ def _describe(
         columns=made.columns,
         classes=[ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine)) for i, c in numbered],
         recipe=plan.recipe.model_dump(mode="json", exclude_defaults=True),
-        source={"digest": index.digest, "fingerprint": digest(fingerprint), "left_out": dict(index.counts)},
+        source={"digest": index.digest, "left_out": dict(index.counts)},
         ledger=made.ledger,
         manifest_sha256=file_sha256(folder / MANIFEST),
     )
@@ -194,13 +202,12 @@ def _with_shards(
     return dataset.info.model_copy(update={"shards": records, "index_sha256": index})
 
 
-def _finish(folder: Path, info: DatasetInfo, seconds: Seconds) -> None:
-    import json
-
+def _finish(folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str) -> None:
     write_atomic(folder / CARD, card(info).encode())
     record = {
         "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": [[name, round(spent, 3)] for name, spent in seconds],
+        "fingerprint": digest(fingerprint),
         "machine": {
             "python": platform.python_version(),
             "system": platform.platform(),
@@ -219,10 +226,11 @@ def _told(out: Path) -> Iterator[None]:
         yield
     except CurateError:
         raise
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower()
-        if full:
+    except (OSError, duckdb.Error) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower():
             raise DataError(
                 f"{out}: the disk is full; nothing was published", hint="make room, then run the same command"
             ) from error
+        if not isinstance(error, OSError | duckdb.IOException | duckdb.OutOfMemoryException):
+            raise
         raise DataError(f"{out}: {error}", hint="nothing was published") from error

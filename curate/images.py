@@ -82,8 +82,8 @@ def _webp(data: bytes) -> Header:
         bits = struct.unpack("<I", data[21:25])[0]
         return Header("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if form == b"VP8X":
-        width = int.from_bytes(data[24:27], "little") + 1
-        return Header("webp", width, int.from_bytes(data[27:30], "little") + 1)
+        width, wide, height, high = struct.unpack("<HBHB", data[24:30])  # two numbers of 24 bits, less one
+        return Header("webp", (wide << 16 | width) + 1, (high << 16 | height) + 1)
     raise BadImage("damaged header")
 
 

@@ -165,7 +165,8 @@ def parse(
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         label = "-".join(f"{k}-{v}" for k, v in point.items())
-        variant = frame.make(body | {"name": f"{body.get('name')}-{label}"}, defaults | given | point)
+        name = {"name": f"{body['name']}-{label}"} if "name" in body else {}
+        variant = frame.make(body | name, defaults | given | point)
         family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
     return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
 
@@ -232,7 +233,7 @@ def _fits(document: Any) -> bool:
 def _value(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a path, or a date that is none
         return text
 
 

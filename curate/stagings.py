@@ -12,6 +12,7 @@ from typing import Any
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, SHARDS
 from curate.errors import CurateError, RecipeError
 from curate.files import sync_folder, write_atomic
+from curate.ranges import is_remote
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html"}
 
@@ -32,6 +33,10 @@ class Staging:
         self.keep = False  # whether to leave the folder for the same command to go on
 
     def __enter__(self) -> Staging:
+        if Path.cwd().is_relative_to(self.out.resolve()):
+            raise RecipeError(
+                f"{self.out}: is the current folder, and would be replaced", hint="run this from another folder"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "w")
@@ -106,3 +111,13 @@ def refuse_foreign(out: Path) -> None:
             f"{out}: holds {min(foreign)!r}, which is not part of a dataset; nothing was touched",
             hint="move it elsewhere, or give --out a new folder",
         )
+
+
+def refuse_source(out: Path, home: str) -> None:
+    """Refuse to write over what the recipe reads: the result would stand on bytes that are gone.
+
+    Raises:
+        RecipeError: `home`, where the source lies, is `out` or inside it.
+    """
+    if not is_remote(home) and Path(home).resolve().is_relative_to(out.resolve()):
+        raise RecipeError(f"{out}: the recipe would replace its own source", hint="choose another --out")

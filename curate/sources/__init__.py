@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import CurateError, RecipeError, did_you_mean
 from curate.manifests import Class
+from curate.ranges import is_remote
+from curate.rows import located
 from curate.signatures import Signature
 
 Progress = Callable[[int, int | None], None]  # done, of how many (None: not known)
@@ -50,6 +52,11 @@ class Source(ABC):
     columns: dict[str, str]  # column → DuckDB type
     classes: tuple[Class, ...] | None = None  # None: known only once it is indexed
     rows: int | None = None  # likewise
+
+    @property
+    def home(self) -> str:
+        """Where it lies: what a build must not replace."""
+        return self.root
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -103,6 +110,14 @@ def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = 
     elif head is not None:
         options[signature.names[0]] = head
     arguments = signature.bind(options, where=f"{where} ({name})")
-    if isinstance(arguments.get("path"), str) and "://" not in arguments["path"]:
-        arguments["path"] = str(base / Path(arguments["path"]).expanduser())
-    return function(**arguments)
+    path = arguments.get("path")
+    if path is not None:
+        arguments["path"] = [_placed(p, base) for p in path] if isinstance(path, list) else _placed(path, base)
+    try:
+        return function(**arguments)
+    except CurateError as error:
+        raise located(error, where) from error
+
+
+def _placed(path: str, base: Path) -> str:
+    return path if is_remote(path) else str(base / Path(path).expanduser())

@@ -26,6 +26,11 @@ class DatasetSource(Source):
         self.classes = dataset.classes
         self.rows = len(dataset)
 
+    @property
+    def home(self) -> str:
+        """The dataset's folder; an overlay's bytes lie elsewhere."""
+        return str(self.dataset.path)
+
     def fingerprint(self) -> str:
         """A finished dataset is what its `dataset.json` says."""
         return f"{self.dataset.digest} {self.dataset.info.index_sha256}"

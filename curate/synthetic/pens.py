@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from math import cos, pi, radians, sin
 from typing import NamedTuple, TypeVar
 
@@ -136,13 +137,16 @@ class Pen:
     def _flat(self, points: Points) -> list[float]:
         return (points @ self._matrix + self._offset).ravel().tolist()
 
+    def part(self, x: float, y: float, wide: float, tall: float) -> Pen:
+        """Return a pen whose (0, 0) lies at (x, y) and whose units are `wide` and `tall` of this one's."""
+        other = copy(self)
+        other._offset = np.array([x, y]) @ self._matrix + self._offset
+        other._matrix = np.array([[wide], [tall]]) * self._matrix
+        return other
+
     def mirrored(self) -> Pen:
         """Return a pen for the other half of an object that is symmetric about x = 0."""
-        other = Pen.__new__(Pen)
-        other.scale, other._offset = self.scale, self._offset
-        other._matrix = self._matrix * np.array([[-1.0], [1.0]])
-        other.canvas, other._draw = self.canvas, self._draw
-        return other
+        return self.part(0, 0, -1, 1)
 
     def fill(self, points: Points, colour: Colour) -> None:
         self._draw.polygon(self._flat(points), fill=colour)

@@ -15,8 +15,8 @@ from curate.synthetic.animals import stripes
 from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen, hsv, shade, smooth
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
-CLUTTER_MAX = 6  # things behind the object
-OCCLUDED_FRACTION = 0.5  # of images have something before the object
+CLUTTER_MAX = 5  # things behind the object
+OCCLUDED_FRACTION = 0.4  # of images have something before the object
 BLURRED_FRACTION = 0.2
 DYED_FRACTION = 0.4  # of objects have any hue, not one of their family's
 STYLED_FRACTION = 0.4
@@ -170,13 +170,13 @@ def _style(canvas: Image.Image, luck: Luck) -> np.ndarray:
         return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     if kind == 1:
         ink, paper = (
-            hsv(luck.unit(), 0.7, luck.between(0.1, 0.5)),
-            hsv(luck.unit(), 0.4, luck.between(0.7, 1.0)),
+            hsv(luck.unit(), 0.7, luck.between(0.05, 0.3)),
+            hsv(luck.unit(), 0.3, luck.between(0.85, 1.0)),
         )
-        tone = image.mean(axis=2, keepdims=True) / 255
+        tone = np.clip(image.mean(axis=2, keepdims=True) / 160 - 0.25, 0, 1)
         return (np.array(ink) * (1 - tone) + np.array(paper) * tone).astype(np.float32)
     if kind == 2:
-        return image * np.array((0.3, 0.4, 0.6), dtype=np.float32)
+        return image * np.array((0.4, 0.5, 0.75), dtype=np.float32)
     if kind == 3:
         return np.asarray(canvas.convert("L").filter(ImageFilter.CONTOUR).convert("RGB"), dtype=np.float32)
     if kind == 4:

@@ -140,45 +140,47 @@ def _yawl_rig(pen: Pen, luck: Luck, paint: Paint) -> None:
 
 def strings(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
     """Paint an instrument with a neck: round hole, round drum, horns with pickups, or f-holes."""
-    wide = luck.between(0.92, 1.22)
     wood = shade(paint.dark, 1.8)
-    pen.box(-0.055, -0.86, 0.055, 0.2, wood)
-    pen.patch(shade(wood, 0.8), (-0.07, -0.80), (-0.11, -1), (0.11, -1), (0.07, -0.80))
+    pen.box(-0.06, -0.86, 0.06, 0.2, wood)
+    pen.patch(shade(wood, 0.8), (-0.07, -0.80), (-0.12, -1), (0.12, -1), (0.07, -0.80))
     for y in (-0.96, -0.89, -0.82):
-        pen.line(CHROME, 0.04, (-0.16, y), (0.16, y))
+        pen.line(CHROME, 0.04, (-0.17, y), (0.17, y))
+    body = pen.part(0, -0.24, luck.between(1.1, 1.4), 1.24)
     if cls.pattern == "banjo":
-        _banjo_head(pen, cls, paint, wide)
+        _banjo_head(body, cls, paint)
     elif cls.pattern == "electric":
-        _electric_body(pen, cls, luck, paint, wide)
+        _electric_body(body, cls, luck, paint)
     else:
-        outline = (GUITAR if cls.pattern == "acoustic" else WAISTED) * (wide, 1)
-        pen.fill(outline, shade(paint.base, 0.55))
-        pen.fill((outline - (0, 0.5)) * 0.9 + (0, 0.5), paint.base)
-        if cls.pattern == "acoustic":
-            pen.disc(0, 0.38, 0.14, shade(paint.base, 0.6))
-            pen.disc(0, 0.38, 0.11, paint.dark)
-            pen.box(-0.18, 0.70, 0.18, 0.77, wood)
-        else:
-            pen.patch(paint.dark, (-0.05, -0.6), (0.05, -0.6), (0.07, 0.40), (-0.07, 0.40))
-            pen.patch(paint.dark, (-0.05, 0.66), (0.05, 0.66), (0.09, 0.95), (-0.09, 0.95))
-            for side in (-1, 1):
-                pen.line(paint.dark, 0.05, (0.10 * side, 0.42), (0.15 * side, 0.52), (0.14 * side, 0.64))
-    pen.line(CHROME, 0.03, (0, -0.9), (0, 0.72))
+        _wooden_body(body, cls, paint)
+    pen.line(CHROME, 0.03, (0, -0.9), (0, 0.68))
 
 
-def _banjo_head(pen: Pen, cls: SyntheticClass, paint: Paint, wide: float) -> None:
-    radius = 0.36 * wide
-    pen.disc(0, 0.56, radius, shade(paint.base, 0.7))
+def _wooden_body(pen: Pen, cls: SyntheticClass, paint: Paint) -> None:
+    outline = GUITAR if cls.pattern == "acoustic" else WAISTED
+    pen.fill(outline, shade(paint.base, 0.55))
+    pen.fill((outline - (0, 0.5)) * 0.9 + (0, 0.5), paint.base)
+    if cls.pattern == "acoustic":
+        pen.disc(0, 0.38, 0.15, shade(paint.base, 0.6))
+        pen.disc(0, 0.38, 0.12, paint.dark)
+        pen.box(-0.19, 0.70, 0.19, 0.77, paint.dark)
+        return
+    pen.patch(paint.dark, (-0.05, -0.3), (0.05, -0.3), (0.07, 0.40), (-0.07, 0.40))
+    pen.patch(paint.dark, (-0.05, 0.66), (0.05, 0.66), (0.09, 0.95), (-0.09, 0.95))
+    for side in (-1, 1):
+        pen.line(paint.dark, 0.05, (0.11 * side, 0.42), (0.16 * side, 0.52), (0.14 * side, 0.64))
+
+
+def _banjo_head(pen: Pen, cls: SyntheticClass, paint: Paint) -> None:
+    pen.disc(0, 0.58, 0.36, shade(paint.base, 0.7))
     for angle in np.arange(cls.count) * (2 * pi / cls.count):
-        pen.disc(radius * cos(angle), 0.56 + radius * sin(angle), 0.035, CHROME)
-    pen.disc(0, 0.56, 0.82 * radius, shade(paint.light, 0.95))
-    pen.box(-0.055, 0.1, 0.055, 0.34, shade(paint.dark, 1.8))
-    pen.box(-0.15, 0.68, 0.15, 0.74, paint.dark)
+        pen.disc(0.36 * cos(angle), 0.58 + 0.36 * sin(angle), 0.035, CHROME)
+    pen.disc(0, 0.58, 0.30, shade(paint.light, 0.95))
+    pen.box(-0.05, 0.1, 0.05, 0.34, shade(paint.dark, 1.8))
+    pen.box(-0.13, 0.70, 0.13, 0.76, paint.dark)
 
 
-def _electric_body(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint, wide: float) -> None:
-    outline = HORNED * (wide, 1)
-    pen.fill(outline, paint.base)
+def _electric_body(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
+    pen.fill(HORNED, paint.base)
     guard = paint.light if luck.coin(0.6) else paint.dark
     pen.patch(guard, (-0.18, 0.22), (0.14, 0.26), (0.24, 0.60), (0.06, 0.72), (-0.16, 0.60))
     pen.box(-0.05, 0.0, 0.05, 0.26, shade(paint.dark, 1.8))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from curate.errors import DataError
+from train.configs import autocast
 from train.models import normalize
 from train.transfer.shots import Draw, folds
 from train.transfer.subjects import Outcome, Subject, forward
@@ -69,7 +70,7 @@ class Finetune:
         else:
             select = "fixed"
         model = self.fit(subject, drawn.rows, lr=lr, seed=drawn.seed)
-        with _autocast(subject.device):
+        with autocast("auto", subject.device):
             logits_NC = forward(model, subject.test_images)
         if not logits_NC.isfinite().all():
             raise DataError(
@@ -84,7 +85,7 @@ class Finetune:
         """Return accuracy and negated loss on the images to choose by; the lowest where training diverged."""
         model = self.fit(subject, drawn.rows[fit], lr=lr, seed=drawn.seed)
         labels_N = torch.from_numpy(drawn.labels[choose]).to(subject.device)
-        with _autocast(subject.device):
+        with autocast("auto", subject.device):
             logits_NC = forward(model, subject.train_images[_on(subject.device, drawn.rows[choose])])
         if not logits_NC.isfinite().all():
             return (-1.0, -math.inf)
@@ -110,7 +111,7 @@ class Finetune:
                 images_B3SS = augment(
                     images_N3SS[batch.to(device)], self.crop_fraction, subject.task.flip, generator
                 )
-                with _autocast(device):
+                with autocast("auto", device):
                     logits_BC = model(normalize(images_B3SS))
                 cross_entropy(logits_BC.float(), labels_N[batch.to(device)]).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
@@ -162,10 +163,6 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 def _on(device: torch.device, rows: np.ndarray) -> Tensor:
     return torch.from_numpy(rows).to(device)
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @contextmanager

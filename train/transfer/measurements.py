@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
-from curate.errors import MissingError, RecipeError
+from curate.errors import RecipeError
 from curate.manifests import digest
+from train.configs import pick_device
 from train.runs import Run
 from train.transfer import results
 from train.transfer.metrics import scores
@@ -84,10 +84,12 @@ def transfer(
         MissingError: there is no such device.
     """
     say = progress or (lambda line: None)
-    out, size = Path(out), image_size or run.spec.image_size
-    asked, found, place = parse_shots(shots), find_protocols(protocols), _device(device)
+    out, size = Path(out), run.spec.image_size if image_size is None else image_size
+    asked, found, place = parse_shots(shots), find_protocols(protocols), pick_device(device)
     if isinstance(seeds, bool) or seeds < 1:
         raise RecipeError(f"seeds: {seeds!r}", hint="the number of draws, from 1")
+    if size < 1:
+        raise RecipeError(f"image_size: {size!r}", hint="the side in pixels")
     results.check_path(out)
     wanted: list[str] = []
     for task in [open_task(task) if isinstance(task, str) else task for task in tasks]:
@@ -152,15 +154,3 @@ def _rows(
     return [
         common | dataclasses.asdict(score) | {"headline": score.metric == cell.task.metric} for score in found
     ]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MissingError(f"device {name!r}: torch finds no GPU", hint="device: auto, or cpu")
-    return device

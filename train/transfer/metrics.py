@@ -57,4 +57,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return min(max(centre - half, 0.0), share), max(
+        min(centre + half, 1.0), share
+    )  # of 0 and 1, but for rounding

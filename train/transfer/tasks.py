@@ -9,10 +9,10 @@ in `families/`. A Task can be made from arrays as well; what it must hold is che
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from curate.errors import DataError, RecipeError, did_you_mean
 from curate.images import decode
 from curate.manifests import digest
 from curate.ranges import Reader
+from train.threads import in_order
 from train.transfer import families
 
 Metric = Literal["top1", "mean_per_class"]
@@ -134,8 +135,8 @@ class Task:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    test: Split
+    train: Split = field(repr=False)
+    test: Split = field(repr=False)
     metric: Metric = "top1"
     flip: bool = True
     notes: tuple[str, ...] = ()
@@ -202,8 +203,8 @@ def check_labels(where: str, labels: Sequence[int], classes: Sequence[str]) -> N
 
 def in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
     """Return function(0), function(1), …, in order, from several threads."""
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(function, range(count))
+    workers = min(16, os.cpu_count() or 1)
+    yield from in_order((partial(function, i) for i in range(count)), workers, ahead=8 * workers)
 
 
 def split_by_chance(keys: Sequence[str], labels: Sequence[int], *, fraction: float) -> list[bool]:

@@ -21,7 +21,9 @@ def load(argument: str | None = None) -> Task:
     """
     size = SIZE if argument is None else int(argument) if argument.isdigit() else 0
     if not 16 <= size <= 1024:
-        raise RecipeError(f"task synthetic:{argument}: no size in pixels", hint="write: synthetic or synthetic:64")
+        raise RecipeError(
+            f"task synthetic:{argument}: no size in pixels", hint="write: synthetic or synthetic:64"
+        )
     place = cache_folder() / "synthetic" / f"downstream-{COUNTS['train']}-{COUNTS['test']}-{size}px"
     write_folder(place, classes=DOWNSTREAM, images_per_class=COUNTS, size=size, seed=0)
     return folder.load(str(place))

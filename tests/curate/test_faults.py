@@ -1,0 +1,240 @@
+"""Killed, interrupted, out of room: nothing half-done is published, and the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.builds import build, shard
+from curate.datasets import open_dataset
+from curate.progress import Quiet, Stage
+from curate.recipes import Recipe
+
+STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
+ONE_EACH = {"samples_per_shard": 1}  # 60 shards, so that there is time to interrupt
+MakeRecipe = Callable[..., Recipe]
+Tree = Callable[[Path], dict[str, bytes]]
+
+
+class Interrupts(Quiet):
+    """Presses Ctrl-C when so many units of a stage are done."""
+
+    def __init__(self, title: str, after: int) -> None:
+        self.title, self.after = title, after
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+        yield _Counts(self.after) if title == self.title else Stage()
+
+
+class _Counts(Stage):
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def advance(self, done: int = 1, total: int | None = None) -> None:
+        self.left -= done
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def undisturbed(recipe: MakeRecipe, tmp_path: Path, tree: Tree) -> dict[str, bytes]:
+    """What a build that nobody disturbs comes to."""
+    build(recipe(STEPS, **ONE_EACH), tmp_path / "undisturbed", workers=2)
+    return tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("stage", "after"), [("steps", 1), ("writing shards", 1), ("writing shards", 30)])
+def test_interrupted_build_goes_on_to_the_same_bytes(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], stage: str, after: int
+) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(STEPS, **ONE_EACH), out, workers=1, progress=Interrupts(stage, after))
+    assert not out.exists()
+    done = {f.name: f.stat().st_ino for f in (tmp_path / ".set.building").glob("shards/*.tar")}
+    build(recipe(STEPS, **ONE_EACH), out, workers=2)
+    assert tree(out) == undisturbed
+    assert {f.name: f.stat().st_ino for f in out.glob("shards/*.tar")}.items() >= done.items()
+    assert len(done) >= (after if stage == "writing shards" else 0)
+
+
+def test_interrupted_rebuild_leaves_the_old_dataset(recipe: MakeRecipe, tmp_path: Path, tree: Tree) -> None:
+    out = tmp_path / "set"
+    build(recipe(STEPS), out)
+    before = tree(out)
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe([*STEPS, {"sample": 30}], **ONE_EACH), out, progress=Interrupts("writing shards", 9))
+    assert tree(out) == before
+
+
+def test_another_recipe_does_not_go_on_with_what_was_left(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(STEPS, **ONE_EACH), tmp_path / "set", progress=Interrupts("writing shards", 9))
+    other = recipe(STEPS[:1], seed=1, **ONE_EACH)
+    build(other, tmp_path / "set")
+    build(other, tmp_path / "fresh")
+    assert tree(tmp_path / "set") == tree(tmp_path / "fresh")
+
+
+def test_overlay_after_an_interrupted_build_has_no_shards(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(STEPS, **ONE_EACH), tmp_path / "set", progress=Interrupts("writing shards", 9))
+    for name in ("set", "fresh"):
+        build(recipe(STEPS, **ONE_EACH), tmp_path / name, overlay=True)
+    assert tree(tmp_path / "set") == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_interrupted_shard_goes_on_to_the_same_bytes(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], linked: bool
+) -> None:
+    out = tmp_path / "set"
+    build(recipe(STEPS, **ONE_EACH), out, overlay=True)
+    with pytest.raises(KeyboardInterrupt):
+        shard(out, workers=1, progress=Interrupts("writing shards", 9))
+    assert not open_dataset(out).sharded
+    if linked:  # killed later still, when the manifest had been put beside the shards
+        shutil.copy(out / "manifest.parquet", tmp_path / ".set.building")
+    shard(out, workers=2)
+    assert tree(out) == undisturbed
+
+
+@pytest.fixture
+def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a build in a process of its own: `start(out, steps)`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(out: Path, steps: list[Any] = STEPS) -> subprocess.Popen[str]:
+        file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **ONE_EACH}, "set")
+        command = [sys.executable, "-m", "curate.cli", "build", str(file), "--out", str(out), "--workers", "1"]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
+    """Wait until something is so while a process works; whether it came to be."""
+    while process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def test_killed_build_goes_on_to_the_same_bytes(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
+) -> None:
+    out, staging = tmp_path / "set", tmp_path / ".set.building"
+    moments = [
+        lambda: (staging / "work" / "rows.duckdb").exists(),
+        lambda: len(list(staging.glob("parts/*.json"))) >= 2,
+        lambda: len(list(staging.glob("shards/*.tar"))) >= 25,
+    ]
+    for moment in moments:
+        process = start(out)
+        assert wait_for(process, moment)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not out.exists()
+    process = start(out)
+    assert process.wait() == 0, process.stderr.read() if process.stderr else ""
+    assert tree(out) == undisturbed
+    assert not staging.exists()
+
+
+SLOW = {"where": "list_sum(list_transform(range(40000000 + width), x -> x % 7)) > 0"}  # many seconds
+
+
+@pytest.mark.parametrize("moment", ["writing shards", "in a query"])
+def test_ctrl_c_stops_with_a_word_and_no_traceback(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, moment: str
+) -> None:
+    out, staging = tmp_path / "set", tmp_path / ".set.building"
+    if moment == "writing shards":
+        process = start(out)
+        assert wait_for(process, lambda: len(list(staging.glob("parts/*.json"))) >= 2)
+    else:
+        process = start(out, [SLOW])
+        assert wait_for(process, lambda: (staging / "work" / "rows.duckdb").exists())
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped; the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    assert not out.exists()
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a small disk: `tmpfs("size=64k")`; only root may, others skip."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root may mount a small disk")
+        return place
+
+    yield mount
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=1000k"])  # no room for a table, a shard, all shards
+def test_full_disk_is_told_and_nothing_is_published(
+    tmpfs: Callable[[str], Path], recipe: MakeRecipe, tmp_path: Path, run_curate: Callable[..., Any], size: str
+) -> None:
+    disk = tmpfs(size)
+    recipe(STEPS, samples_per_shard=16)
+    (tmp_path / "set.yaml").write_text((tmp_path / "set.yaml").read_text() + "\n")
+    result = run_curate("build", tmp_path / "set.yaml", "--out", disk / "set")
+    assert result.exit_code == 3, result.output
+    assert "disk is full; nothing was published" in result.stderr
+    assert not (disk / "set").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert run_curate("build", tmp_path / "set.yaml", "--out", disk / "set").exit_code == 0
+    assert os.listdir(disk) == ["set"]
+
+
+def test_disk_that_takes_no_writing_is_told(
+    tmpfs: Callable[[str], Path], recipe: MakeRecipe, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    disk = tmpfs("ro")
+    recipe(STEPS)
+    result = run_curate("build", tmp_path / "set.yaml", "--out", disk / "set")
+    assert result.exit_code == 2
+    assert "cannot be written (Read-only file system)" in result.stderr
+    assert "choose another --out" in result.stderr
+
+
+def test_cache_that_takes_no_writing_is_told(
+    recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_curate: Callable[..., Any]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CURATE_CACHE", str(tmp_path / "file" / "cache"))
+    recipe(STEPS)
+    result = run_curate("build", tmp_path / "set.yaml", "--out", tmp_path / "set")
+    assert result.exit_code == 3
+    assert "set CURATE_CACHE to a folder with room" in result.stderr

@@ -1,0 +1,302 @@
+"""The supervised trainer and the loop under it: it learns, goes on exactly, and says what is wrong before it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from handmade import Sample, picture, pictures
+
+from curate.datasets import Dataset
+from curate.errors import CurateError, DataError, MissingError, RecipeError
+from train import loop, supervised
+from train.loader import Loader
+from train.runs import Run, open_run
+from train.supervised import SupervisedConfig, accuracy, parse_config, train
+
+MakeDataset = Callable[..., Dataset]
+SMALL = SupervisedConfig(model="convnet", image_size=16, epochs=4, batch_size=8, workers=1, device="cpu")
+NORMALIZE = supervised.normalize
+
+
+def with_(**changes: Any) -> SupervisedConfig:
+    return dataclasses.replace(SMALL, **changes)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The log, less what depends on the clock."""
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("samples_per_s", "data_wait")} for line in logged]
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Let something happen in the n-th step from now, once."""
+
+    def plan(step: int, happen: Callable[[], None]) -> None:
+        calls = iter(range(1, 1000))
+
+        def normalize(images: torch.Tensor) -> torch.Tensor:
+            if next(calls) == step:
+                happen()
+            return NORMALIZE(images)
+
+        monkeypatch.setattr(supervised, "normalize", normalize)
+
+    return plan
+
+
+@pytest.fixture(autouse=True)
+def _log_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+
+
+def test_it_learns_64_images_by_heart(dataset: MakeDataset, tmp_path: Path) -> None:
+    noise = [
+        Sample(f"all/{i}", i % 4, picture(i, 0, (16, 16))) for i in range(64)
+    ]  # one colour: nothing to generalise
+    data = dataset(noise)
+    config = with_(epochs=40, batch_size=16, min_area=1.0, label_smoothing=0.0, lr=3e-3)
+    run = train(data, tmp_path / "run", config)
+    plain = Loader(data, batch_size=64, image_size=16, seed=0, augment=False, workers=0)
+    assert accuracy(run.model(), plain)["top1"] == 1.0
+    assert run.info.metrics["loss"] < 0.2
+    scratch = train(data, tmp_path / "short", with_(epochs=1))
+    assert accuracy(scratch.model(), plain)["top1"] < 0.6
+
+
+def test_it_is_measured_on_the_held_out_rows_alone(dataset: MakeDataset, tmp_path: Path) -> None:
+    wrong = [dataclasses.replace(s, label=(s.label + 1) % 4) for s in pictures(12, split="val")]  # type: ignore[operator]
+    test = pictures(8, split="test")
+    data = dataset([*pictures(40, split="train"), *wrong, *test])
+    run = train(data, tmp_path / "run", with_(epochs=8, lr=3e-3))
+    assert (
+        run.info.metrics["top1"] == 0.0
+    )  # it learned the colours, and the labels of val are all moved on by one
+    assert "top5" not in run.info.metrics  # of four classes
+    assert run.info.samples_seen == 8 * 40
+    right = dataset(pictures(12, split="val"), "right")
+    assert train(data, tmp_path / "other", with_(epochs=8, lr=3e-3), val=right).info.metrics["top1"] == 1.0
+
+
+def test_without_held_out_rows_there_is_a_loss_and_no_accuracy(dataset: MakeDataset, tmp_path: Path) -> None:
+    run = train(dataset(pictures(16)), tmp_path / "run", with_(epochs=1))
+    assert list(run.info.metrics) == ["loss"]
+
+
+def test_a_budget_in_samples_is_the_same_for_sets_of_any_size(dataset: MakeDataset, tmp_path: Path) -> None:
+    for count in (16, 44):
+        run = train(
+            dataset(pictures(count), f"set{count}"), tmp_path / f"run{count}", with_(epochs=None, samples=72)
+        )
+        assert (run.info.samples_seen, run.info.steps) == (72, 9)
+
+
+@pytest.mark.parametrize(
+    "step", [3, 10, 20]
+)  # of 20, five an epoch: within an epoch, at the end of one, at the very end
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
+    dataset: MakeDataset, tmp_path: Path, stop_at: Callable, step: int, optimizer: str
+) -> None:
+    data = dataset(pictures(43))
+    config = with_(optimizer=optimizer)
+    whole = train(data, tmp_path / "whole", config)
+    stop_at(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        train(data, tmp_path / "parts", config)
+    assert caught.value.code == 128 + signal.SIGTERM
+    with pytest.raises(RecipeError, match="unfinished"):
+        open_run(tmp_path / "parts")
+    parts = train(data, tmp_path / "parts", dataclasses.replace(config, workers=2))
+    assert len(lines(whole.path)) == 20 + 1
+    assert lines(parts.path) == lines(whole.path)
+    assert parts.digest == whole.digest
+    assert (parts.info.samples_seen, parts.info.metrics) == (whole.info.samples_seen, whole.info.metrics)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
+    dataset: MakeDataset, tmp_path: Path, stop_at: Callable
+) -> None:
+    data = dataset(pictures(43))
+    whole = train(data, tmp_path / "whole", SMALL)
+    config = with_(checkpoint_s=0.0)
+
+    def die() -> None:
+        raise MemoryError
+
+    for step in (7, 9):  # 7, then 6 done and the 9th from there
+        stop_at(step, die)
+        with pytest.raises(MemoryError):
+            train(data, tmp_path / "parts", config)
+    assert sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()) == [
+        "step-000000013.pt",
+        "step-000000014.pt",
+    ]
+    parts = train(data, tmp_path / "parts", config)
+    assert parts.digest == whole.digest
+    assert lines(parts.path) == lines(whole.path)
+    assert not (tmp_path / "parts" / "checkpoints").exists()
+
+
+def test_dropout_too_goes_on_exactly(dataset: MakeDataset, tmp_path: Path, stop_at: Callable) -> None:
+    data = dataset(pictures(16))
+    config = with_(
+        model="mobilenetv3_small_050", image_size=32, epochs=3
+    )  # has dropout of 0.2 only where asked
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        model = BUILD(*args, **kwargs)
+        model.backbone = torch.nn.Sequential(model.backbone, torch.nn.Dropout(0.5))
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervised, "build", build)
+        whole = train(data, tmp_path / "whole", config)
+        stop_at(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(data, tmp_path / "parts", config)
+        torch.manual_seed(99)
+        assert train(data, tmp_path / "parts", config).digest == whole.digest
+
+
+BUILD = supervised.build
+
+
+def test_a_finished_run_is_returned_and_another_refused(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, other = dataset(pictures(16)), dataset(pictures(24), "other")
+    run = train(data, tmp_path / "run", with_(epochs=1))
+    monkeypatch.setattr(supervised, "fit", None)
+    again = train(data, tmp_path / "run", with_(epochs=1, workers=3))
+    assert isinstance(again, Run)
+    assert again.info == run.info
+    with pytest.raises(RecipeError, match=r"lr: 0\.001, now 0\.1") as caught:
+        train(data, tmp_path / "run", with_(epochs=1, lr=0.1))
+    assert caught.value.hint
+    with pytest.raises(RecipeError, match=f"dataset: {data.digest}, now {other.digest}"):
+        train(other, tmp_path / "run", with_(epochs=1))
+
+
+def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(
+    dataset: MakeDataset, tmp_path: Path, stop_at: Callable
+) -> None:
+    data = dataset(pictures(16))
+
+    def die() -> None:
+        raise MemoryError
+
+    stop_at(2, die)
+    with pytest.raises(MemoryError):
+        train(data, tmp_path / "run", SMALL)
+    assert train(data, tmp_path / "run", with_(lr=0.01)).info.config["lr"] == 0.01
+
+
+def test_a_folder_of_something_else_is_left_alone(dataset: MakeDataset, tmp_path: Path) -> None:
+    data = dataset(pictures(16))
+    before = sorted(data.path.iterdir())
+    with pytest.raises(RecipeError, match="is not a run"):
+        train(data, data.path, SMALL)
+    assert sorted(data.path.iterdir()) == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run(dataset: MakeDataset, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="the loss is nan") as caught:
+        train(
+            dataset(pictures(16)),
+            tmp_path / "run",
+            with_(optimizer="sgd", lr=1e30, warmup_fraction=0.0, epochs=20),
+        )
+    assert "smaller lr" in str(caught.value.hint)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_broken_images_are_listed_beside_the_run(dataset: MakeDataset, tmp_path: Path) -> None:
+    data = dataset([*pictures(120), Sample("all/broken", 1, b"no picture")])
+    run = train(data, tmp_path / "run", with_(epochs=1))
+    assert list(json.loads((run.path / "broken.json").read_text())) == ["all/broken"]
+    assert run.info.samples_seen in (119, 120)  # 15 batches of 8; the broken one is in them, or is the rest
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "error", "words"),
+    [
+        (pictures(16, classes=1), 4, DataError, "1 class among 16 samples"),
+        (pictures(6), 4, DataError, "6 samples to learn from, fewer than a batch of 8"),
+        ([*pictures(16), Sample("all/none", None, b"")], 4, DataError, "no label"),
+        (pictures(16), 3, DataError, "label 3 where there are 3 classes"),
+        (pictures(16, split="test"), 4, DataError, "no rows of the split 'train'"),
+    ],
+)
+def test_bad_data_is_refused_before_a_folder_is_made(
+    dataset: MakeDataset,
+    tmp_path: Path,
+    samples: list[Sample],
+    classes: int,
+    error: type[CurateError],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        train(dataset(samples, classes=classes), tmp_path / "run", SMALL)
+    assert caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_needs_the_same_classes(dataset: MakeDataset, tmp_path: Path) -> None:
+    val = dataset(pictures(8), "val", classes=5)
+    with pytest.raises(RecipeError, match="5 classes, not the 4"):
+        train(dataset(pictures(16)), tmp_path / "run", SMALL, val=val)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"samples": 100}, "both given"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"warmup_fraction": 5}, "warmup_fraction is 5"),
+        ({"precision": "fp8"}, "precision is fp8"),
+        ({"min_area": 0}, "min_area is 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"model": "convnit"}, "did you mean 'convnet'"),
+        ({"optimizer": "adamv"}, "did you mean 'adam"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(
+    dataset: MakeDataset, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        train(dataset(pictures(16)), tmp_path / "run", with_(**changes))
+    assert words in str(caught.value)
+    assert caught.value.hint
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(dataset: MakeDataset, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no GPU"):
+        train(dataset(pictures(16)), tmp_path / "run", with_(device="cuda"))
+
+
+def test_a_config_is_read_from_a_file_with_its_place_in_every_error() -> None:
+    config = parse_config({"model": "convnet", "lr": "1e-3", "epochs": 2}, where="file.yaml, pretrain")
+    assert config == SupervisedConfig(model="convnet", lr=1e-3, epochs=2)  # YAML reads 1e-3 as text
+    for options, words in [
+        ({"modell": "convnet"}, "file.yaml, pretrain: no option 'modell'"),
+        ({"epochs": "many"}, "file.yaml, pretrain: epochs is 'many'"),
+        ({"stem": "large"}, "file.yaml, pretrain: stem is 'large'"),
+        ({"epochs": -1}, "file.yaml, pretrain: epochs is -1"),
+    ]:
+        with pytest.raises(RecipeError) as caught:
+            parse_config(options, where="file.yaml, pretrain")
+        assert str(caught.value).startswith(words)
+        assert caught.value.hint

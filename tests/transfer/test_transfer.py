@@ -1,0 +1,236 @@
+"""The whole way: a run on tasks, into a file of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from curate.errors import DataError, MissingError, RecipeError
+from train.models import Model, ModelSpec
+from train.runs import Run, ScratchRun, finish_run, scratch_run
+from train.transfer import Finetune, Linear, Split, Task, open_subject, transfer
+from train.transfer import results as results_module
+from train.transfer.probes import Linear as LinearProtocol
+
+QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
+
+
+def measure(run: Run, task: Task | str, out: Path, **changes: Any) -> list[dict[str, Any]]:
+    """Return the rows of a small transfer."""
+    options: dict[str, Any] = {"shots": [1, 2], "seeds": 1, "device": "cpu"}
+    return transfer(run, [task], out=out, **(options | changes)).to_pylist()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "results.parquet"
+
+
+def test_every_shot_count_is_measured_on_the_whole_test_set(scratch: Run, digits: Task, out: Path) -> None:
+    rows = measure(scratch, digits, out, shots=[1, 5, 10, "full"], protocols=["linear", QUICK])
+    assert len(rows) == 4 * 2 * 2  # shots, protocols, metrics
+    assert {row["n"] for row in rows} == {599}
+    images = {(row["shots"], row["protocol"]): row["train_images"] for row in rows}
+    for protocol in ("linear", "finetune"):
+        assert [images[k, protocol] for k in ("1", "5", "10", "full")] == [10, 50, 100, 1198]
+
+
+def test_rows_say_what_was_measured(scratch: Run, tiny_task: Task, out: Path) -> None:
+    rows = measure(scratch, tiny_task, out, shots=[1, 5, "full"])
+    assert [(r["shots"], r["images_per_class"], r["short_classes"], r["select"]) for r in rows[::2]] == [
+        ("1", 1, 0, "fixed"),
+        ("5", 5, 1, "validation"),
+        ("full", None, 0, "validation"),
+    ]
+    for row in rows:
+        assert (row["run"], row["run_digest"], row["dataset"]) == (scratch.name, scratch.digest, None)
+        assert (row["task"], row["task_digest"]) == ("tiny", tiny_task.digest)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert row["headline"] == (row["metric"] == "top1")
+        assert json.loads(row["chosen"])["c"] > 0
+        assert json.loads(row["config"])["grid"] == "coarse"
+    assert results_module.read(out).equals(
+        results_module.of_cells(results_module.read(out), [r["cell"] for r in rows])
+    )
+
+
+def test_second_call_measures_nothing_and_answers_the_same(
+    scratch: Run, tiny_task: Task, out: Path, monkeypatch
+):
+    first = measure(scratch, tiny_task, out)
+    before = out.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(LinearProtocol, "measure", refuse)
+    assert measure(scratch, tiny_task, out) == first
+    assert out.read_bytes() == before
+    with pytest.raises(AssertionError, match="measured again"):
+        measure(scratch, tiny_task, out, shots=[3])
+
+
+def test_what_decides_the_value_makes_a_cell_of_its_own(scratch: Run, tiny_task: Task, out: Path) -> None:
+    base = measure(scratch, tiny_task, out, shots=[2])
+    fewer = Split(tiny_task.test.keys[:-1], tiny_task.test.labels[:-1], tiny_task.test.images)
+    fewer = dataclasses.replace(
+        fewer, images=dataclasses.replace(fewer.images, pixels=fewer.images.pixels[:-1])
+    )
+    others = [
+        measure(scratch, dataclasses.replace(tiny_task, test=fewer), out, shots=[2]),
+        measure(scratch, tiny_task, out, shots=[2], protocols=[Linear(grid="published")]),
+        measure(scratch, tiny_task, out, shots=[2], image_size=12),
+        measure(scratch_run(scratch.spec, seed=1), tiny_task, out, shots=[2]),
+    ]
+    assert [len(rows) for rows in (base, *others)] == [2] * 5
+    assert results_module.read(out).num_rows == 10
+    assert len({row["cell"] for rows in (base, *others) for row in rows}) == 5
+
+
+def test_broken_off_it_keeps_what_was_measured_and_goes_on(
+    scratch: Run, tiny_task: Task, out: Path, monkeypatch
+):
+    whole = measure(scratch, tiny_task, out.with_name("whole.parquet"), shots=[1, 2, 3], seeds=2)
+    calls = 0
+    genuine = LinearProtocol.measure
+
+    def stop_at_fourth(self, subject, drawn):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return genuine(self, subject, drawn)
+
+    monkeypatch.setattr(LinearProtocol, "measure", stop_at_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        measure(scratch, tiny_task, out, shots=[1, 2, 3], seeds=2)
+    assert results_module.read(out).num_rows == 6  # three cells of two metrics
+    rows = measure(scratch, tiny_task, out, shots=[1, 2, 3], seeds=2)
+    assert calls == 7  # three before, one broken off, three after
+    assert [r | {"seconds": 0} for r in rows] == [r | {"seconds": 0} for r in whole]
+
+
+def test_labels_of_the_test_set_choose_nothing(scratch: Run, dots_task: Task, out: Path) -> None:
+    other = tuple((label + 1) % 4 for label in dots_task.test.labels)
+    shifted = dataclasses.replace(dots_task, test=dataclasses.replace(dots_task.test, labels=other))
+    protocols = ["linear", Finetune(lrs=(1e-3, 3e-3), min_steps=5, max_steps=5)]
+    ours, theirs = (
+        measure(scratch, task, out, shots=[5, "full"], protocols=protocols) for task in (dots_task, shifted)
+    )
+    assert [row["chosen"] for row in ours] == [row["chosen"] for row in theirs]
+    assert [row["value"] for row in ours] != [row["value"] for row in theirs]
+
+
+def test_seeds_draw_differently_and_shots_help(scratch: Run, digits: Task, out: Path) -> None:
+    rows = [r for r in measure(scratch, digits, out, shots=[1, 20], seeds=3) if r["metric"] == "top1"]
+    values = {k: [r["value"] for r in rows if r["shots"] == k] for k in ("1", "20")}
+    assert len(set(values["1"])) == 3
+    assert min(values["20"]) > max(values["1"]) > 0.1
+
+
+def test_trained_run_is_named_with_its_dataset(
+    tmp_path: Path, tiny_task: Task, out: Path, scratch: Run
+) -> None:
+    info = scratch.info.model_dump(exclude={"name", "weights", "code"})
+    info |= {"method": "supervised"}
+    info["dataset"] = {"name": "pool", "digest": "sha256:0", "rows": 9, "classes": 3, "path": "pool"}
+    run = finish_run(tmp_path, info, scratch.weights())
+    rows = measure(run, tiny_task, out)
+    assert {(r["dataset"], r["dataset_digest"]) for r in rows} == {("pool", "sha256:0")}
+    values = [[r["value"] for r in found] for found in (rows, measure(scratch, tiny_task, out))]
+    assert values[0] == values[1]  # the same weights, in a file and out of it
+    assert {r["run"] for r in rows} != {scratch.name}
+
+
+def test_progress_tells_each_measurement_and_what_was_left_out(scratch: Run, make_folder, out: Path) -> None:
+    root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    (root / "train" / "a" / "copy.png").write_bytes((root / "test" / "b" / "0.png").read_bytes())
+    lines: list[str] = []
+    rows = measure(scratch, f"folder:{root}", out, progress=lines.append)
+    assert lines[0].startswith("pictures: train: 1 images left out, identical to test images")
+    assert f"{scratch.name} · pictures · 1-shot · linear · seed 0: " in lines[1]
+    assert json.loads(rows[0]["notes"]) == [lines[0].removeprefix("pictures: ")]
+    measure(scratch, f"folder:{root}", out, progress=lines.append)
+    assert lines[-1] == f"{scratch.name} · pictures: 2 of 2 measured already"
+
+
+class Diverged(ScratchRun):
+    """A run whose weights are not numbers."""
+
+    def model(self, *args: Any, **kwargs: Any) -> Model:
+        model = super().model(*args, **kwargs)
+        torch.nn.init.constant_(next(model.backbone.parameters()), float("nan"))
+        return model
+
+
+@pytest.mark.parametrize("protocol", ["linear", QUICK])
+def test_run_that_diverged_is_refused(scratch: Run, tiny_task: Task, out: Path, protocol) -> None:
+    run = Diverged(scratch.path, scratch.info)
+    with pytest.raises(DataError, match=r"on task 'tiny'.* (not finite|diverged)"):
+        measure(run, tiny_task, out, protocols=[protocol])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"shots": [0]}, RecipeError, "0 is no number of images a class"),
+        ({"shots": []}, RecipeError, "no shots"),
+        ({"seeds": 0}, RecipeError, "seeds: 0"),
+        ({"protocols": ["linnear"]}, RecipeError, "did you mean 'linear'"),
+        ({"protocols": []}, RecipeError, "no protocols"),
+        ({"device": "tpu9"}, RecipeError, "no device"),
+        ({"image_size": 0}, RecipeError, "image_size"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(
+    scratch: Run, tiny_task: Task, out: Path, changes: dict, error: type, says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        measure(scratch, tiny_task, out, **changes)
+    assert not out.exists()
+
+
+def test_unknown_task_is_refused_before_the_first_is_measured(
+    scratch: Run, tiny_task: Task, out: Path
+) -> None:
+    with pytest.raises(RecipeError, match="no task 'digitz'"):
+        transfer(scratch, [tiny_task, "digitz"], shots=[1], seeds=1, out=out)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_that_is_not_there_is_named(scratch: Run, tiny_task: Task, out: Path) -> None:
+    with pytest.raises(MissingError, match="cuda"):
+        measure(scratch, tiny_task, out, device="cuda")
+
+
+def test_scratch_is_named_by_a_model_or_by_the_run_it_is_compared_with(tmp_path: Path, scratch: Run) -> None:
+    assert open_subject("scratch:convnet", 32).spec == ModelSpec("convnet", "imagenet", 0, 32)
+    info = scratch.info.model_dump(exclude={"name", "weights", "code"})
+    finish_run(tmp_path, info | {"method": "supervised"}, scratch.weights())
+    assert open_subject(f"scratch:{tmp_path}").spec == scratch.spec
+    assert open_subject(str(tmp_path)).info.method == "supervised"
+    for wrong in ("scratch:resnet19", str(tmp_path / "none")):
+        with pytest.raises(RecipeError):
+            open_subject(wrong, 32)
+
+
+def test_scenes(scratch: Run, shared: Path, tmp_path: Path, out: Path) -> None:
+    with tarfile.open(shared / "data" / "scene15.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    rows = measure(scratch, f"folder:{tmp_path / 'scene15'}", out, shots=[5, "full"], seeds=2)
+    top1 = [row for row in rows if row["metric"] == "top1"]
+    assert {(row["task"], row["n"]) for row in rows} == {("scene15", 150)}
+    assert [row["train_images"] for row in top1 if row["shots"] == "5"] == [75, 75]
+    assert np.mean([row["value"] for row in top1]) > 1.5 / 15  # random weights; chance is 1 in 15
+    (classes,) = duckdb.sql(f"SELECT count(DISTINCT shots) FROM '{out}'").fetchone() or (0,)
+    assert classes == 2
