@@ -1,1 +1,40 @@
-"""Build controlled pre-training sets: two sets differ in the one thing that is named, and in nothing else."""
+"""Build controlled pre-training sets: two sets differ in the one thing that is named, and in nothing else.
+
+The verbs of the command line, for Python: `curate.build(curate.load("recipe.yaml"), out)`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.builds import build, shard
+    from curate.checks import verify
+    from curate.datasets import open_dataset
+    from curate.diffs import diff
+    from curate.plans import plan
+    from curate.queries import query
+    from curate.recipes import load
+    from curate.shows import summarize
+
+# Each is imported when it is first used: `import curate` costs nothing, and needs no DuckDB.
+_HOMES = {
+    "build": "builds",
+    "diff": "diffs",
+    "load": "recipes",
+    "open_dataset": "datasets",
+    "plan": "plans",
+    "query": "queries",
+    "shard": "builds",
+    "summarize": "shows",
+    "verify": "checks",
+}
+
+__all__ = ["build", "diff", "load", "open_dataset", "plan", "query", "shard", "summarize", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    return getattr(import_module(f"curate.{_HOMES[name]}"), name)

@@ -35,7 +35,9 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         except CurateError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":  # DuckDB's word for Ctrl-C
+                raise
             typer.echo("stopped; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output went away, as `head` does

@@ -29,7 +29,7 @@ def supervised(context: typer.Context) -> None:
 @more_app.command()
 @told
 def transfer(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or `scratch:MODEL` for no pre-training.")],
+    run: Annotated[str, typer.Argument(help="A run's folder; scratch:MODEL or scratch:RUN for no pre-training.")],
     task: Annotated[
         list[str], typer.Option(help="[NAME=]TASK, such as digits or pets=folder:/data/pets; repeatable.")
     ],
@@ -49,12 +49,13 @@ def transfer(
     """Measure what a run is worth on other tasks, with few images and with all."""
     from curate import tables
     from train import transfer as transfers
+    from train.transfer.names import named_task, open_subject
     from train.transfer.results import summary
 
     show = bars(quiet)
     rows = transfers.transfer(
-        transfers.open_subject(str(run), image_size),
-        [transfers.named_task(one) for one in task],
+        open_subject(run, image_size),
+        [named_task(one) for one in task],
         shots=shots.split(","),
         seeds=seeds,
         protocols=protocol or ["linear"],

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +210,9 @@ def _config(experiment: Experiment) -> Any:
 
 
 def _tasks(what: Transfer) -> list[Any]:
-    from train.transfer.tasks import open_task
+    from train.transfer.names import named_task
 
-    return [replace(open_task(place), name=name) for name, place in what.tasks.items()]
+    return [named_task(f"{name}={place}") for name, place in what.tasks.items()]
 
 
 def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[str, Dataset], Dataset | None]:

@@ -112,7 +112,7 @@ def _expand(path: str) -> list[str]:
     for one in braceexpand.braceexpand(path):
         filesystem, place = fsspec.core.url_to_fs(one)
         if filesystem.isdir(place):
-            matches = filesystem.glob(f"{place.rstrip('/')}/**.tar")
+            matches = filesystem.glob(f"{place.rstrip('/')}/**/*.tar")
         else:
             matches = filesystem.glob(place) if any(c in place for c in "*?[") else [place]
             if not all(filesystem.exists(m) for m in matches):

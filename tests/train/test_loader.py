@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from handmade import Sample, picture, pictures
+from PIL import Image
 
 from curate.datasets import Dataset
 from curate.errors import DataError
+from train.geometries import geometry
 from train.loader import Batch, Loader
 
 MakeDataset = Callable[..., Dataset]
@@ -124,8 +127,6 @@ def test_without_augmentation_it_is_the_middle_in_the_manifests_order(dataset: M
     data = dataset(pictures(6, size=(48, 36)))
     (batch,) = loader(data, augment=False, shuffle=False, image_size=28).epoch(0)
     assert batch.keys == [f"all/{i:04d}" for i in range(6)]
-    from PIL import Image
-
     original = np.asarray(Image.open(data.path.parent / "set-pool" / "all" / "0002.png"))
     square = np.asarray(
         Image.fromarray(original).resize((32, 32), Image.Resampling.BILINEAR, box=(6, 0, 42, 36))
@@ -192,9 +193,16 @@ def test_large_photographs_are_cut_to_size(dataset: MakeDataset, kind: str) -> N
             assert colour.argmax() == (int(label) if label < 3 else int(colour.argmax()))
 
 
-def test_closing_an_epoch_early_ends_its_threads(dataset: MakeDataset) -> None:
-    import threading
+@pytest.mark.parametrize(("image_size", "kept"), [(112, (350, 250)), (56, (64, 64)), (280, (700, 500))])
+def test_a_photograph_is_decoded_at_the_smallest_scale_that_is_enough(
+    image_size: int, kept: tuple[int, int]
+) -> None:
+    data = picture(0, 0, (700, 500), "JPEG")
+    image = geometry(image_size, augment=True, min_area=0.25).decode(data)
+    assert Image.fromarray(np.asarray(image)).size == kept
 
+
+def test_closing_an_epoch_early_ends_its_threads(dataset: MakeDataset) -> None:
     batches = loader(dataset(pictures(64)), workers=3).epoch(0)
     next(batches)
     assert any(thread.name.startswith("loader") for thread in threading.enumerate())

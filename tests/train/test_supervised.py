@@ -54,8 +54,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
 
 
 @pytest.fixture(autouse=True)
-def _log_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+def _log_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOG_STEPS", 4)  # so that runs stop between two lines, too
 
 
 def test_it_learns_64_images_by_heart(dataset: MakeDataset, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     with pytest.raises(RecipeError, match="unfinished"):
         open_run(tmp_path / "parts")
     parts = train(data, tmp_path / "parts", dataclasses.replace(config, workers=2))
-    assert len(lines(whole.path)) == 20 + 1
+    assert len(lines(whole.path)) == 20 / 4 + 1
     assert lines(parts.path) == lines(whole.path)
     assert parts.digest == whole.digest
     assert (parts.info.samples_seen, parts.info.metrics) == (whole.info.samples_seen, whole.info.metrics)
@@ -132,15 +132,16 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     def die() -> None:
         raise MemoryError
 
-    for step in (7, 9):  # 7, then 6 done and the 9th from there
-        stop_at(step, die)
-        with pytest.raises(MemoryError):
-            train(data, tmp_path / "parts", config)
-    assert sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()) == [
-        "step-000000013.pt",
-        "step-000000014.pt",
-    ]
-    parts = train(data, tmp_path / "parts", config)
+    stop_at(7, die)
+    with pytest.raises(MemoryError):
+        train(data, tmp_path / "parts", config)
+    kept = sorted(p.name for p in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert kept == ["step-000000005.pt", "step-000000006.pt"]
+    stop_at(6, die)  # logs the steps to 8, and saves none
+    with pytest.raises(MemoryError):
+        train(data, tmp_path / "parts", SMALL)
+    assert lines(tmp_path / "parts")[-1]["step"] == 8
+    parts = train(data, tmp_path / "parts", SMALL)
     assert parts.digest == whole.digest
     assert lines(parts.path) == lines(whole.path)
     assert not (tmp_path / "parts" / "checkpoints").exists()
@@ -208,15 +209,17 @@ def test_a_folder_of_something_else_is_left_alone(dataset: MakeDataset, tmp_path
     assert sorted(data.path.iterdir()) == before
 
 
-def test_a_loss_that_is_no_number_stops_the_run(dataset: MakeDataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_steps", [1, 1000])  # found by the log, or when a checkpoint is due
+def test_a_loss_that_is_no_number_stops_the_run(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_steps: int
+) -> None:
+    monkeypatch.setattr(loop, "LOG_STEPS", log_steps)
+    config = with_(optimizer="sgd", lr=1e30, warmup_fraction=0.0, epochs=20, checkpoint_s=0.0)
     with pytest.raises(RecipeError, match="the loss is nan") as caught:
-        train(
-            dataset(pictures(16)),
-            tmp_path / "run",
-            with_(optimizer="sgd", lr=1e30, warmup_fraction=0.0, epochs=20),
-        )
+        train(dataset(pictures(16)), tmp_path / "run", config)
     assert "smaller lr" in str(caught.value.hint)
-    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    for saved in (tmp_path / "run" / "checkpoints").iterdir():
+        assert int(saved.stem.split("-")[1]) < 3
 
 
 def test_broken_images_are_listed_beside_the_run(dataset: MakeDataset, tmp_path: Path) -> None:

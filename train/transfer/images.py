@@ -101,9 +101,9 @@ def square(image, size: int) -> Tensor:  # image: PIL.Image.Image
     """Return an image as uint8 [3, size, size]: short side to `size` (bicubic), centre crop."""
     from PIL import Image
 
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)  # cropped before it is resized: the same pixels, less work
-    resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    short = min(image.size)
+    width, height = (size * side // short for side in image.size)  # rounded as torchvision does
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    cropped = resized.crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)

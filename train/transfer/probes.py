@@ -151,7 +151,7 @@ def _solve(x_NR: Tensor, labels_N: Tensor, c: float, start: Tensor, limit: int) 
         [solution],
         max_iter=limit,
         max_eval=2 * limit,
-        tolerance_grad=1e-4,  # stops where scikit-learn's LogisticRegression does by default
+        tolerance_grad=1e-6,  # at scikit-learn's default of 1e-4, C = 10 is 0.5 points of digits off the optimum
         tolerance_change=1e-12,
         history_size=10,
         line_search_fn="strong_wolfe",
