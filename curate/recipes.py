@@ -165,8 +165,8 @@ def parse(
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         label = "-".join(f"{k}-{v}" for k, v in point.items())
-        name = {"name": f"{body['name']}-{label}"} if "name" in body else {}
-        variant = frame.make(body | name, defaults | given | point)
+        named = {"name": f"{body['name']}-{label}"} if "name" in body else {}
+        variant = frame.make(body | named, defaults | given | point)
         family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
     return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
 

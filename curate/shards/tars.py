@@ -16,7 +16,7 @@ BUFFER_BYTES = 4 << 20
 # A header up to the size: name, mode 0644, uid and gid 0. Then mtime 0, the checksum, type, magic, owner.
 _OWNER = b"0000644\0" + b"0000000\0" * 2
 _REST = b"00000000000\0"
-_KIND = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(155 + 12)
+_KIND = b"0" + bytes(100) + b"ustar\x0000" + bytes(64 + 16 + 155 + 12)  # no device numbers, as tarfile has it
 _FIXED_SUM = sum(_OWNER) + sum(_REST) + 8 * 32 + sum(_KIND)  # the checksum counts itself as eight spaces
 
 

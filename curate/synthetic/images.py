@@ -48,7 +48,7 @@ def draw(cls: SyntheticClass, index: int, *, seed: int, size: int) -> np.ndarray
     canvas = scenes.backdrop(luck, habit.scenery, pixels)
     scenes.clutter(canvas, luck)
     pen = _pose(canvas, luck, habit.turn_degrees)
-    PAINTERS[cls.shape](pen, cls, luck, scenes.paint_for(habit, cls.tint, luck))
+    PAINTERS[cls.shape](pen, cls, luck, scenes.paint_for(cls, luck))
     scenes.occlude(canvas, luck)
     return scenes.expose(canvas.reduce(SUPERSAMPLING), luck)
 

@@ -11,15 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from curate.chance import chance
 from curate.synthetic.animals import stripes
+from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen, hsv, shade, smooth
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
 CLUTTER_MAX = 5  # things behind the object
 OCCLUDED_FRACTION = 0.4  # of images have something before the object
 BLURRED_FRACTION = 0.2
-DYED_FRACTION = 0.4  # of objects have any hue, not one of their family's
-STYLED_FRACTION = 0.4
+FORMS = 6  # colour forms of a class, known only from examples
+FORM_FRACTION = 0.65  # of objects are one of them; the others have their family's hue
+STYLED_FRACTION = 0.25
 
 LEAF = smooth((-1, 0), (-0.3, -0.38), (1, 0), (-0.3, 0.38), steps=3)
 BLOB = smooth((-0.9, 0.1), (-0.4, -0.7), (0.5, -0.6), (0.9, 0.2), (0.2, 0.8), steps=3)
@@ -68,14 +71,20 @@ HABITS: dict[str, Habit] = {
 }
 
 
-def paint_for(habit: Habit, tint: float, luck: Luck) -> Paint:
-    """Return the colours of one object of a family."""
-    own = habit.hue + tint + luck.bell(habit.hue_spread)
-    hue = luck.unit() if luck.coin(DYED_FRACTION) else own
+def paint_for(cls: SyntheticClass, luck: Luck) -> Paint:
+    """Return the colours of one object: its family's, or those of one of the class's own colour forms."""
+    habit = HABITS[cls.shape]
+    hue = habit.hue + cls.tint + luck.bell(habit.hue_spread)
+    other = hue + luck.between(0.25, 0.75)
+    form = luck.whole(1, FORMS)
+    if luck.coin(FORM_FRACTION):
+        own = chance(f"{cls.id}/{form}", 0, "synthetic/form")  # the same in every set, whatever its seed
+        hue = own % 1009 / 1009 + luck.bell(0.02)
+        other = own // 1009 % 1009 / 1009 + luck.bell(0.02)
     base = hsv(hue, luck.between(*habit.saturation), luck.between(*habit.value))
-    accent = hsv(hue + luck.between(0.25, 0.75), luck.between(0.5, 0.95), luck.between(0.6, 0.95))
-    dark = hsv(hue + luck.bell(0.1), luck.between(0.2, 0.6), luck.between(0.08, 0.24))
-    light = hsv(hue + luck.bell(0.05), luck.between(0.02, 0.25), luck.between(0.88, 1.0))
+    accent = hsv(other, luck.between(0.5, 0.95), luck.between(0.6, 0.95))
+    dark = hsv(other, luck.between(0.4, 0.8), luck.between(0.10, 0.30))
+    light = hsv(other, luck.between(0.05, 0.35), luck.between(0.88, 1.0))
     return Paint(base, accent, dark, light)
 
 

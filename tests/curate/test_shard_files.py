@@ -88,10 +88,12 @@ def test_records_say_samples_bytes_and_digest(sharded: Dataset) -> None:
 
 
 def test_sample_without_label_and_caption_has_two_members(
-    make_pool: Callable[..., Path], built: Callable[..., Dataset], tmp_path: Path
+    jpeg: Callable[..., bytes], built: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    pool = make_pool(tmp_path / "plain", (".",), images=3)
-    made = built([], overlay=False, source={"folder": str(pool)})
+    (tmp_path / "plain").mkdir()
+    for i in range(3):
+        (tmp_path / "plain" / f"{i}.jpg").write_bytes(jpeg(i))
+    made = built([], overlay=False, source={"folder": str(tmp_path / "plain")})
     names = gnu_tar("tf", made.path / "shards/000000.tar").split()
     assert sorted(n.rpartition(".")[2] for n in names) == ["jpg", "jpg", "jpg", "json", "json", "json"]
 

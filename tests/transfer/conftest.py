@@ -10,6 +10,7 @@ import pytest
 import torch
 from built_tasks import SIDE, dots, make_split
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from train.models import ModelSpec
 from train.runs import Run, scratch_run
@@ -22,7 +23,8 @@ def _one_thread() -> Iterator[None]:
     """Tests share the machine, and small tensors gain nothing from more threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):  # scikit-learn's
+        yield
     torch.set_num_threads(before)
 
 

@@ -29,12 +29,12 @@ def sklearn_predictions(
     return model.predict(scaler.transform(test))
 
 
-@pytest.mark.parametrize("shots", [1, 5, "full"])
+@pytest.mark.parametrize("shots", [1, 5, 40])
 def test_probe_agrees_with_scikit_learn(digits_subject: Subject, shots) -> None:
     train, test = digits_subject.pixels.train, digits_subject.pixels.test
     drawn = draw(train.keys, train.labels, shots, seed=0)
     features_KD = digits_subject.train_features[drawn.rows]
-    assert (len(drawn) < features_KD.shape[1]) == (shots != "full")  # so both ways to solve it are taken
+    assert (len(drawn) < features_KD.shape[1]) == (shots < 40)  # so both ways to solve it are taken
     cs = (1e-4, 1e-2, 0.1, 1.0, 10.0)
     for probe in path(features_KD, torch.from_numpy(drawn.labels), cs, classes=10):
         ours = probe.logits(digits_subject.test_features).argmax(1).numpy()
@@ -43,7 +43,7 @@ def test_probe_agrees_with_scikit_learn(digits_subject: Subject, shots) -> None:
             drawn.labels,
             digits_subject.test_features.double().numpy(),
             probe.c,
-            tol=1e-8,
+            tol=1e-7,
         )
         # 0.2 points of 599 images are 1.2 of them
         assert abs((ours == test.labels).sum() - (theirs == test.labels).sum()) <= 1
