@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from curate.manifests import quoted, text
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6
+OURS = frozenset({"datasets", "steps", "classes", "runs", "metrics", "results", "wordnet"})
 DATASETS = "name VARCHAR, path VARCHAR, digest VARCHAR, rows BIGINT, classes INTEGER, bytes BIGINT, shards INTEGER, recipe JSON"
 STEPS = (
     "dataset VARCHAR, number INTEGER, step VARCHAR, arguments JSON, rows_in BIGINT, rows_out BIGINT, "
@@ -33,8 +36,8 @@ def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
     """Open a connection that knows what lies below a folder.
 
     Views and tables: one a dataset, by its name (its rows, with `class` for the label's name); `datasets`,
-    `steps` (their ledgers), `classes`; `runs` and `metrics` (one row a log line); `results`; `wordnet`. Where
-    two datasets have one name, the second is called by its folder's path.
+    `steps` (their ledgers), `classes`; `runs` and `metrics` (one row a log line); `results`; `wordnet`. A dataset
+    whose name is taken, by one of these or by another dataset, is called by its folder's path, with a number where that is taken too.
 
     Raises:
         RecipeError: `root` is no folder.
@@ -91,18 +94,21 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
             dataset = open_dataset(folder)
         except CurateError:
             continue  # `verify` says what is wrong with it; here it is only not there
-        taken = {name for name, _ in sets}
-        sets.append((dataset.name if dataset.name not in taken else str(folder.relative_to(root)), dataset))
+        taken = {name.lower() for name, _ in sets} | OURS  # SQL's names have no case
+        place = str(folder.relative_to(root))
+        names = itertools.chain((dataset.name, place), (f"{place} ({n})" for n in itertools.count(2)))
+        sets.append((next(name for name in names if name.lower() not in taken), dataset))
     _table(con, "datasets", DATASETS, [_dataset(name, dataset) for name, dataset in sets])
     _table(con, "steps", STEPS, [row for name, dataset in sets for row in _steps(name, dataset)])
     classes = [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)]
     _table(con, "classes", CLASSES, classes)
     for name, dataset in sets:
-        con.execute(
-            f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
-            f"FROM read_parquet({text(str(dataset.path / MANIFEST))}) r "
-            f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
-        )
+        with suppress(duckdb.Error):  # a damaged manifest is for `verify` too
+            con.execute(
+                f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
+                f"FROM read_parquet({text(str(dataset.path / MANIFEST))}) r "
+                f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
+            )
 
 
 def _dataset(name: str, data: Dataset) -> tuple[Any, ...]:
@@ -147,4 +153,6 @@ def _results(con: Any, folders: list[Path]) -> None:
 def _table(con: Any, name: str, columns: str, rows: list[tuple[Any, ...]]) -> None:
     con.execute(f"CREATE TABLE {name} ({columns})")
     if rows:
-        con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        # As whole columns: row by row, a hundred sets of a thousand classes would take a minute.
+        casts = ", ".join(f"unnest(?::{column.split()[1]}[])" for column in columns.split(", "))
+        con.execute(f"INSERT INTO {name} SELECT {casts}", [list(column) for column in zip(*rows, strict=True)])

@@ -68,10 +68,11 @@ def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
     rows_BTS = _resampling(crops.top, crops.height, np.zeros_like(crops.flip), side, size).to(device)
     columns_BTS = _resampling(crops.left, crops.width, crops.flip, side, size).to(device)
     batch = squares_BSSC.shape[0]
-    pixels_BSX = squares_BSSC.reshape(batch, side, side * 3).float()  # X = S * 3
-    tall_BTSC = torch.bmm(rows_BTS, pixels_BSX).view(batch, size, side, 3)
-    images_BTTC = torch.einsum("bus,btsc->btuc", columns_BTS, tall_BTSC)
-    return images_BTTC.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 3, 1, 2)
+    pixels_BSCS = squares_BSSC.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    tall_BTCS = torch.bmm(rows_BTS, pixels_BSCS.view(batch, side, 3 * side))
+    images_BTCT = torch.bmm(tall_BTCS.view(batch, size * 3, side), columns_BTS.transpose(1, 2))
+    rounded = images_BTCT.add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return rounded.view(batch, size, 3, size).permute(0, 2, 1, 3)
 
 
 def center_batch(squares_BSSC: Tensor, size: int) -> Tensor:

@@ -62,7 +62,15 @@ def scan(path: str, deep: bool, up: tuple[str, ...] = ()) -> tuple[str, int]:
 
 
 def _folders(top: str) -> list[str]:
-    return sorted(e.path for e in os.scandir(top) if e.is_dir() and e.name[0] != ".")
+    return sorted(e.path for e in os.scandir(top) if e.name[0] != "." and is_folder(e))
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _by_children(paths: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -12,7 +13,7 @@ from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, 
 from curate.manifests import CORE, Class
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
-from curate.sources._scans import fingerprint
+from curate.sources._scans import fingerprint, is_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,7 @@ SPLITS = {
     "validation": "val",
     "test": "test",
 }
+PASSED_OVER = {"no image by its extension", "beside the splits"}  # left out, but not broken
 FILES_PER_TASK = 256
 
 
@@ -51,7 +53,8 @@ def folder(*, path: str, split: str | None = None, broken: Literal["skip", "erro
     Classes are the folders right below PATH, or below PATH/train, PATH/val and PATH/test, which become the
     column `split`; deeper folders belong to their class. They are labelled in the order of their names. A
     folder named by a wnid gets its class name from WordNet. Images that stand in no class folder have no
-    label. Names that start with a dot and files that are no images by their extension are passed over.
+    label. Names that start with a dot, files that are no images by their extension, and what stands beside
+    the splits are passed over.
 
     Args:
         path: the folder.
@@ -87,35 +90,34 @@ class Folder(Source):
             raise RecipeError(f"{self.root}: no split {self.split!r}", hint=hint)
         # Classes are those of all splits, so that a class has one label whichever split is taken.
         alone = [Top(self.root, "", None)]
-        names = sorted({entry.name for top in splits or alone for entry in _folders(top.path)})
-        return chosen or alone, names
+        names = {entry.name for top in splits or alone for entry in _folders(top.path)}
+        return chosen or alone, sorted(filter(_is_utf8, names))
 
     def _walk(self, left_out: LeftOut) -> Iterator[Found]:
+        if self.tops[0].split:
+            for entry in _entries(self.root):
+                if not (is_folder(entry) and entry.name.lower() in SPLITS):
+                    left_out.add("beside the splits", entry.name)
         for top in self.tops:
-            yield from self._below(left_out, top.path, top.prefix, top.split, None)
+            up = (_identity(self.root), _identity(top.path))
+            yield from self._below(left_out, top.path, top.prefix, top.split, None, up)
 
     def _below(
-        self, left_out: LeftOut, path: str, prefix: str, split: str | None, folder: str | None, up: tuple = ()
+        self, left_out: LeftOut, path: str, prefix: str, split: str | None, folder: str | None, up: tuple
     ) -> Iterator[Found]:
-        try:
-            entries = list(os.scandir(path))
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be listed ({error.strerror})", hint="check its permissions"
-            ) from error
-        for entry in entries:
+        for entry in _entries(path):
             name = entry.name
-            if name.startswith("."):
-                continue
-            if entry.is_dir():
-                here = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+            if is_folder(entry):
+                here = _identity(entry.path)
                 if here not in up:  # a link to a folder above would never end
                     inner = f"{prefix}{name}/"
                     yield from self._below(left_out, entry.path, inner, split, folder or name, (*up, here))
-            elif name.rpartition(".")[2].lower() in EXTENSIONS:
+            elif os.path.splitext(name)[1][1:].lower() in EXTENSIONS:
                 status = _status(entry)
                 if status is None:
                     left_out.add("broken link", prefix + name)
+                elif not stat.S_ISREG(status.st_mode):
+                    left_out.add("not a plain file", prefix + name)
                 elif not _is_utf8(prefix + name):
                     left_out.add("name is not UTF-8", repr(prefix + name))
                 else:
@@ -155,7 +157,7 @@ class Folder(Source):
                         left_out.add(answer, found.file)
                 if progress:
                     progress(len(task), len(files))
-        broken = sum(left_out.counts.values()) - left_out.counts["no image by its extension"]
+        broken = sum(n for reason, n in left_out.counts.items() if reason not in PASSED_OVER)
         if broken and self.broken == "error":
             raise DataError(f"{self.root}: {left_out}", hint="`broken: skip` counts them and goes on")
         require_rows(len(good), self.root, left_out)
@@ -165,9 +167,21 @@ class Folder(Source):
 
 
 def _folders(path: str) -> list[os.DirEntry]:
-    return sorted(
-        (e for e in os.scandir(path) if e.is_dir() and not e.name.startswith(".")), key=lambda e: e.name
-    )
+    return [entry for entry in _entries(path) if is_folder(entry)]
+
+
+def _entries(path: str) -> list[os.DirEntry]:
+    try:
+        return sorted((e for e in os.scandir(path) if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be listed ({error.strerror})", hint="check its permissions"
+        ) from error
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _status(entry: os.DirEntry) -> os.stat_result | None:

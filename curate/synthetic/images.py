@@ -62,8 +62,8 @@ def _pose(canvas: Image.Image, luck: Luck, turn_degrees: float) -> Pen:
         centre,
         scale * pixels,
         degrees=luck.between(-turn_degrees, turn_degrees),
-        squeeze=luck.between(0.75, 1.2),
-        slant=luck.bell(0.13),
+        squeeze=luck.between(0.8, 1.15),
+        slant=luck.bell(0.1),
         flip=luck.coin(0.5),
     )
 

@@ -17,12 +17,13 @@ from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen, hsv, shade, smooth
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
-CLUTTER_MAX = 5  # things behind the object
+PAINTED_FRACTION = 0.5  # of sceneries have colours that no landscape has
+CLUTTER_MAX = 6  # things behind the object
 OCCLUDED_FRACTION = 0.4  # of images have something before the object
-BLURRED_FRACTION = 0.2
+BLURRED_FRACTION = 0.15
 FORMS = 6  # colour forms of a class, known only from examples
-FORM_FRACTION = 0.65  # of objects are one of them; the others have their family's hue
-STYLED_FRACTION = 0.25
+FORM_FRACTION = 0.5  # of objects are one of them; the others have their family's hue
+STYLED_FRACTION = 0.15
 
 LEAF = smooth((-1, 0), (-0.3, -0.38), (1, 0), (-0.3, 0.38), steps=3)
 BLOB = smooth((-0.9, 0.1), (-0.4, -0.7), (0.5, -0.6), (0.9, 0.2), (0.2, 0.8), steps=3)
@@ -59,12 +60,12 @@ class Habit(NamedTuple):
 
 
 HABITS: dict[str, Habit] = {
-    "butterfly": Habit("meadow", 70, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
+    "butterfly": Habit("meadow", 50, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
     "snake": Habit("sand", 180, 0.18, 0.12, (0.30, 0.70), (0.35, 0.70)),
-    "fish": Habit("reef", 35, 0.10, 0.08, (0.55, 0.95), (0.70, 1.0)),
+    "fish": Habit("reef", 25, 0.10, 0.08, (0.55, 0.95), (0.70, 1.0)),
     "car": Habit("street", 20, 0.0, 0.5, (0.50, 0.90), (0.50, 0.95)),
     "boat": Habit("sea", 20, 0.03, 0.12, (0.25, 0.85), (0.55, 0.95)),
-    "strings": Habit("room", 90, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
+    "strings": Habit("room", 60, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
     "turtle": Habit("wood", 180, 0.26, 0.06, (0.30, 0.70), (0.35, 0.70)),
     "ball": Habit("street", 180, 0.0, 0.5, (0.45, 0.90), (0.60, 1.0)),
     "bottle": Habit("room", 30, 0.30, 0.08, (0.40, 0.85), (0.30, 0.70)),
@@ -90,8 +91,12 @@ def paint_for(cls: SyntheticClass, luck: Luck) -> Paint:
 
 def backdrop(luck: Luck, home: str, pixels: int) -> Image.Image:
     """Return a mottled gradient of some scenery."""
-    name = home if luck.coin(HOME_FRACTION) else luck.pick(tuple(SCENERIES))
-    scenery, light = SCENERIES[name], luck.between(0.65, 1.15)
+    light = luck.between(0.65, 1.15)
+    scenery = SCENERIES[home]
+    if not luck.coin(HOME_FRACTION):
+        scenery = luck.pick(tuple(SCENERIES.values()))
+    if luck.coin(PAINTED_FRACTION):
+        scenery = Scenery(*((luck.unit(), luck.between(0.2, 0.9), luck.between(0.3, 1.0)) for _ in range(2)))
     horizon = luck.between(0.3, 0.7)
     cells, mottle = luck.whole(5, 9), luck.between(0.1, 0.45)
     shift = luck.bell(0.04)
@@ -110,7 +115,7 @@ def backdrop(luck: Luck, home: str, pixels: int) -> Image.Image:
 def clutter(canvas: Image.Image, luck: Luck) -> None:
     """Draw a few things that are no object of any class: leaves, stones, posts, striped and spotted scraps."""
     for _ in range(luck.whole(0, CLUTTER_MAX)):
-        _scrap(canvas, luck, luck.between(0.06, 0.22), luck.unit(), luck.unit())
+        _scrap(canvas, luck, luck.between(0.06, 0.28), luck.unit(), luck.unit())
 
 
 def occlude(canvas: Image.Image, luck: Luck) -> None:
@@ -123,7 +128,7 @@ def occlude(canvas: Image.Image, luck: Luck) -> None:
 def _scrap(canvas: Image.Image, luck: Luck, size: float, x: float, y: float) -> None:
     pixels = canvas.width
     pen = Pen(canvas, (x * pixels, y * pixels), size * pixels, degrees=luck.between(0, 360))
-    colour = hsv(luck.unit(), luck.between(0.1, 0.8), luck.between(0.2, 0.95))
+    colour = hsv(luck.unit(), luck.between(0.3, 1.0), luck.between(0.3, 1.0))
     kind = luck.whole(0, 6)
     if kind == 0:
         pen.fill(LEAF, colour)
@@ -162,7 +167,7 @@ def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
     image = _style(canvas, luck)
     contrast, brightness = luck.between(0.7, 1.15), luck.between(-35, 30)
     cast = np.array([luck.between(0.85, 1.12) for _ in range(3)], dtype=np.float32)
-    noise_levels = luck.between(1, 10)
+    noise_levels = luck.between(1, 7)
     rough = luck.bytes(image.size).reshape(image.shape).astype(np.float32)
     rough += luck.bytes(image.size).reshape(image.shape)  # triangular, 0..510, deviation 104
     image = (image - 127) * (contrast * cast) + (127 + brightness) + (rough - 255) * (noise_levels / 104)

@@ -81,6 +81,13 @@ def test_one_split_may_be_taken_by_either_name(
     assert told(take(split=folder)) == expected
 
 
+def test_what_stands_beside_the_splits_is_counted(put: Callable[..., Path], take: Take) -> None:
+    put("train/dog/1.jpg", "words.txt", "2.jpg", "bus/3.jpg")  # perhaps `train` was meant as a class
+    made = take(broken="error")
+    assert told(made).keys() == {"train/dog/1"}
+    assert made.info.source["left_out"] == {"beside the splits": 3}
+
+
 def test_absent_split_is_refused_with_what_there_is(put: Callable[..., Path], take: Take) -> None:
     put("train/dog/1.jpg")
     with pytest.raises(RecipeError, match=r"no split 'val'(?s:.*)its folders are train"):
