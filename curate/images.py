@@ -56,11 +56,11 @@ def probe(data: bytes) -> Header:
 def _jpeg(data: bytes) -> Header:
     at, end = 2, len(data)
     while at + 9 < end:
-        if data[at] != 0xFF:
-            raise BadImage("damaged header")
         marker = data[at + 1]
-        if marker == 0xFF:  # padding before a marker
-            at += 1
+        if data[at] != 0xFF or marker in (0x00, 0xFF):  # garbage or padding, which decoders pass over
+            at = data.find(b"\xff", at + 1)
+            if at < 0:
+                break
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return Header("jpg", width, height)

@@ -65,7 +65,11 @@ def query(sql: str, root: str | Path = ".") -> pa.Table:
     with connect(root) as con:
         try:
             answer = con.sql(sql)
-            return pa.table({}) if answer is None else answer.to_arrow_table()
+            if answer is None:
+                return pa.table({})
+            names = answer.columns  # two may have one name, which a row as a dictionary could not hold
+            distinct = [f"{n}:{i}" if n in names[:i] else n for i, n in enumerate(names)]
+            return answer.to_arrow_table().rename_columns(distinct)
         except duckdb.Error as error:
             tables = [
                 t[0]

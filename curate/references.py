@@ -42,12 +42,9 @@ def usage(kind: str, name: str, signature: Signature) -> str:
             "the recipe's" if option == "seed" and empty else "needed" if empty else repr(parameter.default)
         )
         lines.append(f"    {option}: {type_name(signature.types[option])}  # {default}")
-    head = "source:" if kind == "source" else "-"
-    return (
-        "\n".join([f"{head} {name}:", *lines])
-        if kind != "source"
-        else "\n".join([f"source:\n  {name}:", *lines])
-    )
+    if kind == "source":
+        return "\n".join([f"source:\n  {name}:", *lines])
+    return "\n".join([f"- {name}:", *lines])
 
 
 def document(name: str | None = None) -> list[dict[str, Any]]:
@@ -78,7 +75,16 @@ def markdown() -> str:
         lines += [f"## {title}", ""]
         for found, name, doc, signature in _all():
             if found == kind:
-                lines += [f"### {name}", "", "```yaml", usage(kind, name, signature), "```", "", doc, ""]
+                lines += [
+                    f"### {name}",
+                    "",
+                    "```yaml",
+                    usage(kind, name, signature),
+                    "```",
+                    "",
+                    _as_markdown(doc),
+                    "",
+                ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -86,8 +92,8 @@ def type_name(kind: Any) -> str:
     """Return a type as a reader of YAML would say it."""
     if typing.get_origin(kind) is typing.Annotated:
         base, *marks = typing.get_args(kind)
-        bounds = [str(m) for mark in marks for m in getattr(mark, "metadata", [])]
-        return f"{type_name(base)} ({', '.join(bounds)})" if bounds else type_name(base)
+        bounds = [b for mark in marks for m in getattr(mark, "metadata", []) if (b := _bound(m))]
+        return f"{type_name(base)}, {' and '.join(bounds)}" if bounds else type_name(base)
     if typing.get_origin(kind) is Literal:
         return " | ".join(map(str, typing.get_args(kind)))
     arguments = [a for a in typing.get_args(kind) if a is not NoneType]
@@ -98,6 +104,29 @@ def type_name(kind: Any) -> str:
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(
         getattr(kind, "__name__", ""), str(kind)
     )
+
+
+def _bound(mark: Any) -> str | None:
+    """Return a pydantic bound in words; the largest seed is nobody's concern."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most"}
+    return next(
+        (f"{word} {getattr(mark, name):g}" for name, word in words.items() if hasattr(mark, name)), None
+    )
+
+
+def _as_markdown(doc: str) -> str:
+    """Turn a docstring's `Args:` into a list."""
+    before, args, after = doc.partition("Args:\n")
+    lines = []
+    for line in after.splitlines():
+        if line.startswith("        "):
+            lines[-1] += " " + line.strip()
+        elif line.startswith("    "):
+            name, _, told = line.strip().partition(": ")
+            lines.append(f"- `{name}`: {told}")
+        else:
+            lines.append(line)
+    return before + "\n".join(lines) if args else doc
 
 
 def _all() -> Iterator[tuple[str, str, str, Signature]]:

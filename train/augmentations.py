@@ -65,8 +65,9 @@ def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
     """
     side = squares_BSSC.shape[1]
     device = squares_BSSC.device
-    rows_BTS = _resampling(crops.top, crops.height, np.zeros_like(crops.flip), side, size).to(device)
-    columns_BTS = _resampling(crops.left, crops.width, crops.flip, side, size).to(device)
+    upright = np.zeros_like(crops.flip)
+    rows_BTS = _resampling(crops.top, crops.height, upright, side, size, device)
+    columns_BTS = _resampling(crops.left, crops.width, crops.flip, side, size, device)
     batch = squares_BSSC.shape[0]
     pixels_BSCS = squares_BSSC.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format)
     tall_BTCS = torch.bmm(rows_BTS, pixels_BSCS.view(batch, side, 3 * side))
@@ -81,13 +82,17 @@ def center_batch(squares_BSSC: Tensor, size: int) -> Tensor:
     return squares_BSSC[:, at : at + size, at : at + size].permute(0, 3, 1, 2)
 
 
-def _resampling(start: np.ndarray, length: np.ndarray, flip: np.ndarray, side: int, size: int) -> Tensor:
+def _resampling(
+    start: np.ndarray, length: np.ndarray, flip: np.ndarray, side: int, size: int, device: torch.device
+) -> Tensor:
     """Return weights_BTS: each of T output pixels is a triangle over S input pixels, of sum 1."""
-    scale_B1 = torch.from_numpy(length * side / size).float()[:, None]  # input pixels an output pixel
-    place_T = torch.arange(size, dtype=torch.float32) + 0.5
-    place_BT = torch.where(torch.from_numpy(flip)[:, None], size - place_T, place_T)
-    center_BT = torch.from_numpy(start * side).float()[:, None] + place_BT * scale_B1
-    pixel_S = torch.arange(side, dtype=torch.float32) + 0.5
+    start_B1, length_B1, flip_B1 = (
+        torch.from_numpy(one).to(device)[:, None] for one in (start.astype("f4"), length.astype("f4"), flip)
+    )
+    scale_B1 = length_B1 * side / size  # input pixels an output pixel
+    place_T = torch.arange(size, dtype=torch.float32, device=device) + 0.5
+    center_BT = start_B1 * side + torch.where(flip_B1, size - place_T, place_T) * scale_B1
+    pixel_S = torch.arange(side, dtype=torch.float32, device=device) + 0.5
     reach_B11 = scale_B1.clamp(min=1.0)[:, :, None]
     weights_BTS = (1 - (pixel_S - center_BT[:, :, None]).abs() / reach_B11).clamp_(min=0)
     return weights_BTS / weights_BTS.sum(dim=2, keepdim=True)

@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import MissingError, RecipeError, did_you_mean
+from train.loader import Cache
 from train.runs import Machine
 
 DEFAULT_EPOCHS = 30
@@ -38,6 +39,7 @@ class LoopConfig:
         workers: threads that decode; None for one a core, 16 at most.
         precision: auto is bf16 where a GPU has it, else fp32.
         device: auto is a GPU where there is one.
+        cache: memory keeps the decoded images, none reads them each time, auto decides by their size.
         checkpoint_s: seconds between checkpoints.
     """
 
@@ -53,6 +55,7 @@ class LoopConfig:
     workers: int | None = None
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: str = "auto"
+    cache: Cache = "auto"
     checkpoint_s: float = 300.0
 
     def check(self) -> None:
@@ -86,7 +89,7 @@ class LoopConfig:
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that decide the outcome: not who computes it, or how often it is saved."""
-        aside = ("workers", "device", "checkpoint_s")
+        aside = ("workers", "device", "cache", "checkpoint_s")
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in aside}
 
 

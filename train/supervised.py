@@ -151,6 +151,7 @@ def _loader(dataset: Dataset, config: SupervisedConfig, device: torch.device, sp
         drop_last=learning,
         shuffle=learning,
         split=split,
+        cache=config.cache,
         device=device,
     )
 

@@ -17,9 +17,9 @@ from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen, hsv, shade, smooth
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
-PAINTED_FRACTION = 0.5  # of sceneries have colours that no landscape has
-CLUTTER_MAX = 6  # things behind the object
-OCCLUDED_FRACTION = 0.4  # of images have something before the object
+PAINTED_FRACTION = 0.6  # of sceneries have colours that no landscape has
+CLUTTER_MAX = 8  # things behind the object
+OCCLUDED_FRACTION = 0.5  # of images have something before the object
 BLURRED_FRACTION = 0.15
 FORMS = 6  # colour forms of a class, known only from examples
 FORM_FRACTION = 0.5  # of objects are one of them; the others have their family's hue
@@ -166,8 +166,8 @@ def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
         canvas = canvas.filter(ImageFilter.GaussianBlur(canvas.width * luck.between(0.004, 0.016)))
     image = _style(canvas, luck)
     contrast, brightness = luck.between(0.7, 1.15), luck.between(-35, 30)
-    cast = np.array([luck.between(0.85, 1.12) for _ in range(3)], dtype=np.float32)
-    noise_levels = luck.between(1, 7)
+    cast = np.array([luck.between(0.75, 1.2) for _ in range(3)], dtype=np.float32)
+    noise_levels = luck.between(1, 6)
     rough = luck.bytes(image.size).reshape(image.shape).astype(np.float32)
     rough += luck.bytes(image.size).reshape(image.shape)  # triangular, 0..510, deviation 104
     image = (image - 127) * (contrast * cast) + (127 + brightness) + (rough - 255) * (noise_levels / 104)

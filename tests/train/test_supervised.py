@@ -177,7 +177,7 @@ def test_a_finished_run_is_returned_and_another_refused(
     data, other = dataset(pictures(16)), dataset(pictures(24), "other")
     run = train(data, tmp_path / "run", with_(epochs=1))
     monkeypatch.setattr(supervised, "fit", None)
-    again = train(data, tmp_path / "run", with_(epochs=1, workers=3))
+    again = train(data, tmp_path / "run", with_(epochs=1, workers=3, cache="none"))
     assert isinstance(again, Run)
     assert again.info == run.info
     with pytest.raises(RecipeError, match=r"lr: 0\.001, now 0\.1") as caught:

@@ -1,9 +1,15 @@
-"""Splits made here, for tasks that need no file."""
+"""Splits made here, for tasks that need no file, and a network of the tests' own."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+
+from train.models import Model
+from train.runs import ScratchRun
 from train.transfer import Arrays, Split
 
 SIDE = 16  # pixels
@@ -26,3 +32,27 @@ def dots(per_class: int, seed: int, prefix: str) -> Split:
         image[row : row + 2, column : column + 2] = (255, 0, 0)
         image[row + down : row + down + 2, column + right : column + right + 2] = (0, 255, 0)
     return make_split(pixels, labels, prefix)
+
+
+class StridedRun(ScratchRun):
+    """Random weights of a network that is made here, so that what its features can tell does not change."""
+
+    WIDTHS = (32, 64, 128)
+
+    def model(
+        self, device: str | torch.device = "cpu", *, num_classes: int | None = None, seed: int = 0
+    ) -> Model:
+        """Return three strided convolutions with batch norm, averaged over the image."""
+        layers: list[nn.Module] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for inputs, width in zip((3, *self.WIDTHS), self.WIDTHS, strict=False):
+                stride = 1 if inputs == 3 else 2
+                layers += [
+                    nn.Conv2d(inputs, width, 3, stride, 1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
+            head: Any = nn.Linear(self.WIDTHS[-1], num_classes) if num_classes else nn.Identity()
+        backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return Model(backbone, head, self.WIDTHS[-1], self.spec).to(device).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from built_tasks import StridedRun
 from torch import Tensor
 
 from train.runs import Run
@@ -18,7 +19,8 @@ QUICK = Finetune(lrs=(3e-3,), min_steps=20, max_steps=20, batch_size=16)
 
 @pytest.fixture(scope="module")
 def dots(scratch: Run, dots_task: Task) -> Subject:
-    return Subject(scratch, dots_task, image_size=16, device=torch.device("cpu"))
+    run = StridedRun(scratch.path, scratch.info)
+    return Subject(run, dots_task, image_size=16, device=torch.device("cpu"))
 
 
 def accuracy(subject: Subject, predictions: np.ndarray) -> float:
