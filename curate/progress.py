@@ -35,10 +35,14 @@ class Bars(Quiet):
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+        if not self.console.is_terminal:  # a log file wants lines, not bars
+            yield Stage()
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as bars:
+        quiet = not self.console.is_terminal  # a log would get an empty line for each bar
+        with Progress(*columns, console=self.console, transient=True, disable=quiet) as bars:
             yield _Bar(bars, bars.add_task(title, total=total))
 
     def say(self, line: str) -> None:

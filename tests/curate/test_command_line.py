@@ -140,6 +140,14 @@ def test_user_sees_the_error_and_the_hint(curate_process: Run, tmp_path: Path) -
     )
 
 
+def test_build_in_a_pipe_says_one_line(curate_process: Run, recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe(STEPS)
+    done = curate_process("build", "set.yaml", "--out", "set", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("set: 48 rows, 6 classes, 3 shards, ")
+    assert done.stdout.count("\n") == 1
+
+
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)

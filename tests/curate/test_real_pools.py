@@ -1,0 +1,155 @@
+"""Real images: awkward files that others collected, and the classes of ImageNet."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from curate.builds import build, shard
+from curate.checks import verify
+from curate.diffs import chain
+from curate.errors import CurateError
+from curate.queries import query
+from curate.recipes import parse
+
+FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}  # fmt: skip
+IMAGES_TAKEN = 110  # of each class, of 250: enough to draw 100 from
+
+
+@pytest.fixture(scope="module")
+def odd(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The odd files: `images` and `tars`."""
+    archive = shared / "data" / "odd-files.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    folder = tmp_path_factory.mktemp("odd")
+    with tarfile.open(archive) as stream:
+        stream.extractall(folder, filter="data")
+    return folder / "odd-files"
+
+
+@pytest.fixture(scope="module")
+def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of 64-pixel ImageNet, a part of each."""
+    archive = shared / "data" / "tiny-imagenet.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    folder = tmp_path_factory.mktemp("tiny")
+    taken: Counter[str] = Counter()
+    with lzma.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as stream:
+        for member in stream:
+            _, split, *rest = member.name.split("/")
+            if split != "train" and taken:
+                break
+            if split == "train" and member.isfile() and taken[rest[0]] < IMAGES_TAKEN:
+                taken[rest[0]] += 1
+                data = stream.extractfile(member)
+                assert data is not None
+                (folder / rest[0]).mkdir(exist_ok=True)
+                (folder / rest[0] / rest[1]).write_bytes(data.read())
+    return folder
+
+
+def pillow(file: Path) -> tuple[str, int, int] | None:
+    """Return what Pillow says of a file after decoding it, or None."""
+    try:
+        with Image.open(file, formats=[f for f in FORMATS if f != "MPO"]) as image:
+            image.convert("RGB")
+            return FORMATS[image.format or ""], *image.size
+    except Exception:  # whatever a damaged file leads it to
+        return None
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow has a word to say on many of them
+def test_every_odd_image_is_a_row_or_counted_and_verify_names_those_that_do_not_decode(
+    odd: Path, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool" / "all"
+    pool.mkdir(parents=True)
+    files = sorted((odd / "images").iterdir())
+    for number, file in enumerate(files):  # many differ only by their extension
+        (pool / f"{number:04d}{file.suffix}").symlink_to(file)
+    recipe = parse({"name": "odd", "source": {"folder": str(pool.parent)}, "samples_per_shard": 300})
+    made = build(recipe, tmp_path / "odd", workers=2)[0].dataset
+    left_out = made.info.source["left_out"]
+    assert len(made) + sum(left_out.values()) == len(files) > 800
+    assert left_out.keys() <= {"no image by its extension", "not an image", "damaged header", "empty"}
+
+    bad = {p.where for p in verify(made.path)}
+    rows = {row["key"]: row for row in made.table(["key", "ext", "width", "height"]).to_pylist()}
+    assert bad < rows.keys()
+    sound, told = 0, {file: pillow(file) for file in pool.iterdir()}
+    for file, seen in told.items():
+        row = rows.get(f"all/{file.stem}")
+        if row is None or row["key"] in bad:
+            # What Pillow decodes is in; but for files without an image's extension, and GIFs whose first
+            # frame is larger than the screen that their header tells.
+            assert seen is None or row is None or seen[0] == "gif"
+            assert seen is None or row is not None or file.suffix in (".ff", ".md", ".txt", ".pbm", "")
+        else:
+            assert seen == (row["ext"], row["width"], row["height"])
+            sound += 1
+    assert sound > 650
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_odd_tar_is_read_or_refused_in_words(odd: Path, tmp_path: Path) -> None:
+    tars = sorted((odd / "tars").iterdir())
+    assert len(tars) > 60
+    for tar in tars:
+        recipe = parse({"name": "odd", "source": {"shards": str(tar)}})
+        try:
+            made = build(recipe, tmp_path / "odd", overlay=True)[0].dataset
+        except CurateError as error:
+            assert tar.name in error.message or str(tar.parent) in error.message
+            assert error.code in (2, 3)
+        else:
+            assert verify(made.path) == []
+    assert not list(tmp_path.glob(".odd*"))
+
+
+def test_real_classes_nest_and_are_noisy_exactly(tiny: Path, tmp_path: Path) -> None:
+    document: dict[str, Any] = {
+        "name": "tiny",
+        "source": {"folder": str(tiny)},
+        "steps": [{"per_class": "${images}"}, {"noise": {"rate": 0.2}}, {"caption": "openai-80"}],
+        "matrix": {"images": [25, 50, 100]},
+        "expect": {"classes": 85, "noise_rate": 0.2, "captions": True},
+    }
+    sets = [b.dataset for b in build(parse(document), tmp_path, overlay=True)]
+    assert [len(s) for s in sets] == [2_125, 4_250, 8_500]
+    assert [d.relation for d in chain([s.path for s in sets])] == ["⊂", "⊂"]
+    for one in sets:
+        answer = query(
+            f"SELECT count(*) FILTER (label <> clean_label) / count(*) AS rate, count(DISTINCT template) AS templates, "
+            f"count(*) FILTER (caption IS NULL) AS silent, count(DISTINCT wnid) AS classes FROM \"{one.name}\"",
+            tmp_path,
+        )
+        assert answer.to_pylist() == [{"rate": 0.2, "templates": 80, "silent": 0, "classes": 85}]
+    per_class = query('SELECT DISTINCT count(*) AS n FROM "tiny-images-100" GROUP BY clean_label', tmp_path)
+    assert per_class.to_pylist() == [{"n": 100}]
+    named = query("SELECT DISTINCT c.wnid = t.wnid AS same FROM \"tiny-images-100\" t JOIN classes c "
+                  "ON c.dataset = 'tiny-images-100' AND c.label = t.clean_label", tmp_path)  # fmt: skip
+    assert named.to_pylist() == [{"same": True}]
+
+
+def test_real_overlay_gets_shards_of_the_original_bytes(
+    tiny: Path, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    recipe = parse({"name": "few", "source": {"folder": str(tiny)}, "steps": [{"per_class": 5}]})
+    build(recipe, tmp_path / "few", overlay=True)
+    made = shard(tmp_path / "few").dataset
+    reader = made.reader()
+    for row in made.table(["key", "file", "offset", "size"]).to_pylist():
+        [original] = tiny.glob(f"{row['key']}.*")
+        assert reader.read(row["file"], row["offset"], row["size"]) == original.read_bytes()
+    assert run_curate("verify", tmp_path / "few").exit_code == 0
+    assert os.listdir(tmp_path) == ["few"]
