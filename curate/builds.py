@@ -167,9 +167,7 @@ def _there(out: Path, name: str, replace: bool) -> Dataset | None:
     return there
 
 
-def _describe(
-    plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Path
-) -> DatasetInfo:
+def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Path) -> DatasetInfo:
     root = plan.source.root
     numbered = enumerate(made.classes)
     return DatasetInfo(

@@ -36,7 +36,8 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.code) from None
         except (KeyboardInterrupt, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":  # DuckDB's word for Ctrl-C
+            # DuckDB has a word of its own for Ctrl-C.
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
                 raise
             typer.echo("stopped; the same command goes on from here", err=True)
             raise typer.Exit(130) from None

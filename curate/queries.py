@@ -20,7 +20,10 @@ from curate.wordnet import create_views
 
 MAX_DEPTH = 6
 OURS = frozenset({"datasets", "steps", "classes", "runs", "metrics", "results", "wordnet"})
-DATASETS = "name VARCHAR, path VARCHAR, digest VARCHAR, rows BIGINT, classes INTEGER, bytes BIGINT, shards INTEGER, recipe JSON"
+DATASETS = (
+    "name VARCHAR, path VARCHAR, digest VARCHAR, rows BIGINT, classes INTEGER, bytes BIGINT, shards INTEGER, "
+    "recipe JSON"
+)
 STEPS = (
     "dataset VARCHAR, number INTEGER, step VARCHAR, arguments JSON, rows_in BIGINT, rows_out BIGINT, "
     "classes_in INTEGER, classes_out INTEGER, labels_changed BIGINT, captions_changed BIGINT"
@@ -37,7 +40,8 @@ def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
 
     Views and tables: one a dataset, by its name (its rows, with `class` for the label's name); `datasets`,
     `steps` (their ledgers), `classes`; `runs` and `metrics` (one row a log line); `results`; `wordnet`. A dataset
-    whose name is taken, by one of these or by another dataset, is called by its folder's path, with a number where that is taken too.
+    whose name is taken, by one of these or by another dataset, is called by its folder's path, with a number
+    where that is taken too.
 
     Raises:
         RecipeError: `root` is no folder.
@@ -159,4 +163,5 @@ def _table(con: Any, name: str, columns: str, rows: list[tuple[Any, ...]]) -> No
     if rows:
         # As whole columns: row by row, a hundred sets of a thousand classes would take a minute.
         casts = ", ".join(f"unnest(?::{column.split()[1]}[])" for column in columns.split(", "))
-        con.execute(f"INSERT INTO {name} SELECT {casts}", [list(column) for column in zip(*rows, strict=True)])
+        values = [list(column) for column in zip(*rows, strict=True)]
+        con.execute(f"INSERT INTO {name} SELECT {casts}", values)

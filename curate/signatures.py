@@ -30,7 +30,7 @@ class Signature:
     """What a function takes by name, checked by pydantic.
 
     Args:
-        function: its keyword parameters are the schema; positional ones are ours to give.
+        function: its keyword parameters are the schema, positional ones are ours to give; of a dataclass, all.
         given: names that the caller fills in when the recipe does not (such as the recipe's seed).
     """
 
@@ -39,7 +39,7 @@ class Signature:
         self.parameters = {
             name: parameter
             for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY
+            if parameter.kind is parameter.KEYWORD_ONLY or inspect.isclass(function)
         }
         self.types = {name: hints[name] for name in self.parameters}
         fields: dict[str, Any] = {}
@@ -48,6 +48,8 @@ class Signature:
             if default is parameter.empty:
                 default = None if name in given else ...
             kind = hints[name] if default is not None else hints[name] | None
+            if typing.get_origin(kind) is tuple:  # YAML has lists only
+                kind = Annotated[kind, Field(strict=False)]
             fields[name] = (kind, default)
         self._model = create_model(function.__name__, __base__=_Arguments, **fields)
 

@@ -35,7 +35,8 @@ class Staging:
     def __enter__(self) -> Staging:
         if Path.cwd().is_relative_to(self.out.resolve()):
             raise RecipeError(
-                f"{self.out}: is the current folder, and would be replaced", hint="run this from another folder"
+                f"{self.out}: is the current folder, and would be replaced",
+                hint="run this from another folder",
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -48,12 +48,17 @@ class Part(_Strict):
 
 
 class Transfer(_Strict):
-    """What to measure every run on: task name → where it is, and the arguments of `transfer`."""
+    """What to measure every run on, and how.
+
+    Args:
+        tasks: name → task, as `curate transfer --task` takes it.
+        protocols: names, or `name: {setting: value}`.
+    """
 
     tasks: dict[str, str]
     shots: list[int | str] = [1, 5, 10, 20, "full"]
     seeds: Count = 3
-    protocols: list[str] = ["linear"]
+    protocols: list[str | dict[str, dict[str, Any]]] = ["linear"]
 
 
 class Experiment(_Strict):
@@ -164,7 +169,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet |
     datasets, validation = _datasets(experiment, out, stages)
     runs, accuracy = _pretrain(experiment, out, datasets, validation, stages)
     if experiment.transfer is not None:
-        _transfer(experiment.transfer, out, runs, stages)
+        _transfer(experiment, experiment.transfer, out, runs, stages)
     told = {
         "name": experiment.name,
         "notes": experiment.about,
@@ -179,7 +184,6 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet |
 
 def _check(experiment: Experiment) -> None:
     """Find the faults of every part before the first takes time."""
-    from train.transfer.protocols import find_protocols
     from train.transfer.shots import parse_shots
 
     parts = dict(experiment.datasets) | (
@@ -191,7 +195,7 @@ def _check(experiment: Experiment) -> None:
         _config(experiment)
     if experiment.transfer:
         parse_shots(experiment.transfer.shots)
-        find_protocols(experiment.transfer.protocols)
+        _protocols(experiment)
         _tasks(experiment.transfer)
 
 
@@ -209,6 +213,20 @@ def _config(experiment: Experiment) -> Any:
     return config
 
 
+def _protocols(experiment: Experiment) -> list[Any]:
+    """Return the protocols with their settings, checked like an operation's arguments."""
+    from train.transfer.protocols import PROTOCOLS, find_protocols
+
+    assert experiment.transfer is not None
+    found = []
+    for entry in experiment.transfer.protocols:
+        name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+        find_protocols([name])
+        where = f"{experiment.where}, transfer ({name})"
+        found.append(PROTOCOLS[name](**Signature(PROTOCOLS[name]).bind(settings, where=where)))
+    return found
+
+
 def _tasks(what: Transfer) -> list[Any]:
     from train.transfer.names import named_task
 
@@ -223,9 +241,8 @@ def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[s
         with stages.stage(f"dataset {name} ({kind})"):
             recipe = experiment.recipe(name, part)
             folder = out / "datasets" / name
-            datasets[name] = build(recipe, folder, overlay=not part.shards, progress=stages.progress)[
-                0
-            ].dataset
+            built, *_ = build(recipe, folder, overlay=not part.shards, progress=stages.progress)
+            datasets[name] = built.dataset
     if experiment.validation is not None:
         with stages.stage("dataset validation (overlay)"):
             recipe = experiment.recipe("validation", experiment.validation)
@@ -266,17 +283,20 @@ def _pretrain(
     return runs, accuracy
 
 
-def _transfer(what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
+def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
     from train.transfer import transfer
 
-    tasks = _tasks(what)
+    tasks, protocols = _tasks(what), _protocols(experiment)
+    cells = len(tasks) * len(what.shots) * what.seeds * len(protocols)
     for run in runs:
-        with stages.stage(f"transfer of {run.name}"):
+        title = f"transfer of {run.name}"
+        with stages.stage(title), stages.progress.stage(title, cells) as bar:
             transfer(
                 run,
                 tasks,
                 shots=what.shots,
                 seeds=what.seeds,
-                protocols=what.protocols,
+                protocols=protocols,
                 out=out / "results.parquet",
+                progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
             )

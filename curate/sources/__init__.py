@@ -112,7 +112,9 @@ def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = 
     arguments = signature.bind(options, where=f"{where} ({name})")
     path = arguments.get("path")
     if path is not None:
-        arguments["path"] = [_placed(p, base) for p in path] if isinstance(path, list) else _placed(path, base)
+        arguments["path"] = (
+            [_placed(p, base) for p in path] if isinstance(path, list) else _placed(path, base)
+        )
     try:
         return function(**arguments)
     except CurateError as error:

@@ -98,7 +98,7 @@ def backdrop(luck: Luck, home: str, pixels: int) -> Image.Image:
     if luck.coin(PAINTED_FRACTION):
         scenery = Scenery(*((luck.unit(), luck.between(0.2, 0.9), luck.between(0.3, 1.0)) for _ in range(2)))
     horizon = luck.between(0.3, 0.7)
-    cells, mottle = luck.whole(5, 9), luck.between(0.1, 0.45)
+    cells, mottle = luck.whole(5, 9), luck.between(0.1, 0.6)
     shift = luck.bell(0.04)
     grain = luck.bytes(3 * cells * cells).reshape(cells, cells, 3) / 255.0 - 0.5
     down = 1 / (1 + np.exp((horizon - np.linspace(0, 1, cells)) * luck.between(4, 16)))[:, None, None]
@@ -106,7 +106,7 @@ def backdrop(luck: Luck, home: str, pixels: int) -> Image.Image:
     grid = (
         ends[0] * (1 - down)
         + ends[1] * down
-        + 255 * mottle * (0.7 * grain.mean(axis=2, keepdims=True) + 0.3 * grain)
+        + 255 * mottle * (0.4 * grain.mean(axis=2, keepdims=True) + 0.6 * grain)
     )
     small = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8))
     return small.resize((pixels, pixels), Image.Resampling.BICUBIC)

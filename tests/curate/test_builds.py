@@ -64,7 +64,7 @@ def test_class_without_rows_leaves_the_list_with_a_note(built: Callable[..., Dat
     last = made.info.ledger[-1]
     assert (last.step, last.classes_in, last.classes_out, last.labels_changed) == ("compact", 6, 5, 0)
     assert "n02012849" in last.notes[0]
-    labels = {key.split("/")[0]: label for key, label in zip(*made.table(["key", "label"]).to_pydict().values())}
+    labels = {row["key"].split("/")[0]: row["label"] for row in made.table(["key", "label"]).to_pylist()}
     assert labels == {c.wnid: i for i, c in enumerate(made.classes)}
 
 
@@ -88,7 +88,9 @@ def test_manifest_has_the_core_first_and_the_order_of_the_recipe(built: Callable
         {"captions": False},
     ],
 )
-def test_broken_promise_publishes_nothing(recipe: MakeRecipe, tmp_path: Path, promise: dict[str, Any]) -> None:
+def test_broken_promise_publishes_nothing(
+    recipe: MakeRecipe, tmp_path: Path, promise: dict[str, Any]
+) -> None:
     out = tmp_path / "below" / "set"
     with pytest.raises(DataError, match=f"expect: {next(iter(promise))}: .*nothing was published"):
         build(recipe(STEPS, expect=promise), out)
@@ -96,7 +98,13 @@ def test_broken_promise_publishes_nothing(recipe: MakeRecipe, tmp_path: Path, pr
 
 
 def test_kept_promises_are_published(built: Callable[..., Dataset]) -> None:
-    promises = {"rows": 48, "classes": 6, "noise_rate": 0.25, "captions": True, "per_class": {"min": 4, "max": 12}}
+    promises = {
+        "rows": 48,
+        "classes": 6,
+        "noise_rate": 0.25,
+        "captions": True,
+        "per_class": {"min": 4, "max": 12},
+    }
     assert len(built(STEPS, expect=promises)) == 48
 
 
@@ -143,9 +151,15 @@ def test_digest_of_rows_is_what_its_docstring_says() -> None:
         con.execute("CREATE TABLE t AS SELECT * FROM (VALUES ('a', 1), ('ü\"', NULL)) t(key, label)")
         found = rows_digest(con, "t", "rowid", ["key", "label"])
     rows = ['{"key":"a","label":1}', '{"key":"ü\\"","label":null}']
-    chunk = hashlib.sha256("".join(hashlib.md5(row.encode()).hexdigest() for row in rows).encode()).hexdigest()
+    chunk = hashlib.sha256(
+        "".join(hashlib.md5(row.encode()).hexdigest() for row in rows).encode()
+    ).hexdigest()
     canonical = f'[["key","label"],["{chunk}"]]'
-    assert found == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest() == digest([["key", "label"], [chunk]])
+    assert (
+        found
+        == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+        == digest([["key", "label"], [chunk]])
+    )
 
 
 def test_second_build_does_nothing(recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -160,7 +174,9 @@ def test_second_build_does_nothing(recipe: MakeRecipe, tmp_path: Path) -> None:
 def test_what_differs_is_built_again(recipe: MakeRecipe, tmp_path: Path, change: str) -> None:
     build(recipe(STEPS), tmp_path / "set")
     steps = [*STEPS, {"sample": 20}] if change == "steps" else STEPS
-    rest: dict[str, Any] = {"seed": {"seed": 1}, "samples_per_shard": {"samples_per_shard": 9}}.get(change, {})
+    rest: dict[str, Any] = {"seed": {"seed": 1}, "samples_per_shard": {"samples_per_shard": 9}}.get(
+        change, {}
+    )
     if change == "shard gone":
         (tmp_path / "set/shards/000001.tar").unlink()
     if change == "index gone":
@@ -219,7 +235,9 @@ def test_fault_in_one_set_of_a_matrix_builds_none(recipe: MakeRecipe, tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["notes.txt", ".git", "shards"])
-def test_folder_of_somebody_else_is_refused_untouched(recipe: MakeRecipe, tmp_path: Path, content: str) -> None:
+def test_folder_of_somebody_else_is_refused_untouched(
+    recipe: MakeRecipe, tmp_path: Path, content: str
+) -> None:
     out = tmp_path / "home"
     (out / content).mkdir(parents=True)
     with pytest.raises(RecipeError, match=r"is no dataset .*nothing was touched"):
@@ -264,7 +282,9 @@ def test_damaged_dataset_is_put_right(recipe: MakeRecipe, tmp_path: Path, tree: 
     assert tree(tmp_path / "set") == before
 
 
-def test_second_build_of_one_result_is_refused_while_the_first_works(recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_second_build_of_one_result_is_refused_while_the_first_works(
+    recipe: MakeRecipe, tmp_path: Path
+) -> None:
     (tmp_path / ".set.building").mkdir()
     with open(tmp_path / ".set.building" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -19,7 +19,11 @@ from curate.recipes import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
-STEPS: list[Any] = [{"per_class": 8}, {"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
+STEPS: list[Any] = [
+    {"per_class": 8},
+    {"noise": {"rate": 0.25}},
+    {"caption": {"templates": ["a photo of a {}."]}},
+]
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "sklearn", "webdataset", "nltk", "matplotlib")
 
 
@@ -77,7 +81,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "an unknown option": (["build", "whole.yaml", "--outt", "x"], 2, "No such option"),
     "an unknown command": (["bild"], 2, "No such command"),
     "no workers": (["build", "whole.yaml", "--out", "x", "--workers", "0"], 2, "--workers"),
-    "a setting without a value": (["build", "whole.yaml", "--set", "pool", "--out", "x"], 2, "not NAME=VALUE"),
+    "a setting without a value": (
+        ["build", "whole.yaml", "--set", "pool", "--out", "x"],
+        2,
+        "not NAME=VALUE",
+    ),
     "an unknown setting": (["build", "whole.yaml", "--set", "pol=1", "--out", "x"], 2, "no variable 'pol'"),
     "a bad recipe": (["build", "bad.yaml", "--out", "x"], 2, "no operation 'niose'"),
     "a bad recipe, planned": (["build", "bad.yaml", "--plan"], 2, "did you mean 'noise'"),
@@ -203,7 +211,7 @@ def test_ops_lists_and_explains_the_whole_language(run_curate: Run) -> None:
         assert f"\t{name}\t" in listed
         assert f"{name}:" in run_curate("ops", name).stdout
     told = {entry["name"]: entry for entry in json.loads(run_curate("ops", "--json").stdout)}
-    assert told["noise"]["options"]["rate"] == "number (Ge(ge=0), Le(le=1))"
+    assert "at least 0 and at most 1" in told["noise"]["options"]["rate"]
     assert told["noise"]["options"].keys() == {"kind", "rate", "seed"}
 
 

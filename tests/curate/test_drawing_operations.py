@@ -85,7 +85,9 @@ def test_per_class_draws_exactly_so_many_of_each(source: Source, apply: Apply, c
 
 
 def test_short_class_is_refused_with_its_count(source: Source, apply: Apply) -> None:
-    with pytest.raises(DataError, match=r"1 classes have fewer than 51 images \(n03126707 has 50\)") as raised:
+    with pytest.raises(
+        DataError, match=r"1 classes have fewer than 51 images \(n03126707 has 50\)"
+    ) as raised:
         apply("per_class", source(), images=51)
     assert "short: keep" in (raised.value.hint or "")
 

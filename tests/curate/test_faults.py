@@ -121,7 +121,7 @@ def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..
 
     def run(out: Path, steps: list[Any] = STEPS) -> subprocess.Popen[str]:
         file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **ONE_EACH}, "set")
-        command = [sys.executable, "-m", "curate.cli", "build", str(file), "--out", str(out), "--workers", "1"]
+        command = f"{sys.executable} -m curate.cli build {file} --out {out} --workers 1".split()
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
@@ -202,9 +202,14 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=1000k"])  # no room for a table, a shard, all shards
+# No room for a table, for a shard, for all shards.
+@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=1000k"])
 def test_full_disk_is_told_and_nothing_is_published(
-    tmpfs: Callable[[str], Path], recipe: MakeRecipe, tmp_path: Path, run_curate: Callable[..., Any], size: str
+    tmpfs: Callable[[str], Path],
+    recipe: MakeRecipe,
+    tmp_path: Path,
+    run_curate: Callable[..., Any],
+    size: str,
 ) -> None:
     disk = tmpfs(size)
     recipe(STEPS, samples_per_shard=16)

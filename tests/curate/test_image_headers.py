@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from typing import Any
@@ -48,7 +49,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiff": ("TIFF", {}),
     "ppm": ("PPM", {}),
 }
-USUAL = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}
+USUAL = {kind: kind.lower() for kind in ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")} | {"JPEG": "jpg"}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -92,8 +93,8 @@ def test_garbage_between_the_segments_of_a_jpeg_is_passed_over() -> None:
 
 def test_tiff_whose_directory_stands_at_its_end_needs_more() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8).tobytes()
-    tags = [(256, 90), (257, 90), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, 90), (279, len(pixels))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    tags = {256: 90, 257: 90, 258: 8, 259: 1, 262: 2, 273: 8, 277: 3, 278: 90, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     directory = struct.pack("<H", len(tags)) + entries + bytes(4)
     data = struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + directory
     with pytest.raises(NeedMore):
@@ -146,10 +147,8 @@ def test_damaged_images_raise_nothing_else(name: str, draw: Any) -> None:
         data[position] = draw.draw(st.integers(0, 255))
     cut = draw.draw(st.integers(0, len(data)))
     for damaged in (bytes(data), bytes(data[:cut])):
-        try:
+        with contextlib.suppress(BadImage):
             assert decode(damaged).mode == "RGB"
-        except BadImage as error:
-            assert str(error)
 
 
 @pytest.mark.parametrize("name", KINDS)

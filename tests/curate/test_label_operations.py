@@ -88,7 +88,13 @@ def test_true_labels_follow_a_later_relabel(source: Source, apply: Apply, conten
 
 def test_relabel_merges_and_remembers(source: Source, apply: Apply, content: Content) -> None:
     after = apply("relabel", source(), map=PETS, others="keep")
-    assert [c.wnid for c in after.classes] == ["n01440764", "n02012849", "n00015388", "n02958343", "n03126707"]
+    assert [c.wnid for c in after.classes] == [
+        "n01440764",
+        "n02012849",
+        "n00015388",
+        "n02958343",
+        "n03126707",
+    ]
     assert after.classes[2].name == "animal"
     assert after.classes[2].fine == ("n02084071", "n02121620")
     assert all(c.fine == () for i, c in enumerate(after.classes) if i != 2)
@@ -117,9 +123,7 @@ def test_relabel_refuses_a_map_with_gaps(source: Source, apply: Apply) -> None:
         apply("relabel", source(), map=PETS)
 
 
-def test_relabel_reads_a_csv_as_a_map(
-    source: Source, apply: Apply, content: Content, tmp_path: Path
-) -> None:
+def test_relabel_reads_a_csv_as_a_map(source: Source, apply: Apply, content: Content, tmp_path: Path) -> None:
     file = tmp_path / "map.csv"
     file.write_text("fine,coarse,note\n" + "".join(f"{old},{new},x\n" for old, new in PETS.items()))
     by_file = apply("relabel", source(), file=str(file), others="keep")

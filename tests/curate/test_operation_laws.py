@@ -40,13 +40,17 @@ EXAMPLES: dict[str, list[Example]] = {
         Example({"images": 99, "short": "drop"}),
     ],
     "relabel": [
-        Example({"map": {"n02084071": "n00015388", "n02121620": "n00015388"}, "others": "keep"}, row_wise=True),
+        Example(
+            {"map": {"n02084071": "n00015388", "n02121620": "n00015388"}, "others": "keep"}, row_wise=True
+        ),
         Example({"map": {"dog": "pet", "cat": "pet"}, "others": "drop"}, row_wise=True),
     ],
     "sample": [Example({"number": 100}), Example({"fraction": 0.25})],
     "where": [Example({"condition": "width >= 64 AND split = 'train'"}, row_wise=True)],
 }
-CASES = [pytest.param(name, e, id=f"{name}-{i}") for name, found in EXAMPLES.items() for i, e in enumerate(found)]
+CASES = [
+    pytest.param(name, e, id=f"{name}-{i}") for name, found in EXAMPLES.items() for i, e in enumerate(found)
+]
 FIRST = [pytest.param(name, found[0], id=name) for name, found in EXAMPLES.items()]
 ROW_WISE = [case for case in CASES if case.values[1].row_wise]
 Source = Callable[..., Rows]

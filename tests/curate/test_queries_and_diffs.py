@@ -21,15 +21,23 @@ MakeRecipe = Callable[..., Recipe]
 
 def test_dataset_is_a_table_by_its_name(built: Built, tmp_path: Path) -> None:
     built([{"noise": {"rate": 0.2}}], "noisy-1.0")
-    answer = query('SELECT count(*) AS n, avg((label <> clean_label)::INT) AS rate FROM "noisy-1.0"', tmp_path)
+    answer = query(
+        'SELECT count(*) AS n, avg((label <> clean_label)::INT) AS rate FROM "noisy-1.0"', tmp_path
+    )
     assert answer.to_pylist() == [{"n": 60, "rate": 0.2}]
-    classes = query('SELECT DISTINCT class, wnid FROM "noisy-1.0" WHERE label = clean_label AND label = 2', tmp_path)
+    classes = query(
+        'SELECT DISTINCT class, wnid FROM "noisy-1.0" WHERE label = clean_label AND label = 2', tmp_path
+    )
     assert classes.to_pylist() == [{"class": "dog", "wnid": "n02084071"}]
 
 
 def test_datasets_steps_and_classes_are_tables(built: Built, tmp_path: Path) -> None:
-    made = built([{"per_class": 5}, {"relabel": {"map": {"dog": "pet", "cat": "pet"}, "others": "drop"}}], "a")
-    told = query("SELECT name, digest, rows, classes, shards, recipe ->> '$.seed' AS seed FROM datasets", tmp_path)
+    made = built(
+        [{"per_class": 5}, {"relabel": {"map": {"dog": "pet", "cat": "pet"}, "others": "drop"}}], "a"
+    )
+    told = query(
+        "SELECT name, digest, rows, classes, shards, recipe ->> '$.seed' AS seed FROM datasets", tmp_path
+    )
     assert told.to_pylist() == [
         {"name": "a", "digest": made.digest, "rows": 10, "classes": 1, "shards": None, "seed": None}
     ]
@@ -55,7 +63,9 @@ def test_rows_of_shards_are_those_of_the_manifest(built: Built, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["datasets", "classes", "Steps", "runs", "wordnet"])
-def test_dataset_called_like_a_table_of_ours_gets_another_name(built: Built, tmp_path: Path, name: str) -> None:
+def test_dataset_called_like_a_table_of_ours_gets_another_name(
+    built: Built, tmp_path: Path, name: str
+) -> None:
     built([{"sample": 7}], name, out=tmp_path / "sets" / "one")
     names = query("SELECT name FROM datasets", tmp_path).to_pylist()
     assert names == [{"name": "sets/one"}]
@@ -78,7 +88,9 @@ def test_damaged_dataset_does_not_stop_the_others(built: Built, tmp_path: Path, 
     assert query("SELECT count(*) AS n FROM sound", tmp_path).to_pylist() == [{"n": 60}]
 
 
-def test_columns_of_one_name_are_both_shown(built: Built, tmp_path: Path, run_curate: Callable[..., Any]) -> None:
+def test_columns_of_one_name_are_both_shown(
+    built: Built, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
     built([], "a", order="key")
     command = ["query", "SELECT label, label FROM a LIMIT 1", "--root", tmp_path]
     head, row = run_curate(*command).stdout.splitlines()
@@ -89,7 +101,9 @@ def test_columns_of_one_name_are_both_shown(built: Built, tmp_path: Path, run_cu
 
 def test_values_are_printed_one_row_a_line(tmp_path: Path, run_curate: Callable[..., Any]) -> None:
     sql = "SELECT 1234567 AS n, 'a' || chr(10) || 'b' || chr(9) || 'c' AS t, NULL AS nothing, 0.5 AS x"
-    assert run_curate("query", sql, "--root", tmp_path).stdout == "n\tt\tnothing\tx\n1,234,567\ta b c\t\t0.5\n"
+    assert (
+        run_curate("query", sql, "--root", tmp_path).stdout == "n\tt\tnothing\tx\n1,234,567\ta b c\t\t0.5\n"
+    )
 
 
 @pytest.mark.parametrize(

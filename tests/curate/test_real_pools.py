@@ -16,11 +16,11 @@ from PIL import Image
 from curate.builds import build, shard
 from curate.checks import verify
 from curate.diffs import chain
-from curate.errors import CurateError
+from curate.errors import DataError, RecipeError
 from curate.queries import query
 from curate.recipes import parse
 
-FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}  # fmt: skip
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 IMAGES_TAKEN = 110  # of each class, of 250: enough to draw 100 from
 
 
@@ -61,9 +61,11 @@ def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pillow(file: Path) -> tuple[str, int, int] | None:
     """Return what Pillow says of a file after decoding it, or None."""
     try:
-        with Image.open(file, formats=[f for f in FORMATS if f != "MPO"]) as image:
+        with Image.open(file, formats=FORMATS) as image:
             image.convert("RGB")
-            return FORMATS[image.format or ""], *image.size
+            return {"JPEG": "jpg", "MPO": "jpg"}.get(
+                image.format or "", str(image.format).lower()
+            ), *image.size
     except Exception:  # whatever a damaged file leads it to
         return None
 
@@ -106,14 +108,10 @@ def test_every_odd_tar_is_read_or_refused_in_words(odd: Path, tmp_path: Path) ->
     assert len(tars) > 60
     for tar in tars:
         recipe = parse({"name": "odd", "source": {"shards": str(tar)}})
-        try:
-            made = build(recipe, tmp_path / "odd", overlay=True)[0].dataset
-        except CurateError as error:
-            assert tar.name in error.message or str(tar.parent) in error.message
-            assert error.code in (2, 3)
-        else:
-            assert verify(made.path) == []
-    assert not list(tmp_path.glob(".odd*"))
+        with pytest.raises((RecipeError, DataError)) as refused:  # none of them holds an image
+            build(recipe, tmp_path / "odd", overlay=True)
+        assert str(tar.parent) in refused.value.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_real_classes_nest_and_are_noisy_exactly(tiny: Path, tmp_path: Path) -> None:
@@ -130,7 +128,7 @@ def test_real_classes_nest_and_are_noisy_exactly(tiny: Path, tmp_path: Path) -> 
     for one in sets:
         answer = query(
             f"SELECT count(*) FILTER (label <> clean_label) / count(*) AS rate, count(DISTINCT template) AS templates, "
-            f"count(*) FILTER (caption IS NULL) AS silent, count(DISTINCT wnid) AS classes FROM \"{one.name}\"",
+            f'count(*) FILTER (caption IS NULL) AS silent, count(DISTINCT wnid) AS classes FROM "{one.name}"',
             tmp_path,
         )
         assert answer.to_pylist() == [{"rate": 0.2, "templates": 80, "silent": 0, "classes": 85}]

@@ -86,7 +86,10 @@ def test_bad_recipe_is_refused(write_recipe: Write, case: str) -> None:
 BAD_STEPS: dict[str, tuple[Any, str]] = {
     "unknown": ({"niose": {"rate": 0.1}}, "step 1: no operation 'niose'(?s:.*)did you mean 'noise'"),
     "unknown and far": ({"xyz": 1}, "no operation 'xyz'(?s:.*)curate ops"),
-    "unknown option": ({"noise": {"rte": 0.1}}, r"step 1 \(noise\): no option 'rte'(?s:.*)did you mean 'rate'"),
+    "unknown option": (
+        {"noise": {"rte": 0.1}},
+        r"step 1 \(noise\): no option 'rte'(?s:.*)did you mean 'rate'",
+    ),
     "missing option": ({"noise": {"kind": "symmetric"}}, "option 'rate' is missing"),
     "wrong type": ({"sample": {"number": "many"}}, "number: .*not 'many'"),
     "text for a number": ({"per_class": {"images": "8"}}, "images: .*not '8'"),
@@ -165,7 +168,7 @@ def test_setting_that_is_no_yaml_is_a_text(write_recipe: Write, value: str) -> N
 
 def test_setting_of_no_variable_is_refused(write_recipe: Write) -> None:
     path = write_recipe({"source": {"folder": "${root}"}, "set": {"images": 3}})
-    with pytest.raises(RecipeError, match="no variable 'imgaes'(?s:.*)did you mean 'images'"):
+    with pytest.raises(RecipeError, match=r"no variable 'imgaes'(?s:.*)did you mean 'images'"):
         load(path, {"root": "x", "imgaes": "3"})
 
 
@@ -212,7 +215,9 @@ def test_file_beside_the_recipe_may_be_read(mapped: Callable[..., None], tmp_pat
     mapped("maps/a.csv")
 
 
-@pytest.mark.parametrize("file", ["../secret.csv", "/etc/hostname", "maps/../../secret.csv", "link.csv", "~/x.csv"])
+@pytest.mark.parametrize(
+    "file", ["../secret.csv", "/etc/hostname", "maps/../../secret.csv", "link.csv", "~/x.csv"]
+)
 def test_file_elsewhere_is_refused(mapped: Callable[..., None], tmp_path: Path, file: str) -> None:
     (tmp_path.parent / "secret.csv").write_text("old,new\ndog,pet\n")
     (tmp_path / "link.csv").symlink_to(tmp_path.parent / "secret.csv")

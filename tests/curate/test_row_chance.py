@@ -25,7 +25,7 @@ def con() -> Iterator[Any]:
 
 @given(key=TEXTS, seed=SEEDS, salt=TEXTS)
 @example(key="n01440764/n01440764_10026", seed=0, salt="sample")
-@example(key="it's a \"key\" -- /* ; ü 漢字 🦆", seed=2**63 - 1, salt="o'salt:0:")
+@example(key='it\'s a "key" -- /* ; ü 漢字 🦆', seed=2**63 - 1, salt="o'salt:0:")
 @example(key="", seed=0, salt="")
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_duckdb_and_python_agree_bit_for_bit(con: Any, key: str, seed: int, salt: str) -> None:

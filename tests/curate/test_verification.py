@@ -112,12 +112,16 @@ def test_manifest_exchanged_and_sealed_anew_does_not_fit_its_digest(copy: Path) 
     from curate.datasets import file_sha256, open_dataset
 
     table = pq.read_table(copy / "manifest.parquet")
-    captions = pa.array(["another"] + table["caption"].to_pylist()[1:], pa.string())
-    pq.write_table(table.set_column(table.column_names.index("caption"), "caption", captions), copy / "manifest.parquet")
+    captions = pa.array(["another", *table["caption"].to_pylist()[1:]], pa.string())
+    pq.write_table(
+        table.set_column(table.column_names.index("caption"), "caption", captions), copy / "manifest.parquet"
+    )
     info = open_dataset(copy).info
     forged = info.model_copy(update={"manifest_sha256": file_sha256(copy / "manifest.parquet")})
     (copy / "dataset.json").write_bytes(render(forged))
-    assert verify(copy, images=False) == [Problem("dataset.json", "the digest of rows and classes is another")]
+    assert verify(copy, images=False) == [
+        Problem("dataset.json", "the digest of rows and classes is another")
+    ]
 
 
 @pytest.mark.parametrize("name", ["manifest.parquet", "shards/000001.tar", "shards/index.parquet"])
@@ -180,7 +184,9 @@ def test_path_out_of_the_root_is_refused(built: Callable[..., Dataset]) -> None:
     files = pa.array(["../../etc/hostname", "/etc/hostname", *table["file"].to_pylist()[2:]], pa.string())
     table = table.set_column(table.column_names.index("file"), "file", files)
     pq.write_table(table, overlay.path / "manifest.parquet")
-    forged = overlay.info.model_copy(update={"manifest_sha256": file_sha256(overlay.path / "manifest.parquet")})
+    forged = overlay.info.model_copy(
+        update={"manifest_sha256": file_sha256(overlay.path / "manifest.parquet")}
+    )
     (overlay.path / "dataset.json").write_bytes(render(forged))
     told = [p.what for p in verify(overlay.path) if "leads out" in p.what]
     assert len(told) == 2
