@@ -117,7 +117,7 @@ def _bound(mark: Any) -> str | None:
 def _as_markdown(doc: str) -> str:
     """Turn a docstring's `Args:` into a list."""
     before, args, after = doc.partition("Args:\n")
-    lines = []
+    lines: list[str] = []
     for line in after.splitlines():
         if line.startswith("        "):
             lines[-1] += " " + line.strip()

@@ -30,7 +30,7 @@ def butterfly(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
     fore = FOREWING * (luck.between(0.84, 1.04), luck.between(0.82, 1.08))
     hind = HINDWING * (luck.between(0.80, 1.08), luck.between(0.82, 1.10))
     reach = luck.between(0.85, 1.15)  # size of the marks
-    dusk = luck.between(0.35, 1.0) if cls.pattern == "eyespots" else 1.0
+    dusk = luck.between(0.4, 1.0) if luck.coin(0.7 if cls.pattern == "eyespots" else 0.3) else 1.0
     paint = paint._replace(base=shade(paint.base, dusk))
     for side in (pen, pen.mirrored()):
         for wing in (hind, fore):
@@ -96,10 +96,10 @@ def snake(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
         for middle in np.linspace(-0.62, 0.62, cls.count):
             pen.fill(strip(middle - 0.17, middle + 0.17), paint.light)
     elif cls.pattern == "bands":
-        for first in np.linspace(2, 32, cls.count).astype(int):
+        for first in np.linspace(2, 32, cls.count + luck.whole(-2, 1)).astype(int):
             pen.fill(strip(-1, 1, first, first + 3), paint.light if luck.coin(0.85) else paint.accent)
     elif cls.pattern == "diamonds":
-        for first in np.linspace(3, 31, cls.count).astype(int):
+        for first in np.linspace(3, 31, cls.count + luck.whole(-2, 1)).astype(int):
             corners = [spine[first - 2], spine[first] + normal[first] * width[first] * 0.95]
             corners += [spine[first + 2], spine[first] - normal[first] * width[first] * 0.95]
             pen.fill(np.array(corners), paint.light)
@@ -128,7 +128,7 @@ def fish(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
     fins = shade(paint.base, luck.between(0.6, 0.95))
     spread = luck.between(0.30, 0.46)
     pen.patch(fins, (-0.50, 0), (-0.98, -spread), (-0.84, 0), (-0.98, spread))
-    if cls.pattern == "zebra":
+    if luck.coin(0.75 if cls.pattern == "zebra" else 0.2):
         for step in range(7):
             x = 0.46 - 0.15 * step
             pen.line(paint.dark, 0.05, (x, -0.2), (x - 0.18, -0.66 - 0.2 * sin(step * 0.5)))
@@ -153,11 +153,11 @@ def _fish_marks(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint, tall: f
     if cls.pattern == "halves":
         pen.fill(FISH * (0.7, 1.2 * tall) + (-0.36 + shift, 0), paint.dark)
     elif cls.pattern == "bars":
-        for x in np.linspace(0.40, -0.48, cls.count) + shift:
+        for x in np.linspace(0.40, -0.48, cls.count + luck.whole(-1, 1)) + shift:
             pen.patch(paint.dark, (x - 0.11, -1), (x + 0.11, -1), (x + 0.06, 1), (x - 0.16, 1))
             pen.patch(paint.light, (x - 0.07, -1), (x + 0.07, -1), (x + 0.02, 1), (x - 0.12, 1))
     elif cls.pattern == "zebra":
-        for number, x in enumerate(np.linspace(0.78, -0.62, cls.count) + shift):
+        for number, x in enumerate(np.linspace(0.78, -0.62, cls.count + luck.whole(-1, 1)) + shift):
             stripe = paint.light if number % 2 else paint.dark
             pen.patch(stripe, (x - 0.05, -1), (x + 0.05, -1), (x - 0.02, 1), (x - 0.12, 1))
     else:

@@ -11,6 +11,7 @@ from curate.synthetic.pens import CIRCLE, Luck, Paint, Pen, shade, smooth
 
 GLASS = (150, 190, 215)
 CHROME = (215, 218, 222)
+WOOD = (95, 65, 40)
 TYRE = (28, 28, 32)
 HULL = smooth((-0.80, 0.12), (0.0, 0.16), (0.92, 0.06), (0.66, 0.50), (0.0, 0.56), (-0.66, 0.50))
 LONG_HULL = smooth(
@@ -52,13 +53,13 @@ def car(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
         for seat in (-0.32, 0.02):
             pen.box((seat - 0.1) * long, -0.2, seat * long, 0.04, shade(paint.accent, 0.7))
     else:
-        _cabin(pen, cls, paint, long, roof)
+        _cabin(pen, cls, luck, paint, long, roof)
     nose = 0.04 if cls.pattern == "jeep" else 0.12
     body = [(-1, 0.05), (-0.96, -0.02), (0.5, -0.02), (0.97, nose), (1, 0.16), (1, 0.38), (-1, 0.38)]
     pen.fill(np.array(body) * (long, 1), paint.base)
     pen.box(-long, 0.27, long, 0.38, shade(paint.base, 0.7))
-    if cls.pattern == "cab" or (cls.pattern == "limousine" and luck.coin(0.4)):
-        _side_strip(pen, paint, long, checks=cls.pattern == "cab")
+    if luck.coin(0.9 if cls.pattern == "cab" else 0.25):
+        _side_strip(pen, paint, long, checks=cls.pattern == "cab" and luck.coin(0.8))
     pen.disc(0.95 * long, 0.18, 0.06, (255, 245, 190))
     pen.box(-long, 0.10, -0.94 * long, 0.20, (190, 40, 40))
     for x in (-0.60, 0.62):
@@ -74,22 +75,23 @@ def _side_strip(pen: Pen, paint: Paint, long: float, *, checks: bool) -> None:
             pen.box(x, 0.06, x + 0.13 * long, 0.18, paint.dark)
 
 
-def _cabin(pen: Pen, cls: SyntheticClass, paint: Paint, long: float, roof: float) -> None:
+def _cabin(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint, long: float, roof: float) -> None:
     back, front = (-0.80, 0.40) if cls.pattern == "limousine" else (-0.66, 0.38)
     top = 0.86 * roof if cls.pattern == "limousine" else roof
     slope = 0.22
     outline = np.array([(back, 0), (back + 0.6 * slope, top), (front - slope, top), (front, 0)]) * (long, 1)
     pen.fill(outline, shade(paint.base, 0.92))
-    panes = np.linspace(back + 0.9 * slope, front - 0.5 * slope, cls.count + 1)
+    panes = np.linspace(back + 0.9 * slope, front - 0.5 * slope, cls.count + luck.whole(0, 1) + 1)
     for left, right in zip(panes[:-1], panes[1:], strict=True):
         pen.box((left + 0.015) * long, 0.8 * top, (right - 0.025) * long, -0.04, GLASS)
-    if cls.pattern == "cab":
+    if luck.coin(0.75 if cls.pattern == "cab" else 0.1):
         middle = 0.5 * (back + front) * long
         pen.box(middle - 0.15, top - 0.14, middle + 0.15, top, (250, 215, 90))
 
 
 def _jeep_top(pen: Pen, luck: Luck, paint: Paint, long: float, roof: float) -> None:
-    pen.disc(-1.06 * long, 0.08, 0.19, TYRE)
+    if luck.coin(0.7):
+        pen.disc(-1.06 * long, 0.08, 0.19, TYRE)
     canvas = shade(paint.accent, luck.between(0.6, 1.0))
     pen.patch(canvas, (-0.92 * long, 0), (-0.90 * long, roof), (0.22 * long, roof), (0.34 * long, 0))
     for left, right in ((-0.82, -0.42), (-0.32, 0.16)):
@@ -99,12 +101,15 @@ def _jeep_top(pen: Pen, luck: Luck, paint: Paint, long: float, roof: float) -> N
 def boat(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
     """Paint a boat from its side: curled ends, a closed roof with portholes, a windscreen, or sails."""
     water = shade((60, 110, 150), luck.between(0.7, 1.4))
+    if cls.pattern != "yawl" and luck.coin(0.4):
+        pen.line(WOOD, 0.05, (-0.2, 0.2), (-0.2, -0.7))
+        pen.patch(paint.light, (-0.22, -0.7), (-0.22, -0.42), (-0.6, -0.56))
     if cls.pattern == "gondola":
         pen.fill(LONG_HULL, shade(paint.base, 0.6))
-        pen.box(-0.30, -0.02, 0.10, 0.28, paint.accent)
-        pen.disc(-0.62, -0.34, 0.09, (225, 180, 150))
-        pen.box(-0.68, -0.26, -0.55, 0.20, paint.light)
-        pen.line(paint.dark, 0.05, (-0.50, -0.30), (-0.86, 0.56))
+        if luck.coin(0.7):
+            pen.box(-0.30, -0.02, 0.10, 0.28, paint.accent)
+        if luck.coin(0.7):
+            _oarsman(pen, paint)
     elif cls.pattern == "lifeboat":
         pen.fill(
             smooth((-0.74, 0.18), (-0.52, -0.34), (0.1, -0.42), (0.62, -0.26), (0.82, 0.16)), paint.accent
@@ -130,10 +135,17 @@ def boat(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
     pen.line((235, 245, 250), 0.04, (-0.9, 0.56), (-0.5, 0.50), (-0.1, 0.57), (0.3, 0.52), (0.8, 0.56))
 
 
+def _oarsman(pen: Pen, paint: Paint) -> None:
+    pen.disc(-0.62, -0.34, 0.09, (225, 180, 150))
+    pen.box(-0.68, -0.26, -0.55, 0.20, paint.light)
+    pen.line(paint.dark, 0.05, (-0.50, -0.30), (-0.86, 0.56))
+
+
 def _yawl_rig(pen: Pen, luck: Luck, paint: Paint) -> None:
     top = luck.between(-1.0, -0.85)
-    for mast, height, reach in ((0.08, top, 0.62), (-0.60, 0.5 * top, 0.28)):
-        pen.line((95, 65, 40), 0.05, (mast, 0.2), (mast, height))
+    masts = ((0.08, top, 0.62), (-0.60, 0.5 * top, 0.28))
+    for mast, height, reach in masts if luck.coin(0.8) else masts[:1]:
+        pen.line(WOOD, 0.05, (mast, 0.2), (mast, height))
         pen.patch(paint.light, (mast - 0.04, height), (mast - 0.04, 0.04), (mast - reach, 0.04))
     pen.patch(shade(paint.light, 0.88), (0.13, 0.9 * top), (0.13, 0.02), (0.82, 0.04))
 
