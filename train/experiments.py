@@ -47,18 +47,25 @@ class Part(_Strict):
     pretrain: bool = True
 
 
-class Transfer(_Strict):
-    """What to measure every run on, and how.
+class Measure(_Strict):
+    """One way to measure every run on every task.
 
     Args:
-        tasks: name → task, as `curate transfer --task` takes it.
-        protocols: names, or `name: {setting: value}`.
+        protocol: its name, or `{name: {setting: value}}`.
+        shots: images of each class, and "full".
+        seeds: draws of each shot count.
     """
 
-    tasks: dict[str, str]
+    protocol: str | dict[str, dict[str, Any]] = "linear"
     shots: list[int | str] = [1, 5, 10, 20, "full"]
     seeds: Count = 3
-    protocols: list[str | dict[str, dict[str, Any]]] = ["linear"]
+
+
+class Transfer(_Strict):
+    """What to measure every run on: name → task, as `curate transfer --task` takes it; and how."""
+
+    tasks: dict[str, str] = Field(min_length=1)
+    measure: list[Measure] = [Measure()]
 
 
 class Experiment(_Strict):
@@ -73,7 +80,7 @@ class Experiment(_Strict):
         coarse: a dataset whose classes group the others', for `coarse_top1`.
         pretrain: `method`, and its configuration; the same for every dataset.
         scratch: whether to measure the model without pre-training too.
-        transfer: tasks, shots, seeds, protocols.
+        transfer: the tasks, and how to measure on them.
     """
 
     name: str
@@ -194,8 +201,9 @@ def _check(experiment: Experiment) -> None:
     if experiment.pretrain:
         _config(experiment)
     if experiment.transfer:
-        parse_shots(experiment.transfer.shots)
-        _protocols(experiment)
+        for measure in experiment.transfer.measure:
+            parse_shots(measure.shots)
+            _protocol(experiment, measure)
         _tasks(experiment.transfer)
 
 
@@ -213,18 +221,15 @@ def _config(experiment: Experiment) -> Any:
     return config
 
 
-def _protocols(experiment: Experiment) -> list[Any]:
-    """Return the protocols with their settings, checked like an operation's arguments."""
+def _protocol(experiment: Experiment, measure: Measure) -> Any:
+    """Return a protocol with its settings, checked like an operation's arguments."""
     from train.transfer.protocols import PROTOCOLS, find_protocols
 
-    assert experiment.transfer is not None
-    found = []
-    for entry in experiment.transfer.protocols:
-        name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        find_protocols([name])
-        where = f"{experiment.where}, transfer ({name})"
-        found.append(PROTOCOLS[name](**Signature(PROTOCOLS[name]).bind(settings, where=where)))
-    return found
+    told = measure.protocol
+    name, settings = (told, {}) if isinstance(told, str) else next(iter(told.items()))
+    find_protocols([name])
+    where = f"{experiment.where}, transfer ({name})"
+    return PROTOCOLS[name](**Signature(PROTOCOLS[name]).bind(settings, where=where))
 
 
 def _tasks(what: Transfer) -> list[Any]:
@@ -286,17 +291,18 @@ def _pretrain(
 def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
     from train.transfer import transfer
 
-    tasks, protocols = _tasks(what), _protocols(experiment)
-    cells = len(tasks) * len(what.shots) * what.seeds * len(protocols)
+    tasks = _tasks(what)
+    cells = len(tasks) * sum(len(m.shots) * m.seeds for m in what.measure)
     for run in runs:
         title = f"transfer of {run.name}"
         with stages.stage(title), stages.progress.stage(title, cells) as bar:
-            transfer(
-                run,
-                tasks,
-                shots=what.shots,
-                seeds=what.seeds,
-                protocols=protocols,
-                out=out / "results.parquet",
-                progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
-            )
+            for measure in what.measure:
+                transfer(
+                    run,
+                    tasks,
+                    shots=measure.shots,
+                    seeds=measure.seeds,
+                    protocols=[_protocol(experiment, measure)],
+                    out=out / "results.parquet",
+                    progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
+                )

@@ -48,8 +48,8 @@ def _wing_marks(pen: Pen, cls: SyntheticClass, paint: Paint, wing: Points, fore:
     root = np.array([0.05, -0.02])
     if cls.pattern == "band":
         pen.fill(wing, shade(paint.dark, 1.6))
-        across = np.array([[0.22, -0.75], [0.46, -0.75], [0.80, -0.05], [0.50, -0.05]])
-        pen.fill(across + (0, 0.0) if fore else (wing - middle) * 0.5 + middle + (0.14, 0.14), paint.base)
+        across = np.array([(0.22, -0.75), (0.46, -0.75), (0.80, -0.05), (0.50, -0.05)])
+        pen.fill(across if fore else (wing - middle) * 0.5 + middle + (0.14, 0.14), paint.base)
         if fore:
             for x, y in ((0.70, -0.66), (0.84, -0.58), (0.78, -0.74)):
                 pen.disc(x, y, 0.05 * reach, paint.light)
@@ -89,8 +89,9 @@ def snake(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
         left, right = spine + low * width * normal, spine + high * width * normal
         return np.concatenate([left[part], right[part][::-1]])
 
-    pen.fill(strip(-1, 1) + (0.03, 0.06), (0, 0, 0, 60))
-    pen.fill(strip(-1, 1), paint.base)
+    body = strip(-1, 1)
+    pen.fill(body + np.array((0.03, 0.06)), (0, 0, 0, 60))
+    pen.fill(body, paint.base)
     pen.fill(strip(0.55, 1), shade(paint.base, 0.78))
     if cls.pattern == "stripes":
         for middle in np.linspace(-0.62, 0.62, cls.count):
@@ -106,7 +107,7 @@ def snake(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint) -> None:
             pen.fill(np.array(corners) * 0.6 + 0.4 * spine[first], paint.dark)
     head, nose = spine[-2], along[-1]
     if cls.pattern == "collar":
-        pen.fill(strip(-1, 1, 29, 33), paint.light)
+        pen.fill(strip(-1, 1, 27, 33), paint.light)
     _snake_head(pen, luck, paint, head, nose, 1.25 * thick)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import cos, pi, sin
 
 import numpy as np
@@ -28,8 +29,8 @@ HORNED = smooth(
     (-0.24, 0.96), (-0.38, 0.66), (-0.28, 0.36), (-0.38, 0.10), (-0.14, 0.20),
 )  # fmt: skip
 WAISTED = smooth(
-    (0.0, 0.04), (0.25, 0.10), (0.25, 0.34), (0.15, 0.50), (0.31, 0.68), (0.24, 0.94), (0.0, 0.97),
-    (-0.24, 0.94), (-0.31, 0.68), (-0.15, 0.50), (-0.25, 0.34), (-0.25, 0.10),
+    (0.0, 0.06), (0.25, 0.10), (0.27, 0.32), (0.12, 0.50), (0.32, 0.68), (0.25, 0.94), (0.0, 0.97),
+    (-0.25, 0.94), (-0.32, 0.68), (-0.12, 0.50), (-0.27, 0.32), (-0.25, 0.10),
 )  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def _cabin(pen: Pen, cls: SyntheticClass, luck: Luck, paint: Paint, long: float,
     outline = np.array([(back, 0), (back + 0.6 * slope, top), (front - slope, top), (front, 0)]) * (long, 1)
     pen.fill(outline, shade(paint.base, 0.92))
     panes = np.linspace(back + 0.9 * slope, front - 0.5 * slope, cls.count + luck.whole(0, 1) + 1)
-    for left, right in zip(panes[:-1], panes[1:], strict=True):
+    for left, right in pairwise(panes):
         pen.box((left + 0.015) * long, 0.8 * top, (right - 0.025) * long, -0.04, GLASS)
     if luck.coin(0.75 if cls.pattern == "cab" else 0.1):
         middle = 0.5 * (back + front) * long
@@ -172,14 +173,14 @@ def _wooden_body(pen: Pen, cls: SyntheticClass, paint: Paint) -> None:
     pen.fill(outline, shade(paint.base, 0.55))
     pen.fill((outline - (0, 0.5)) * 0.9 + (0, 0.5), paint.base)
     if cls.pattern == "acoustic":
-        pen.disc(0, 0.38, 0.15, shade(paint.base, 0.6))
-        pen.disc(0, 0.38, 0.12, paint.dark)
+        pen.disc(0, 0.38, 0.18, shade(paint.base, 0.6))
+        pen.disc(0, 0.38, 0.15, paint.dark)
         pen.box(-0.19, 0.70, 0.19, 0.77, paint.dark)
         return
-    pen.patch(paint.dark, (-0.05, -0.3), (0.05, -0.3), (0.07, 0.40), (-0.07, 0.40))
-    pen.patch(paint.dark, (-0.05, 0.66), (0.05, 0.66), (0.09, 0.95), (-0.09, 0.95))
+    pen.patch(paint.dark, (-0.05, -0.3), (0.05, -0.3), (0.09, 0.42), (-0.09, 0.42))
+    pen.patch(paint.dark, (-0.06, 0.66), (0.06, 0.66), (0.11, 0.96), (-0.11, 0.96))
     for side in (-1, 1):
-        pen.line(paint.dark, 0.05, (0.11 * side, 0.42), (0.16 * side, 0.52), (0.14 * side, 0.64))
+        pen.line(paint.dark, 0.07, (0.13 * side, 0.34), (0.17 * side, 0.50), (0.20 * side, 0.70))
 
 
 def _banjo_head(pen: Pen, cls: SyntheticClass, paint: Paint) -> None:
