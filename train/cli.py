@@ -29,7 +29,9 @@ def supervised(context: typer.Context) -> None:
 @more_app.command()
 @told
 def transfer(
-    run: Annotated[str, typer.Argument(help="A run's folder; scratch:MODEL or scratch:RUN for no pre-training.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's folder; scratch:MODEL or scratch:RUN for no pre-training.")
+    ],
     task: Annotated[
         list[str], typer.Option(help="[NAME=]TASK, such as digits or pets=folder:/data/pets; repeatable.")
     ],
@@ -80,7 +82,8 @@ def experiment(
     quiet: QuietOption = False,
 ) -> None:
     """Build, train, measure and report what a file says; goes on where it stopped."""
-    from train.experiments import load_experiment, run_experiment
+    from train.experiments import run_experiment
+    from train.grids import load_experiment
 
     run_experiment(load_experiment(file, settings(set_)), out, progress=bars(quiet))
     _print_report(out)
@@ -96,7 +99,8 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """Do the whole main job on generated images, on a CPU, in minutes."""
-    from train.experiments import bundled, load_experiment, run_experiment
+    from train.experiments import bundled, run_experiment
+    from train.grids import load_experiment
 
     show = bars(quiet)
     show.say(

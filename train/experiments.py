@@ -1,111 +1,26 @@
-"""An experiment: datasets × pre-training × transfer as one file, and a report at the end."""
+"""Run an experiment: build, train and measure what its file says, and nothing twice."""
 
 from __future__ import annotations
 
 import json
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from curate.builds import build
 from curate.datasets import Dataset
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError
 from curate.files import write_atomic
 from curate.plans import plan
 from curate.progress import Quiet
-from curate.recipes import Expect, Recipe, filled, load, parse, read_yaml
-from curate.signatures import Count, Seed, Signature, explain
+from curate.signatures import Signature
+from train.grids import Experiment, Measure, Transfer
 
 EXPERIMENT = "experiment.json"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Part(_Strict):
-    """One dataset of an experiment: a recipe's file, or its steps here.
-
-    Args:
-        recipe: a file, relative to the experiment's; without it the steps are applied to `source`.
-        source: the experiment's own by default.
-        shards: whether to copy the bytes into shards; an overlay otherwise.
-        pretrain: whether to train on it; a dataset may be there to be compared only.
-    """
-
-    recipe: str | None = None
-    source: dict[str, Any] | None = None
-    steps: list[Any] = []
-    expect: dict[str, Any] = {}
-    shards: bool = False
-    pretrain: bool = True
-
-
-class Measure(_Strict):
-    """One way to measure every run on every task.
-
-    Args:
-        protocol: its name, or `{name: {setting: value}}`.
-        shots: images of each class, and "full".
-        seeds: draws of each shot count.
-    """
-
-    protocol: str | dict[str, dict[str, Any]] = "linear"
-    shots: list[int | str] = [1, 5, 10, 20, "full"]
-    seeds: Count = 3
-
-
-class Transfer(_Strict):
-    """What to measure every run on: name → task, as `curate transfer --task` takes it; and how."""
-
-    tasks: dict[str, str] = Field(min_length=1)
-    measure: list[Measure] = [Measure()]
-
-
-class Experiment(_Strict):
-    """A grid of datasets, runs and results.
-
-    Args:
-        name: the report's title.
-        about: paragraphs for the top of the report.
-        source: of every dataset that names none.
-        datasets: name → what is in it.
-        validation: rows that no dataset trains on, for the accuracy on the pre-training task itself.
-        coarse: a dataset whose classes group the others', for `coarse_top1`.
-        pretrain: `method`, and its configuration; the same for every dataset.
-        scratch: whether to measure the model without pre-training too.
-        transfer: the tasks, and how to measure on them.
-    """
-
-    name: str
-    seed: Seed = 0
-    about: list[str] = []
-    source: dict[str, Any] | None = None
-    datasets: dict[str, Part] = Field(min_length=1)
-    validation: Part | None = None
-    coarse: str | None = None
-    pretrain: dict[str, Any] = {}
-    scratch: bool = True
-    transfer: Transfer | None = None
-    base: Path = Field(default=Path(), exclude=True)
-    where: str = Field(default="experiment", exclude=True)
-
-    def recipe(self, name: str, part: Part, settings: Mapping[str, str] | None = None) -> Recipe:
-        """Return the recipe of one of its datasets."""
-        where = f"{self.where}, dataset {name}"
-        if part.recipe is not None:
-            return load(self.base / part.recipe, settings).model_copy(update={"name": name})
-        source = part.source or self.source
-        if source is None:
-            raise RecipeError(f"{where}: no source", hint="give the dataset or the experiment a `source:`")
-        body = {"name": name, "seed": self.seed, "source": source, "steps": part.steps, "expect": part.expect}
-        return parse(body, where=where, base=self.base)
 
 
 @dataclass
@@ -124,34 +39,6 @@ class Stages:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         self.rows.append({"stage": name, "seconds": round(seconds, 2), "peak_mb": memory})
         self.progress.say(f"{seconds:6.1f} s  {name}")
-
-
-def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None) -> Experiment:
-    """Read an experiment from a YAML file and fill in its variables.
-
-    Raises:
-        RecipeError: the file cannot be read, is no YAML, or is no experiment.
-    """
-    path = Path(path)
-    body = filled(read_yaml(path), settings, where=str(path))
-    for name in body:
-        if name not in Experiment.model_fields or Experiment.model_fields[name].exclude:
-            known = [n for n, f in Experiment.model_fields.items() if not f.exclude]
-            hint = did_you_mean(str(name), known) or f"it has {', '.join(known)}"
-            raise RecipeError(f"{path}: an experiment has no {name!r}", hint=hint)
-    try:
-        experiment = Experiment.model_validate(body | {"base": path.parent, "where": str(path)})
-        for part in experiment.datasets.values():
-            Expect.model_validate(part.expect)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error)}") from None
-    if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
-        raise RecipeError(
-            f"{path}: coarse: no dataset {experiment.coarse!r}",
-            hint=did_you_mean(experiment.coarse, experiment.datasets)
-            or f"there are {', '.join(experiment.datasets)}",
-        )
-    return experiment
 
 
 def bundled(name: str) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from curate.builds import build, shard
 from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from curate.manifests import CORE, digest, rows_digest
+from curate.progress import Quiet, Stage
 from curate.recipes import Recipe, load
 
 STEPS: list[Any] = [
@@ -282,18 +283,31 @@ def test_damaged_dataset_is_put_right(recipe: MakeRecipe, tmp_path: Path, tree: 
     assert tree(tmp_path / "set") == before
 
 
+class Meanwhile(Quiet):
+    """Does something while shards are written."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+        if title == "writing shards":
+            self.action()
+        yield Stage()
+
+
 def test_second_build_of_one_result_is_refused_while_the_first_works(
     recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    (tmp_path / ".set.building").mkdir()
-    with open(tmp_path / ".set.building" / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    def second() -> None:
         with pytest.raises(RecipeError, match="another build is writing it"):
             build(recipe(STEPS), tmp_path / "set")
         build(recipe(STEPS), tmp_path / "other", overlay=True)
-        assert (tmp_path / ".set.building" / "lock").exists()
-    build(recipe(STEPS), tmp_path / "set")
-    assert not (tmp_path / ".set.building").exists()
+        build(recipe(STEPS), tmp_path / "other", overlay=True)
+
+    [first] = build(recipe(STEPS), tmp_path / "set", progress=Meanwhile(second))
+    assert len(first.dataset) == 48
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set", "set.yaml"]
 
 
 @pytest.mark.parametrize("overlay", [True, False])

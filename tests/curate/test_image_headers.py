@@ -91,6 +91,16 @@ def test_garbage_between_the_segments_of_a_jpeg_is_passed_over() -> None:
         probe(data[:frame] + b"junk and no frame")
 
 
+def test_tables_before_the_frame_of_a_jpeg_are_not_taken_for_it() -> None:
+    data = encode("JPEG")
+    frame, tables = data.index(b"\xff\xc0"), data.index(b"\xff\xc4")
+    length = 2 + int.from_bytes(data[tables + 2 : tables + 4], "big")
+    moved = data[:frame] + data[tables : tables + length] + data[frame:]
+    with Image.open(io.BytesIO(moved)) as image:
+        image.load()
+        assert probe(moved) == ("jpg", *image.size)
+
+
 def test_tiff_whose_directory_stands_at_its_end_needs_more() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8).tobytes()
     tags = {256: 90, 257: 90, 258: 8, 259: 1, 262: 2, 273: 8, 277: 3, 278: 90, 279: len(pixels)}

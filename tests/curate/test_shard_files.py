@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.builds import build
+from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import DataError
 from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header
@@ -170,6 +171,7 @@ def test_keys_of_any_length_come_back_through_gnu_tar(
     assert len(keys) == len(files)
     assert [n for n in names if n.endswith(".jpg")] == [f"{key}.jpg" for key in sorted(keys)]
     gnu_tar("xf", made.path / "shards/000000.tar", "-C", tmp_path)
+    assert verify(made.path) == []  # the index finds them behind headers of any length
     for key, file in keys.items():
         assert (tmp_path / f"{key}.jpg").read_bytes() == (folder / file).read_bytes()
         assert json.loads((tmp_path / f"{key}.json").read_text())["file"] == file
