@@ -18,7 +18,7 @@ from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare
 from curate.manifests import Class, content_digest, ordered, quoted, rows_digest, text
-from curate.plans import Plan, run
+from curate.plans import Plan, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
 from curate.sources import Index
@@ -72,7 +72,8 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
-            after = _kept(run(step, rows), f"step_{number}")
+            with told(step):
+                after = _kept(run(step, rows), f"step_{number}")
             ledger.append(compare(step.operation.name, step.shown, rows, after))
             if number > 1:
                 con.execute(f"DROP TABLE {rows} CASCADE")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def plan(recipe: Recipe) -> Plan:
         bound = 0
         for step in steps:
             try:
-                rows = run(step, rows)
+                with told(step):
+                    rows = run(step, rows)
             except NotKnownYet:
                 return Plan(recipe, source, steps, rows.columns, None, bound)
             bound += 1
@@ -94,18 +96,24 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def run(step: Step, rows: Rows) -> Rows:
-    """Apply a step; what goes wrong is told with the step's place.
+    """Apply a step."""
+    result = step.operation(rows, **step.arguments)
+    return Rows(rows.con, result.name, columns_of(rows.con, result.name), result.known, rows.planning)
+
+
+@contextmanager
+def told(step: Step) -> Iterator[None]:
+    """Tell what goes wrong in a step, while it is bound or while it meets the rows, with the step's place.
 
     Raises:
-        RecipeError, DataError: from the operation, or SQL that does not bind.
+        RecipeError, DataError: from the operation, or from SQL.
     """
     where = f"{step.place} ({step.operation.name})"
     try:
-        result = step.operation(rows, **step.arguments)
-        return Rows(rows.con, result.name, columns_of(rows.con, result.name), result.known, rows.planning)
+        yield
     except CurateError as error:
         raise located(error, where) from error
-    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+    except (duckdb.ProgrammingError, duckdb.DataError) as error:
         raise RecipeError(f"{where}: {first_line(error)}") from error
 
 

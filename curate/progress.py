@@ -41,8 +41,7 @@ class Bars(Quiet):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        quiet = not self.console.is_terminal  # a log would get an empty line for each bar
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as bars:
+        with Progress(*columns, console=self.console, transient=True) as bars:
             yield _Bar(bars, bars.add_task(title, total=total))
 
     def say(self, line: str) -> None:

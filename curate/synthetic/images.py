@@ -55,7 +55,7 @@ def draw(cls: SyntheticClass, index: int, *, seed: int, size: int) -> np.ndarray
 
 def _pose(canvas: Image.Image, luck: Luck, turn_degrees: float) -> Pen:
     pixels = canvas.width
-    scale = luck.between(0.28, 0.46)  # half of the object's extent, over the picture's width
+    scale = luck.between(0.30, 0.46)  # half of the object's extent, over the picture's width
     centre = (pixels * (0.5 + luck.bell(0.09)), pixels * (0.5 + luck.bell(0.09)))
     return Pen(
         canvas,

@@ -18,7 +18,7 @@ from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
 PAINTED_FRACTION = 0.6  # of sceneries have colours that no landscape has
-CLUTTER_MAX = 8  # things behind the object
+CLUTTER_MAX = 6  # things behind the object
 OCCLUDED_FRACTION = 0.5  # of images have something before the object
 BLURRED_FRACTION = 0.15
 FORMS = 6  # colour forms of a class, known only from examples
@@ -60,14 +60,14 @@ class Habit(NamedTuple):
 
 
 HABITS: dict[str, Habit] = {
-    "butterfly": Habit("meadow", 50, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
-    "snake": Habit("sand", 180, 0.18, 0.12, (0.30, 0.70), (0.35, 0.70)),
+    "butterfly": Habit("meadow", 40, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
+    "snake": Habit("sand", 60, 0.18, 0.12, (0.30, 0.70), (0.35, 0.70)),
     "fish": Habit("reef", 25, 0.10, 0.08, (0.55, 0.95), (0.70, 1.0)),
     "car": Habit("street", 20, 0.0, 0.5, (0.50, 0.90), (0.50, 0.95)),
     "boat": Habit("sea", 20, 0.03, 0.12, (0.25, 0.85), (0.55, 0.95)),
-    "strings": Habit("room", 60, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
-    "turtle": Habit("wood", 180, 0.26, 0.06, (0.30, 0.70), (0.35, 0.70)),
-    "ball": Habit("street", 180, 0.0, 0.5, (0.45, 0.90), (0.60, 1.0)),
+    "strings": Habit("room", 45, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
+    "turtle": Habit("wood", 60, 0.26, 0.06, (0.30, 0.70), (0.35, 0.70)),
+    "ball": Habit("street", 60, 0.0, 0.5, (0.45, 0.90), (0.60, 1.0)),
     "bottle": Habit("room", 30, 0.30, 0.08, (0.40, 0.85), (0.30, 0.70)),
 }
 

@@ -61,6 +61,20 @@ def built(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Datase
 
 
 @pytest.fixture
+def built_from(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Dataset]:
+    """Build a dataset from any source: `built_from({"dataset": path}, [step, …], name, overlay=True)`."""
+
+    def make(
+        source: dict[str, Any], steps: list[Any] | None = None, name: str = "derived", **how: Any
+    ) -> Dataset:
+        path = write_recipe({"source": source, "steps": steps or [], "samples_per_shard": 16}, name)
+        [result] = build(load(path), tmp_path / name, **how)
+        return result.dataset
+
+    return make
+
+
+@pytest.fixture
 def tree() -> Callable[[Path], dict[str, bytes]]:
     """Return what a folder holds, file by file, for comparing; `build.json` says when, so it is left out."""
 

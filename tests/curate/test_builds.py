@@ -109,6 +109,24 @@ def test_kept_promises_are_published(built: Callable[..., Dataset]) -> None:
     assert len(built(STEPS, expect=promises)) == 48
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "split_part(key, '/', 1)::INT > 3",
+        "size + 9223372036854775807 > width",
+        "regexp_matches(key, ext || '[')",
+    ],
+)
+def test_condition_that_fails_on_a_row_is_told_with_its_step(
+    recipe: MakeRecipe, tmp_path: Path, condition: str
+) -> None:
+    with pytest.raises(
+        RecipeError, match=r"set\.yaml, step 2 \(where\): (Conversion|Out of Range|Invalid Input) Error"
+    ):
+        build(recipe([{"sample": 20}, {"where": condition}]), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
 def test_no_rows_left_is_an_error(recipe: MakeRecipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows are left"):
         build(recipe([{"where": "width > 4000"}]), tmp_path / "set")

@@ -217,7 +217,8 @@ def test_scratch_is_named_by_a_model_or_by_the_run_it_is_compared_with(tmp_path:
     assert open_subject("scratch:convnet", 32).spec == ModelSpec("convnet", "imagenet", 0, 32)
     info = scratch.info.model_dump(exclude={"name", "weights", "code"})
     finish_run(tmp_path, info | {"method": "supervised"}, scratch.weights())
-    assert open_subject(f"scratch:{tmp_path}").spec == scratch.spec
+    untrained = open_subject(f"scratch:{tmp_path}")
+    assert (untrained.spec, untrained.info.method) == (scratch.spec, "scratch")
     assert open_subject(str(tmp_path)).info.method == "supervised"
     for wrong in ("scratch:resnet19", str(tmp_path / "none")):
         with pytest.raises(RecipeError):
