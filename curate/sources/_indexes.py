@@ -69,8 +69,8 @@ class LeftOut:
         """Count a file under a reason."""
         self.counts[reason] += 1
         kept = self.names.setdefault(reason, [])
-        if len(kept) < NAMES_KEPT:
-            kept.append(name)
+        if len(kept) < NAMES_KEPT:  # bytes that are no UTF-8 are shown, for JSON could not hold them
+            kept.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
     def __str__(self) -> str:
         return "; ".join(

@@ -119,7 +119,7 @@ class Folder(Source):
                 elif not stat.S_ISREG(status.st_mode):
                     left_out.add("not a plain file", prefix + name)
                 elif not _is_utf8(prefix + name):
-                    left_out.add("name is not UTF-8", repr(prefix + name))
+                    left_out.add("name is not UTF-8", prefix + name)
                 else:
                     yield Found(prefix + name, split, folder, status.st_size)
             else:

@@ -16,24 +16,22 @@ from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, NeedMore, probe
 from curate.manifests import CORE, Class
 from curate.ranges import is_remote
 from curate.sources import Index, Progress, Source
-from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
+from curate.sources._indexes import LeftOut, cached, make_key, require_rows
+from curate.sources._sides import SIDE_FIELDS, read_side, side_columns, side_kinds
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PEEKED_SAMPLES = 100  # read while planning, to learn the columns
 MAX_FIELD_BYTES = 1 << 20  # of a .cls, .txt or .json member
-SIDE_FIELDS = ("cls", "txt", "json")
-# What a row of ours says in its JSON about where it came from; here it comes from the tar.
-LOCATION = frozenset({"key", "file", "offset", "size", "ext", "width", "height"})
 
 
 def shards(*, path: str | list[str]) -> Source:
     """Take the samples of WebDataset tars.
 
     Members that share a name up to the first dot are one sample: an image, `.cls` (a class number or name),
-    `.txt` (the caption) and `.json` (other columns; lists and objects stay JSON text). Without class names,
-    classes are called by their numbers, or by wnid where a column `wnid` tells one for each.
+    `.txt` (the caption) and `.json` (other columns, in lower case; lists and objects stay JSON text). Without
+    class names, classes are called by their numbers, or by wnid where a column `wnid` tells one for each.
 
     Args:
         path: a tar, a folder of tars, a pattern such as `/pool/{000..019}.tar` or `*.tar`, or a list of these;
@@ -71,8 +69,7 @@ class Shards(Source):
         self.root = _common(self.tars)
         with _open(self.tars[0]) as stream:
             peeked = list(islice(_samples(stream, self.tars[0], LeftOut()), PEEKED_SAMPLES))
-        _, kinds = _side_columns([_side(s) for s in peeked])
-        self.columns = dict(CORE) | kinds
+        self.columns = dict(CORE) | side_kinds([read_side(s.fields) for s in peeked])
 
     def fingerprint(self) -> str:
         """Name, size and time of each tar; for a remote one what its store says of it."""
@@ -150,7 +147,7 @@ def _read_tar(tar: str) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], li
             if row is None:
                 missed.append((reason, f"{tar}: {sample.name}"))
             else:
-                found.append((row, _side(sample)))
+                found.append((row, read_side(sample.fields)))
     missed += [(reason, name) for reason, names in left_out.names.items() for name in names]
     return found, missed
 
@@ -209,6 +206,8 @@ def _take(sample: Sample, archive: tarfile.TarFile, member: tarfile.TarInfo, ext
 
 
 def _row(sample: Sample) -> tuple[dict[str, Any] | None, str]:
+    if not sample.name.rpartition("/")[2]:
+        return None, "without a name"
     if sample.image is None:
         return None, "without an image"
     try:
@@ -217,47 +216,12 @@ def _row(sample: Sample) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
     except NeedMore:
         return None, "damaged header"
-    row = {"key": make_key(sample.name.lstrip("/")), "offset": sample.offset, "size": sample.size}
+    row = {
+        "key": make_key(sample.name.removeprefix("./").lstrip("/")),
+        "offset": sample.offset,
+        "size": sample.size,
+    }
     return row | {"ext": header.ext, "width": header.width, "height": header.height}, ""
-
-
-def _side(sample: Sample) -> dict[str, Any]:
-    """Return label, caption and other columns of a sample, as its fields have them."""
-    side: dict[str, Any] = {}
-    try:
-        document = json.loads(sample.fields["json"])
-        if isinstance(document, dict):
-            side = {k: v for k, v in document.items() if v is not None and k not in LOCATION}
-    except (KeyError, ValueError):
-        pass  # no JSON, or none that can be read: the sample still has its image
-    if "txt" in sample.fields:
-        side["caption"] = sample.fields["txt"].decode("utf-8", "replace")
-    if "cls" in sample.fields:
-        side["label"] = sample.fields["cls"].decode("utf-8", "replace").strip()
-    return side
-
-
-def _side_columns(sides: list[dict[str, Any]]) -> tuple[dict[str, pa.Array], dict[str, str]]:
-    """Return the columns besides the core, typed by what they hold, and their DuckDB types."""
-    import pyarrow as pa
-
-    arrays: dict[str, pa.Array] = {}
-    kinds: dict[str, str] = {}
-    for name in sorted({n for side in sides for n in side} - set(CORE)):
-        values = [side.get(name) for side in sides]
-        types = {type(v) for v in values if v is not None}
-        if types == {bool}:
-            kind, arrow = "BOOLEAN", pa.bool_()
-        elif types == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
-            kind, arrow = ("INTEGER", pa.int32()) if name == "clean_label" else ("BIGINT", pa.int64())
-        elif types <= {int, float}:
-            kind, arrow = "DOUBLE", pa.float64()
-            values = [None if v is None else float(v) for v in values]
-        else:
-            kind, arrow = "VARCHAR", pa.string()
-            values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-        arrays[name], kinds[name] = pa.array(values, arrow), kind
-    return arrays, kinds
 
 
 def _assemble(
@@ -265,33 +229,6 @@ def _assemble(
 ) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
     import pyarrow as pa
 
-    labels, classes = _labels(sides)
     columns = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
-    columns |= {
-        "label": pa.array(labels, pa.int32()),
-        "caption": pa.array([s.get("caption") for s in sides], pa.string()),
-        "split": pa.array([s.get("split") for s in sides], pa.string()),
-    }
-    return pa.table(columns | _side_columns(sides)[0]), classes, left_out
-
-
-def _labels(sides: list[dict[str, Any]]) -> tuple[list[int | None], tuple[Class, ...]]:
-    """Return a label for each sample, and the classes: by number, by wnid where it is told, or by name."""
-    raw = [None if s.get("label") is None else str(s["label"]) for s in sides]
-    found = {r for r in raw if r is not None}
-    if not found:
-        return list[int | None](raw), ()  # type: ignore[arg-type]
-    if not all(r.isascii() and r.isdigit() and len(r) < 7 for r in found):
-        names = sorted(found)
-        index = {name: i for i, name in enumerate(names)}
-        return [None if r is None else index[r] for r in raw], class_list(names)
-    labels = [None if r is None else int(r) for r in raw]
-    ids = [str(i) for i in range(max(int(r) for r in found) + 1)]
-    wnids: dict[int, set[str]] = {}
-    for label, side in zip(labels, sides, strict=True):
-        if label is not None:
-            wnids.setdefault(label, set()).add(str(side.get("wnid")))
-    told = {label: next(iter(w)) for label, w in wnids.items() if len(w) == 1 and w != {"None"}}
-    if len(told) == len(wnids) == len(set(told.values())):
-        ids = [told.get(i, str(i)) for i in range(len(ids))]
-    return labels, class_list(ids)
+    told, classes = side_columns(sides)
+    return pa.table(columns | told), classes, left_out

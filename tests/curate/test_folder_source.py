@@ -175,7 +175,9 @@ def test_what_is_no_file_is_not_opened(put: Callable[..., Path], take: Take) -> 
     assert sum(made.info.source["left_out"].values()) == 1
 
 
-@pytest.mark.parametrize("name", [b"dog/caf\xe9.jpg", b"caf\xe9/1.jpg", b"dog/caf\xe9/1.jpg"])
+@pytest.mark.parametrize(
+    "name", [b"dog/caf\xe9.jpg", b"caf\xe9/1.jpg", b"dog/caf\xe9/1.jpg", b"dog/caf\xe9.txt"]
+)
 def test_names_that_are_not_utf8_are_counted(
     put: Callable[..., Path], take: Take, jpeg: Jpeg, name: bytes
 ) -> None:
@@ -190,7 +192,9 @@ def test_names_that_are_not_utf8_are_counted(
     made = take()
     assert told(made).keys() == {"dog/1"}
     assert [c.name for c in made.classes] == ["dog"]
-    assert made.info.source["left_out"] == {"name is not UTF-8": 1}
+    reason = "no image by its extension" if name.endswith(b"txt") else "name is not UTF-8"
+    assert made.info.source["left_out"] == {reason: 1}
+    assert "caf\\xe9" in made.info.ledger[0].notes[0]
 
 
 def test_two_files_of_one_key_are_refused_with_both_names(put: Callable[..., Path], take: Take) -> None:

@@ -30,9 +30,9 @@ def draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
         (
             "transfer.png",
             transfer,
-            "Accuracy on each task against the images of each class that fine-tuning saw.",
+            "Accuracy on each task against the images of each class that were given to learn it.",
         ),
-        ("pretraining.png", pretraining, "Pre-training: loss against samples seen."),
+        ("pretraining.png", pretraining, "Pre-training: loss against steps."),
     ):
         figure = draw(findings)
         if figure is not None:
@@ -49,7 +49,11 @@ def worth(findings: Findings) -> Any:
     names = [n for n in findings.names if not is_scratch(n)]
     if findings.scratch is None or not names:
         return None
-    figure, panels = _panels(findings, width=4.2, height=0.42 * len(names) * len(findings.shots) + 1.3)
+    # A row of panels is as high as its bars are many, so that a bar is as thick in all of them.
+    bars = [
+        len(names) * len({c.shots for c in findings.cells if c.protocol == p}) for p in findings.protocols
+    ]
+    figure, panels = _panels(findings, width=4.2, heights=[0.3 * n + 1.0 for n in bars])
     for (protocol, task), axis in panels.items():
         position, ticks = 0.0, []
         for shots in reversed(findings.shots):
@@ -77,13 +81,14 @@ def transfer(findings: Findings) -> Any:
     """Lines: accuracy over shots, one a run, a panel for each task and protocol."""
     if not findings.cells:
         return None
-    figure, panels = _panels(findings, width=4.2, height=3.4)
+    figure, panels = _panels(findings, width=4.2, heights=[3.4] * len(findings.protocols))
     names = [n for n in findings.names if not is_scratch(n)]
     for (protocol, task), axis in panels.items():
+        shown = [
+            s for s in findings.shots if any(findings.cell(n, task, s, protocol) for n in findings.names)
+        ]
         for offset, name in enumerate(findings.names):
-            cells = [
-                (i, c) for i, s in enumerate(findings.shots) if (c := findings.cell(name, task, s, protocol))
-            ]
+            cells = [(i, c) for i, s in enumerate(shown) if (c := findings.cell(name, task, s, protocol))]
             if not cells:
                 continue
             places = [i + (offset - len(findings.names) / 2) * 0.03 for i, _ in cells]
@@ -96,7 +101,8 @@ def transfer(findings: Findings) -> Any:
                 "ms": 4,
             }
             axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=label(name), **style)
-        axis.set_xticks(range(len(findings.shots)), [shots_name(s) for s in findings.shots])
+        axis.set_xticks(range(len(shown)), [shots_name(s) for s in shown])
+        axis.set_xlim(-0.4, len(shown) - 0.6)
         axis.set_ylabel("accuracy, %")
         axis.set_title(f"{task}, {protocol}", fontsize=10)
         axis.grid(axis="y", alpha=0.3)
@@ -105,7 +111,7 @@ def transfer(findings: Findings) -> Any:
 
 
 def pretraining(findings: Findings) -> Any:
-    """Lines: the loss of each run against samples seen, smoothed a little."""
+    """Lines: the loss of each run against steps."""
     import matplotlib.pyplot as plt
 
     curves = [(run.name, curve) for run in findings.runs if (curve := _losses(run.path / "metrics.jsonl"))]
@@ -132,12 +138,21 @@ def _losses(path: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in lines if "step" in line and "loss" in line]
 
 
-def _panels(findings: Findings, *, width: float, height: float) -> tuple[Any, dict[tuple[str, str], Any]]:
+def _panels(
+    findings: Findings, *, width: float, heights: list[float]
+) -> tuple[Any, dict[tuple[str, str], Any]]:
+    """Lay out a panel for each protocol (down, in inches of height) and task (across)."""
     import matplotlib.pyplot as plt
 
-    rows, columns = max(len(findings.protocols), 1), max(len(findings.tasks), 1)
-    size = (width * columns + 0.6, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    rows, columns = len(findings.protocols), len(findings.tasks)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns + 0.6, sum(heights)),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=heights,
+    )
     return figure, {
         (protocol, task): axes[i][j]
         for i, protocol in enumerate(findings.protocols)

@@ -22,7 +22,8 @@ class Cell:
 
     Args:
         mean: of the task's headline metric, 0..1.
-        low, high: a 95 % interval: Student's over the seeds, or over the test images where there is one seed.
+        low, high: the wider of two 95 % intervals: Student's over the seeds, and Wilson's over the test images. Seeds
+            alone would claim certainty where they all draw the same, as at full shots.
     """
 
     run: str
@@ -135,8 +136,9 @@ def _cells(path: Path) -> list[Cell]:
         if not group["headline"]:
             continue
         one = tests[group["run_digest"], group["task"], group["shots"], group["protocol"]]
-        low, high = group["ci_low"], group["ci_high"]
-        alone = low is None  # a single seed: say at least how far the test images let us see
+        mean = group["mean"]
+        low, high = (mean if group[end] is None else group[end] for end in ("ci_low", "ci_high"))
+        below, above = mean - one["value"] + one["ci_low"], mean - one["value"] + one["ci_high"]
         cells.append(
             Cell(
                 run=group["run"],
@@ -144,9 +146,9 @@ def _cells(path: Path) -> list[Cell]:
                 shots=group["shots"],
                 protocol=group["protocol"],
                 metric=group["metric"],
-                mean=group["mean"],
-                low=one["ci_low"] if alone else max(low, 0.0),
-                high=one["ci_high"] if alone else min(high, 1.0),
+                mean=mean,
+                low=max(min(low, below), 0.0),
+                high=min(max(high, above), 1.0),
                 seeds=group["seeds"],
                 n=one["n"],
             )

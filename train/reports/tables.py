@@ -65,7 +65,10 @@ def headline(findings: Findings) -> Table:
         if len(seeds) == 1
         else f"{' to '.join(map(str, seeds[:: len(seeds) - 1 or 1]))} seeds"
     )
-    note = f"Per cent, mean over {over} ± half the 95 % interval; the whole test set at every shot count; bold is best."
+    note = (
+        f"Per cent, mean over {over} ± half a 95 % interval (over the seeds, or over the test images where that "
+        "is wider); the whole test set at every shot count; bold is best."
+    )
     return Table(
         "What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best)
     )
