@@ -170,7 +170,9 @@ def _method(context: typer.Context, module: str, config: str) -> None:
 def _options(config: type) -> list[inspect.Parameter]:
     hints, told_of = typing.get_type_hints(config), _arguments(config)
     return [
-        _parameter(name, Annotated[hints[name], typer.Option(help=told_of[name])], parameter.default)
+        _parameter(
+            name, Annotated[hints[name], typer.Option(help=_sentence(told_of[name]))], parameter.default
+        )
         for name, parameter in inspect.signature(config).parameters.items()
     ]
 
@@ -189,6 +191,10 @@ def _arguments(config: type) -> dict[str, str]:
                 name, _, text = line.strip().partition(": ")
                 found[name] = text
     return found
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -133,7 +133,8 @@ def test_same_seed_gives_the_same_numbers(done: Path, tmp_path: Path):
 
 
 def test_query_sees_datasets_runs_and_results(done: Path):
-    sql = "SELECT DISTINCT d.rows, r.method FROM results s JOIN runs r ON r.run = s.run JOIN datasets d ON d.name = s.dataset"
+    sql = "SELECT DISTINCT d.rows, r.method FROM results s "
+    sql += "JOIN runs r ON r.run = s.run JOIN datasets d ON d.name = s.dataset"
     result = CliRunner().invoke(app, ["query", sql + " ORDER BY ALL", "--root", str(done), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == [{"rows": 32, "method": "supervised"}]
