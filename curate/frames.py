@@ -66,21 +66,21 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
 
 
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
-    ledger = [_source_record(index, plan)]
+    rows, notes = _compacted(Rows(con, "source", columns_of(con, "source"), index.classes))
+    ledger = [_source_record(index, plan, rows, notes)]
     seconds: Seconds = []
-    rows = Rows(con, "source", columns_of(con, "source"), index.classes)
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
             with told(step):
-                after = _kept(run(step, rows), f"step_{number}")
-            ledger.append(compare(step.operation.name, step.shown, rows, after))
+                after, notes = _compacted(_kept(run(step, rows), f"step_{number}"))
+            ledger.append(compare(step.operation.name, step.shown, rows, after, notes=notes))
             if number > 1:
-                con.execute(f"DROP TABLE {rows} CASCADE")
+                con.execute(f"DROP TABLE step_{number - 1} CASCADE")
             rows = after
             seconds.append([step.operation.name, time.monotonic() - started])
             stage.advance()
-    return *_compacted(rows, ledger), seconds
+    return rows, ledger, seconds
 
 
 @contextmanager
@@ -105,27 +105,30 @@ def _kept(rows: Rows, name: str) -> Rows:
     return Rows(rows.con, name, rows.columns, rows.known)
 
 
-def _source_record(index: Index, plan: Plan) -> StepRecord:
-    notes = [
+def _source_record(index: Index, plan: Plan, rows: Rows, notes: list[str]) -> StepRecord:
+    left_out = [
         f"left out: {count:,} {reason} (such as {index.left_out[reason][0]})"
         for reason, count in index.counts.items()
     ]
-    count = len(index.classes)
     return StepRecord(
-        step="source", arguments=dict(plan.recipe.source), rows_in=index.rows, rows_out=index.rows,
-        classes_in=count, classes_out=count, notes=notes,
-    )  # fmt: skip
+        step="source",
+        arguments=dict(plan.recipe.source),
+        rows_in=index.rows,
+        rows_out=index.rows,
+        classes_in=len(index.classes),
+        classes_out=len(rows.classes),
+        notes=left_out + notes,
+    )
 
 
-def _compacted(rows: Rows, ledger: list[StepRecord]) -> tuple[Rows, list[StepRecord]]:
-    """Drop the classes that no row has any more, so that labels are dense; the ledger says so."""
+def _compacted(rows: Rows) -> tuple[Rows, list[str]]:
+    """Drop the classes that no row has any more, so that labels are dense; return a note of them."""
     clean = ", clean_label" if "clean_label" in rows.columns else ""
     found = rows.con.execute(f"SELECT DISTINCT label{clean} FROM {rows}").fetchall()
     kept = {label for row in found for label in row if label is not None}
     gone = [c.id for i, c in enumerate(rows.classes) if i not in kept]
     if not gone:
-        return rows, ledger
-    after = keep_classes(rows, kept, unlabelled="keep")
+        return rows, []
     shown = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
     note = f"{len(gone):,} classes without rows left the list ({shown})"
-    return after, [*ledger, compare("compact", {}, rows, after, notes=[note])]
+    return keep_classes(rows, kept, unlabelled="keep"), [note]

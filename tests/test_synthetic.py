@@ -91,11 +91,11 @@ def test_an_image_is_a_function_of_class_index_and_seed(cls):
 
 
 def test_drawing_neither_reads_nor_moves_the_global_generator():
-    np.random.seed(0)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
     first = draw(POOL[0], 0, seed=0, size=16)
-    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
-    np.random.seed(1)  # noqa: NPY002
+    assert np.array_equal(before, np.random.get_state()[1])
+    np.random.seed(1)
     assert np.array_equal(first, draw(POOL[0], 0, seed=0, size=16))
 
 

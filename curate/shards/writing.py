@@ -100,7 +100,8 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 def _sample(writer: TarWriter, row: dict[str, Any], reader: Reader) -> int:
     """Add one sample's members in the order of their names; return the offset of the image."""
     key = row["key"]
-    document = {name: value for name, value in row.items() if value is not None}
+    # JSON has no NaN; a value that differs from itself is one, and is left out as NULL is.
+    document = {name: value for name, value in row.items() if value is not None and value == value}
     members = {
         row["ext"]: reader.read(row["file"], row["offset"], row["size"]),
         "json": json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=str).encode(),

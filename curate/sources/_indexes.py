@@ -167,6 +167,4 @@ def require_rows(count: int, place: str, left_out: LeftOut) -> None:
     """
     if not count:
         reasons = f": {left_out}" if left_out.counts else ""
-        raise RecipeError(
-            f"{place}: no images{reasons}", hint="it should hold class folders with images in them"
-        )
+        raise RecipeError(f"{place}: no images{reasons}", hint="is this the right place?")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from curate.chance import chance
-from curate.synthetic import animals, scenes, things
+from curate.synthetic import animals, cameras, habits, scenes, things
 from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import Luck, Paint, Pen
 
@@ -43,14 +43,14 @@ def draw(cls: SyntheticClass, index: int, *, seed: int, size: int) -> np.ndarray
         uint8, 0..255, shape (size, size, 3).
     """
     luck = Luck(chance(f"{cls.id}/{index}", seed, "synthetic"))
-    habit = scenes.HABITS[cls.shape]
+    habit = habits.HABITS[cls.shape]
     pixels = size * SUPERSAMPLING
     canvas = scenes.backdrop(luck, habit.scenery, pixels)
     scenes.clutter(canvas, luck)
     pen = _pose(canvas, luck, habit.turn_degrees)
-    PAINTERS[cls.shape](pen, cls, luck, scenes.paint_for(cls, luck))
+    PAINTERS[cls.shape](pen, cls, luck, habits.paint_for(cls, luck))
     scenes.occlude(canvas, luck)
-    return scenes.expose(canvas.reduce(SUPERSAMPLING), luck)
+    return cameras.expose(canvas.reduce(SUPERSAMPLING), luck)
 
 
 def _pose(canvas: Image.Image, luck: Luck, turn_degrees: float) -> Pen:

@@ -1,6 +1,7 @@
-"""What is not the object: scenery behind it, clutter around it, what hides it, and the camera.
+"""What is not the object: scenery behind it, clutter around it, and what hides it.
 
-The strengths here set how hard the classes are. The numbers were found by training small networks.
+The fractions here and the pose in `images` set how hard the classes are; they were found by training small
+networks. Gaudy scenery and clutter are what makes few images worth less than many: they can be learned by heart.
 """
 
 from __future__ import annotations
@@ -9,21 +10,15 @@ from math import cos, pi, sin
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from curate.chance import chance
 from curate.synthetic.animals import stripes
-from curate.synthetic.classes import SyntheticClass
-from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Paint, Pen, hsv, shade, smooth
+from curate.synthetic.pens import CIRCLE, SMALL_CIRCLE, Colour, Luck, Pen, hsv, shade, smooth
 
 HOME_FRACTION = 0.5  # of images stand in their family's own scenery, the others in any
 PAINTED_FRACTION = 0.6  # of sceneries have colours that no landscape has
 CLUTTER_MAX = 6  # things behind the object
 OCCLUDED_FRACTION = 0.5  # of images have something before the object
-BLURRED_FRACTION = 0.15
-FORMS = 6  # colour forms of a class, known only from examples
-FORM_FRACTION = 0.5  # of objects are one of them; the others have their family's hue
-STYLED_FRACTION = 0.15
 
 LEAF = smooth((-1, 0), (-0.3, -0.38), (1, 0), (-0.3, 0.38), steps=3)
 BLOB = smooth((-0.9, 0.1), (-0.4, -0.7), (0.5, -0.6), (0.9, 0.2), (0.2, 0.8), steps=3)
@@ -46,47 +41,6 @@ SCENERIES: dict[str, Scenery] = {
     "wood": Scenery((0.30, 0.40, 0.42), (0.10, 0.45, 0.32)),
     "studio": Scenery((0.0, 0.02, 0.88), (0.0, 0.02, 0.70)),
 }
-
-
-class Habit(NamedTuple):
-    """How a family shows itself: where it lives, how far it turns, and its colours."""
-
-    scenery: str
-    turn_degrees: float
-    hue: float
-    hue_spread: float
-    saturation: tuple[float, float]
-    value: tuple[float, float]
-
-
-HABITS: dict[str, Habit] = {
-    "butterfly": Habit("meadow", 40, 0.09, 0.08, (0.55, 0.95), (0.70, 1.0)),
-    "snake": Habit("sand", 60, 0.18, 0.12, (0.30, 0.70), (0.35, 0.70)),
-    "fish": Habit("reef", 25, 0.10, 0.08, (0.55, 0.95), (0.70, 1.0)),
-    "car": Habit("street", 20, 0.0, 0.5, (0.50, 0.90), (0.50, 0.95)),
-    "boat": Habit("sea", 20, 0.03, 0.12, (0.25, 0.85), (0.55, 0.95)),
-    "strings": Habit("room", 45, 0.07, 0.05, (0.55, 0.90), (0.45, 0.85)),
-    "turtle": Habit("wood", 60, 0.26, 0.06, (0.30, 0.70), (0.35, 0.70)),
-    "ball": Habit("street", 60, 0.0, 0.5, (0.45, 0.90), (0.60, 1.0)),
-    "bottle": Habit("room", 30, 0.30, 0.08, (0.40, 0.85), (0.30, 0.70)),
-}
-
-
-def paint_for(cls: SyntheticClass, luck: Luck) -> Paint:
-    """Return the colours of one object: its family's, or those of one of the class's own colour forms."""
-    habit = HABITS[cls.shape]
-    hue = habit.hue + cls.tint + luck.bell(habit.hue_spread)
-    other = hue + luck.between(0.25, 0.75)
-    form = luck.whole(1, FORMS)
-    if luck.coin(FORM_FRACTION):
-        own = chance(f"{cls.id}/{form}", 0, "synthetic/form")  # the same in every set, whatever its seed
-        hue = own % 1009 / 1009 + luck.bell(0.02)
-        other = own // 1009 % 1009 / 1009 + luck.bell(0.02)
-    base = hsv(hue, luck.between(*habit.saturation), luck.between(*habit.value))
-    accent = hsv(other, luck.between(0.5, 0.95), luck.between(0.6, 0.95))
-    dark = hsv(other, luck.between(0.4, 0.8), luck.between(0.10, 0.30))
-    light = hsv(other, luck.between(0.05, 0.35), luck.between(0.88, 1.0))
-    return Paint(base, accent, dark, light)
 
 
 def backdrop(luck: Luck, home: str, pixels: int) -> Image.Image:
@@ -158,41 +112,3 @@ def _patterned_scrap(pen: Pen, luck: Luck, kind: int, colour: Colour) -> None:
             pen.fill(SMALL_CIRCLE * 0.16 + (luck.between(-0.5, 0.5), luck.between(-0.5, 0.5)), other)
     else:
         pen.fill(outline * 0.55, other)
-
-
-def expose(canvas: Image.Image, luck: Luck) -> np.ndarray:
-    """Return what a mediocre camera makes of the scene: blur, light, colour cast, noise."""
-    if luck.coin(BLURRED_FRACTION):
-        canvas = canvas.filter(ImageFilter.GaussianBlur(canvas.width * luck.between(0.004, 0.016)))
-    image = _style(canvas, luck)
-    contrast, brightness = luck.between(0.7, 1.15), luck.between(-35, 30)
-    cast = np.array([luck.between(0.75, 1.2) for _ in range(3)], dtype=np.float32)
-    noise_levels = luck.between(1, 6)
-    rough = luck.bytes(image.size).reshape(image.shape).astype(np.float32)
-    rough += luck.bytes(image.size).reshape(image.shape)  # triangular, 0..510, deviation 104
-    image = (image - 127) * (contrast * cast) + (127 + brightness) + (rough - 255) * (noise_levels / 104)
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def _style(canvas: Image.Image, luck: Luck) -> np.ndarray:
-    """Return float32, 0..255, shape (H, W, 3): colours as they are, or a print, a night, a drawing, a negative."""
-    image = np.asarray(canvas, dtype=np.float32)
-    if not luck.coin(STYLED_FRACTION):
-        return image
-    kind = luck.whole(0, 5)
-    if kind == 0:
-        return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    if kind == 1:
-        ink, paper = (
-            hsv(luck.unit(), 0.7, luck.between(0.05, 0.3)),
-            hsv(luck.unit(), 0.3, luck.between(0.85, 1.0)),
-        )
-        tone = np.clip(image.mean(axis=2, keepdims=True) / 160 - 0.25, 0, 1)
-        return (np.array(ink) * (1 - tone) + np.array(paper) * tone).astype(np.float32)
-    if kind == 2:
-        return image * np.array((0.4, 0.5, 0.75), dtype=np.float32)
-    if kind == 3:
-        return np.asarray(canvas.convert("L").filter(ImageFilter.CONTOUR).convert("RGB"), dtype=np.float32)
-    if kind == 4:
-        return 255 - image
-    return image[:, :, luck.pick(((1, 2, 0), (2, 0, 1), (2, 1, 0)))]

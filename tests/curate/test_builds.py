@@ -63,10 +63,17 @@ def test_class_without_rows_leaves_the_list_with_a_note(built: Callable[..., Dat
     made = built([{"where": "key NOT LIKE 'n02012849/%'"}])
     assert [c.wnid for c in made.classes] == ["n01440764", "n02084071", "n02121620", "n02958343", "n03126707"]
     last = made.info.ledger[-1]
-    assert (last.step, last.classes_in, last.classes_out, last.labels_changed) == ("compact", 6, 5, 0)
+    assert (last.step, last.classes_in, last.classes_out, last.labels_changed) == ("where", 6, 5, 0)
     assert "n02012849" in last.notes[0]
     labels = {row["key"].split("/")[0]: row["label"] for row in made.table(["key", "label"]).to_pylist()}
     assert labels == {c.wnid: i for i, c in enumerate(made.classes)}
+
+
+def test_noise_never_brings_back_a_class_that_lost_its_rows(built: Callable[..., Dataset]) -> None:
+    made = built([{"where": "key NOT LIKE 'n02012849/%'"}, {"noise": {"rate": 1.0}}])
+    assert len(made) > 0
+    assert "n02012849" not in {c.wnid for c in made.classes}
+    assert len(made.classes) == 5
 
 
 def test_manifest_has_the_core_first_and_the_order_of_the_recipe(built: Callable[..., Dataset]) -> None:

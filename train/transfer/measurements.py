@@ -94,16 +94,23 @@ def transfer(
     wanted: list[str] = []
     for task in [open_task(task) if isinstance(task, str) else task for task in tasks]:
         cells = [Cell(run, task, k, seed, p, size) for k in asked for seed in range(seeds) for p in found]
-        names = [cell.digest for cell in cells]
-        wanted += names
-        done = set(results.read(out)["cell"].to_pylist())
-        todo = [cell for cell, name in zip(cells, names, strict=True) if name not in done]
-        if len(todo) < len(cells):
-            say(f"{run.name} · {task.name}: {len(cells) - len(todo)} of {len(cells)} measured already")
-        for cell, rows in _measure(Subject(run, task, image_size=size, device=place), todo, say):
-            results.append(out, rows)
-            say(f"{cell}: {rows[0]['value']:.2%} of {rows[0]['n']:,} ({rows[0]['seconds']:.1f} s)")
+        wanted += _fill(Subject(run, task, image_size=size, device=place), cells, out, say)
     return results.of_cells(results.read(out), wanted)
+
+
+def _fill(subject: Subject, cells: Sequence[Cell], out: Path, say: Callable[[str], None]) -> list[str]:
+    """Measure the cells that `out` does not have yet, and return the digests of all."""
+    digests = [cell.digest for cell in cells]
+    done = set(results.read(out)["cell"].to_pylist())
+    todo = [cell for cell, name in zip(cells, digests, strict=True) if name not in done]
+    if len(todo) < len(cells):
+        say(
+            f"{subject.run.name} · {subject.task.name}: {len(cells) - len(todo)} of {len(cells)} measured already"
+        )
+    for cell, rows in _measure(subject, todo, say):
+        results.append(out, rows)
+        say(f"{cell}: {rows[0]['value']:.2%} of {rows[0]['n']:,} ({rows[0]['seconds']:.1f} s)")
+    return digests
 
 
 def _measure(

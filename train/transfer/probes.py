@@ -37,7 +37,7 @@ class Linear:
 
     Args:
         grid: the values of C that are tried.
-        fixed_c: C where nothing can be held out.
+        fixed_c: C where nothing can be held out: the default of scikit-learn.
         fold_count: into how many parts the draw is cut.
         one_fold_from: images of a draw from which one fold is enough.
         max_iterations: of L-BFGS for each C, starting from the solution of the C before.
