@@ -41,7 +41,7 @@ from curate.ranges import is_remote
 from curate.recipes import Recipe
 from curate.shards.writing import write_shards
 from curate.sources import Index
-from curate.stagings import Staging, refuse_foreign, refuse_source
+from curate.stagings import Staging, refuse_foreign, refuse_source, restore
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
         DataError: the pool that the overlay points into has changed or is gone.
     """
     began = time.monotonic()
+    restore(Path(out))
     dataset = open_dataset(out)
     if dataset.sharded:
         return Built(dataset, True, time.monotonic() - began)
@@ -115,6 +116,7 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
 
 def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, progress: Quiet) -> Built:
     began = time.monotonic()
+    restore(out)
     refuse_foreign(out)
     refuse_source(out, plan.source.home)
     with _told(out), Staging(out) as staging:

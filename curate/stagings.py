@@ -81,13 +81,23 @@ class Staging:
             else:
                 entry.unlink(missing_ok=True)
         sync_folder(self.path)
-        old = self.out.parent / f".{self.out.name}.old"
+        old = _old(self.out)
         shutil.rmtree(old, ignore_errors=True)
         if self.out.exists():
             os.rename(self.out, old)
         os.rename(self.path, self.out)
         sync_folder(self.out.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(out: Path) -> None:
+    """Put back the set that a kill between the two renames of `publish` left aside."""
+    if not out.exists() and _old(out).exists():
+        os.rename(_old(out), out)
+
+
+def _old(out: Path) -> Path:
+    return out.parent / f".{out.name}.old"
 
 
 def refuse_foreign(out: Path) -> None:

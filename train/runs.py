@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from torch import Tensor
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.files import write_atomic
-from curate.manifests import digest
 from train.models import Model, ModelSpec, rebuild
 
 RUN = "run.json"
@@ -198,7 +198,7 @@ def scratch_run(spec: ModelSpec, seed: int = 0) -> ScratchRun:
         samples_seen=0,
         seconds=0.0,
         metrics={},
-        weights=digest(["scratch", spec.name, spec.stem, spec.image_size, seed]),
+        weights=bytes_digest(_bytes(rebuild(spec, num_classes=0, seed=seed).state_dict())),
         code=code_version(),
         machine=Machine.here(),
     )
@@ -250,13 +250,17 @@ def finish_run(path: Path, info: dict[str, Any], weights: dict[str, Tensor]) -> 
         info: the fields of RunInfo, less those that follow from the weights and the code.
         weights: what was learned, named as the module says.
     """
-    from safetensors.torch import save
-
-    data = save({name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()})
+    data = _bytes(weights)
     write_atomic(path / WEIGHTS, data)
     record = RunInfo(**info, name=path.resolve().name, weights=bytes_digest(data), code=code_version())
     write_atomic(path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
     return Run(path, record)
+
+
+def _bytes(weights: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()})
 
 
 def bytes_digest(data: bytes) -> str:

@@ -242,3 +242,19 @@ def test_cache_that_takes_no_writing_is_told(
     result = run_curate("build", tmp_path / "set.yaml", "--out", tmp_path / "set")
     assert result.exit_code == 3
     assert "set CURATE_CACHE to a folder with room" in result.stderr
+
+
+@pytest.mark.parametrize("again", ["build", "shard"])
+def test_set_put_aside_by_a_killed_publishing_is_put_back(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree, again: str
+) -> None:
+    made, out = recipe(STEPS), tmp_path / "set"
+    build(made, out, overlay=True)
+    whole = tree(out)
+    out.rename(tmp_path / ".set.old")  # between the two renames that publish a set
+    if again == "build":
+        assert build(made, out, overlay=True)[0].unchanged
+        assert tree(out) == whole
+    else:
+        assert shard(out).dataset.sharded
+    assert not (tmp_path / ".set.old").exists()
