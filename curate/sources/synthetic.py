@@ -11,6 +11,7 @@ from curate.sources import Index, Progress, Source
 from curate.sources._indexes import class_list
 from curate.sources.folder import Folder
 from curate.synthetic import POOL, write_folder
+from curate.synthetic.images import DRAWING_VERSION
 
 
 def synthetic(
@@ -27,7 +28,7 @@ def synthetic(
         seed: of the drawing.
         path: the folder to keep them in; one in the cache by default.
     """
-    name = f"pool-{images}-{val_images}-{size}px-seed{seed}"
+    name = f"pool-{images}-{val_images}-{size}px-seed{seed}-v{DRAWING_VERSION}"
     folder = cache_folder() / "synthetic" / name if path is None else Path(path)
     return Synthetic(folder.absolute(), {"train": images, "val": val_images}, size, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from curate.errors import RecipeError
 from curate.files import cache_folder
 from curate.synthetic import DOWNSTREAM, write_folder
+from curate.synthetic.images import DRAWING_VERSION
 from train.transfer.families import folder
 from train.transfer.tasks import Task
 
@@ -24,6 +25,7 @@ def load(argument: str | None = None) -> Task:
         raise RecipeError(
             f"task synthetic:{argument}: no size in pixels", hint="write: synthetic or synthetic:64"
         )
-    place = cache_folder() / "synthetic" / f"downstream-{COUNTS['train']}-{COUNTS['test']}-{size}px"
+    name = f"downstream-{COUNTS['train']}-{COUNTS['test']}-{size}px-v{DRAWING_VERSION}"
+    place = cache_folder() / "synthetic" / name
     write_folder(place, classes=DOWNSTREAM, images_per_class=COUNTS, size=size, seed=0)
     return folder.load(str(place))
