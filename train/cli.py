@@ -144,14 +144,15 @@ def _method(context: typer.Context, module: str, config: str) -> None:
         _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
         _parameter("val", Annotated[Path | None, typer.Option(help="A dataset of the same classes.")], None),
         _parameter("json", Json, False),
+        _parameter("quiet", QuietOption, False),
     ]
 
-    def command(dataset: Path, out: Path, val: Path | None, json: bool, **options: Any) -> None:
+    def command(dataset: Path, out: Path, val: Path | None, json: bool, quiet: bool, **options: Any) -> None:
         from curate.datasets import open_dataset
         from curate.tables import print_json
 
         held_out = open_dataset(val) if val else None
-        run = method.train(open_dataset(dataset), out, kind(**options), val=held_out)
+        run = method.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
         if json:
             print_json(run.info.model_dump(mode="json"))
             return

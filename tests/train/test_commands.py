@@ -38,6 +38,7 @@ def trained(dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
 def test_every_option_of_the_config_is_in_the_help_with_its_meaning():
     code, stdout, _ = run("train", "supervised", "--help")
     assert code == 0
+    assert "--quiet" in stdout
     for option in dataclasses.fields(SupervisedConfig):
         assert f"--{option.name.replace('_', '-')}" in stdout
     assert "Share of each label that is spread over all classes" in stdout
