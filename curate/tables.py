@@ -14,6 +14,7 @@ from curate.plans import Plan
 from curate.shows import Summary
 
 CLASSES_SHOWN = 20
+FIRST_WIDTH = 24  # characters that the first column keeps on a narrow terminal: it says what a row is
 
 
 def print_json(value: Any) -> None:
@@ -31,13 +32,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
         for row in rows:
             print("\t".join(row))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    width = [max(len(line[i]) for line in [list(columns), *rows]) for i in range(len(columns))]
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-    for column, number in zip(columns, numeric, strict=True):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for i, (column, number) in enumerate(zip(columns, numeric, strict=True)):
+        kept = min(width[i], FIRST_WIDTH) if i == 0 else None
+        table.add_column(column, justify="right" if number else "left", overflow="fold", min_width=kept)
     for row in rows:
         table.add_row(*row)
     Console(markup=False).print(table)

@@ -129,7 +129,7 @@ def _print_report(folder: Path, out: Path | None = None) -> None:
 
     page, findings = write_report(folder, out)
     table = headline(findings)
-    print_table(table.columns, table.rows, title=table.title)
+    print_table(*table.transposed(), title=table.title)
     if table.note:
         typer.echo(table.note)
     typer.echo(f"report: {page.resolve()}")

@@ -22,6 +22,11 @@ class Table:
     note: str = ""
     best: frozenset[tuple[int, int]] = frozenset()
 
+    def transposed(self) -> tuple[list[str], list[list[str]]]:
+        """Return its columns as rows, which fits a terminal when there are more measurements than runs."""
+        turned = [list(line) for line in zip(self.columns, *self.rows, strict=True)]
+        return turned[0], turned[1:]
+
     def markdown(self) -> str:
         """Return it as Markdown."""
         lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
@@ -144,7 +149,7 @@ def shots_name(shots: str) -> str:
 
 def label(name: str) -> str:
     """Return how a run is called in a table."""
-    return "nothing (scratch)" if is_scratch(name) else name
+    return "nothing" if is_scratch(name) else name
 
 
 def percent(value: float | None) -> str:
