@@ -14,7 +14,7 @@ from curate.plans import Plan
 from curate.shows import Summary
 
 CLASSES_SHOWN = 20
-FIRST_WIDTH = 24  # characters that the first column keeps on a narrow terminal: it says what a row is
+FIRST_WIDTH = 24  # characters up to which a first column is not folded: it says what a row is
 
 
 def print_json(value: Any) -> None:
@@ -25,6 +25,8 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """Print rows under their columns: a drawn table on a terminal, tab-separated text in a pipe."""
     rows = [[_cell(v) for v in row] for row in rows]
+    if not columns:  # a statement that answers nothing
+        return
     if not sys.stdout.isatty():
         if title:
             print(f"# {title}")
@@ -39,11 +41,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
-    width = [max(len(line[i]) for line in [list(columns), *rows]) for i in range(len(columns))]
+    width = max(len(line[0]) for line in [list(columns), *rows])
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     for i, (column, number) in enumerate(zip(columns, numeric, strict=True)):
-        kept = min(width[i], FIRST_WIDTH) if i == 0 else None
-        table.add_column(column, justify="right" if number else "left", overflow="fold", min_width=kept)
+        whole = i == 0 and width <= FIRST_WIDTH
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
     Console(markup=False).print(table)
