@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +116,6 @@ def test_another_process_draws_the_same_bytes():
         ).stdout
         for salt in ("1", "2")
     }
-    import hashlib
-
     here = b"".join(jpeg(draw(cls, 7, seed=5, size=20)) for cls in ALL)
     assert digests == {hashlib.sha256(here).hexdigest() + "\n"}
 
@@ -150,7 +150,6 @@ def test_families_are_learned_from_pixels_far_above_chance_and_siblings_are_not_
     model = LogisticRegression(C=1e-3, max_iter=300).fit(scaler.transform(pixels[training]), labels[training])
     guessed, true = model.predict(scaler.transform(pixels[~training])), labels[~training]
     fine, coarse = (guessed == true).mean(), (family[guessed] == family[true]).mean()
-    print(fine, coarse)
     assert 2 / 24 < fine < 0.6
     assert coarse > 1.6 / 6
 
@@ -254,6 +253,7 @@ def test_nothing_is_left_of_a_folder_that_failed(tmp_path):
         ({"images_per_class": {"train": 1_000_001}}, "1000001"),
         ({"classes": ()}, "no classes"),
         ({"classes": (POOL[0], POOL[0])}, "twice"),
+        ({"classes": (replace(POOL[0], shape="fsh"),)}, "fsh"),
         ({"size": 0}, "size 0"),
     ],
     ids=lambda value: str(value)[:30],

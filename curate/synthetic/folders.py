@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from curate.errors import CurateError, DataError, RecipeError, did_you_mean
 from curate.synthetic.classes import SyntheticClass
-from curate.synthetic.images import DRAWING_VERSION, draw, jpeg
+from curate.synthetic.images import DRAWING_VERSION, PAINTERS, draw, jpeg
 
 MARKER = "synthetic.json"  # says what the folder holds
 SPLIT_STARTS = {
@@ -94,6 +94,10 @@ def _check(classes: Sequence[SyntheticClass], images_per_class: Mapping[str, int
             f"synthetic: class {twice[0]!r} is named twice" if twice else "synthetic: no classes",
             hint="pass curate.synthetic.POOL, DOWNSTREAM or a part of one",
         )
+    for cls in classes:
+        if cls.shape not in PAINTERS:
+            hint = did_you_mean(cls.shape, PAINTERS) or f"shapes are {', '.join(PAINTERS)}"
+            raise RecipeError(f"synthetic: class {cls.id!r} has no painter {cls.shape!r}", hint=hint)
     for split, count in images_per_class.items():
         if split not in SPLIT_STARTS:
             hint = did_you_mean(split, SPLIT_STARTS) or f"splits are {', '.join(SPLIT_STARTS)}"
