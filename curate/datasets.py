@@ -7,16 +7,16 @@ the byte; when, where and how long stands beside it in `build.json`.
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from curate.errors import DataError, RecipeError
 from curate.manifests import Class, digest
 from curate.ranges import Reader
+from curate.records import Record, read_record
 
 INFO = "dataset.json"
 MANIFEST = "manifest.parquet"
@@ -27,20 +27,16 @@ SHARD_INDEX = "shards/index.parquet"
 FORMAT = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassRecord(_Record):
+class ClassRecord(Record):
     """A class as `dataset.json` lists it, in label order."""
 
     index: int
     name: str
     wnid: str | None = None
-    fine: list[str] = []
+    fine: list[str] = Field(default_factory=list)
 
 
-class ShardRecord(_Record):
+class ShardRecord(Record):
     """One tar: its file below the dataset, samples, bytes, and the sha256 of its bytes."""
 
     file: str
@@ -49,22 +45,22 @@ class ShardRecord(_Record):
     sha256: str
 
 
-class StepRecord(_Record):
+class StepRecord(Record):
     """What one step did to the rows, found by comparing before and after (the ledger)."""
 
     step: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     rows_in: int
     rows_out: int
     classes_in: int
     classes_out: int
     labels_changed: int = 0
     captions_changed: int = 0
-    columns_added: list[str] = []
-    notes: list[str] = []
+    columns_added: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     """The content of `dataset.json`."""
 
     format: int = FORMAT
@@ -175,36 +171,19 @@ def open_dataset(path: str | Path) -> Dataset:
     """
     path = Path(path)
     try:
-        document = json.loads((path / INFO).read_text())
+        info = read_record(path / INFO, DatasetInfo, format_version=FORMAT, hint="build it again")
     except (FileNotFoundError, NotADirectoryError):
         hint = "`curate build RECIPE --out DIR` makes one"
         if path.is_dir() and any(path.glob(f"*/{INFO}")):
             hint = "it holds a family of datasets; name one of its folders"
         raise RecipeError(f"{path}: not a dataset (no {INFO})", hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path / INFO}: cannot be read ({error})", hint="build it again") from error
-    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{path / INFO}: format {document['format']}, this version reads {FORMAT}")
-    try:
-        return Dataset(path, DatasetInfo.model_validate(document))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise DataError(f"{path / INFO}: {where}: {first['msg']}", hint="build it again") from error
+    return Dataset(path, info)
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _sha(stream)
-        )
-
-
-def _sha(stream: Any) -> str:  # Python 3.10 has no file_digest
     state = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        state.update(block)
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            state.update(block)
     return state.hexdigest()

@@ -101,8 +101,11 @@ def _other(data: bytes) -> Header:
         raise BadImage("not an image") from error
 
 
-def decode(data: bytes):  # -> PIL.Image.Image
+def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
     """Decode an image wholly and return it as RGB; refuses bombs before decoding.
+
+    Args:
+        at_least: pixels of the short side that are enough; a JPEG twice as large is decoded at a smaller scale.
 
     Raises:
         BadImage: with the reason.
@@ -117,6 +120,8 @@ def decode(data: bytes):  # -> PIL.Image.Image
         if header.width * header.height > MAX_PIXELS:
             raise BadImage(f"{header.width} x {header.height} pixels is over the limit of {MAX_PIXELS}")
         with Image.open(io.BytesIO(data)) as image:
+            if at_least is not None and min(header.width, header.height) >= 2 * at_least:
+                image.draft(None, (at_least, at_least))  # a JPEG at a half, a quarter or an eighth
             return image.convert("RGB")
     except BadImage:
         raise

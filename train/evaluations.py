@@ -45,20 +45,8 @@ def held_out_accuracy(
     true_group = torch.tensor([_find(groups, c) for c in held_out.classes])
     place = pick_device(device)
     model = run.model(place)
-    loader = Loader(
-        held_out,
-        batch_size=BATCH_SIZE,
-        image_size=run.spec.image_size,
-        seed=0,
-        augment=False,
-        workers=pick_workers(LoopConfig()),
-        drop_last=False,
-        shuffle=False,
-        split=None,
-        device=place,
-    )
     seen = right = right_group = 0
-    for batch in loader.epoch(0):
+    for batch in _loader(held_out, run, place).epoch(0):
         with autocast("auto", place):
             predicted_B = model(normalize(batch.images)).argmax(dim=1).cpu()
         labels_B = batch.labels.cpu()
@@ -72,6 +60,21 @@ def held_out_accuracy(
         )
     answer: dict[str, Any] = {"top1": right / seen, "n": seen}
     return answer | ({"coarse_top1": right_group / seen} if coarse else {})
+
+
+def _loader(dataset: Dataset, run: Run, device: torch.device) -> Loader:
+    return Loader(
+        dataset,
+        batch_size=BATCH_SIZE,
+        image_size=run.spec.image_size,
+        seed=0,
+        augment=False,
+        workers=pick_workers(LoopConfig()),
+        drop_last=False,
+        shuffle=False,
+        split=None,
+        device=device,
+    )
 
 
 def _labels(classes: Sequence[Class]) -> dict[str, int]:

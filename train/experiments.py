@@ -18,9 +18,7 @@ from curate.files import write_atomic
 from curate.plans import plan
 from curate.progress import Quiet
 from curate.signatures import Signature
-from train.grids import Experiment, Measure, Transfer
-
-EXPERIMENT = "experiment.json"
+from train.grids import EXPERIMENT, Experiment, Measure, Transfer
 
 
 @dataclass
@@ -95,17 +93,15 @@ def _check(experiment: Experiment) -> None:
 
 
 def _config(experiment: Experiment) -> Any:
-    """Return the configuration of its pre-training, checked like an operation's arguments."""
-    from train.supervised import SupervisedConfig
+    """Return the configuration of its pre-training, checked."""
+    from train.supervised import parse_config
 
     options = {"seed": experiment.seed} | experiment.pretrain
     method = options.pop("method", "supervised")
     where = f"{experiment.where}, pretrain"
     if method != "supervised":
         raise RecipeError(f"{where}: no method {method!r}", hint="there is: supervised")
-    config = SupervisedConfig(**Signature(SupervisedConfig).bind(options, where=where))
-    config.check()
-    return config
+    return parse_config(options, where=where)
 
 
 def _protocol(experiment: Experiment, measure: Measure) -> Any:

@@ -12,7 +12,6 @@ fits into memory and one that does not are cut the same way, so they can be comp
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from curate.images import BadImage, decode, probe
+from curate.images import decode
 from train import augmentations
 from train.chances import Chances
 
@@ -63,7 +62,7 @@ class Squares:
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return an image's middle square, SS3."""
-        image = _decode(data, self.side)
+        image = decode(data, at_least=self.side)
         edge = min(image.size)
         left, top = (image.width - edge) / 2, (image.height - edge) / 2
         box = (left, top, left + edge, top + edge)
@@ -96,7 +95,7 @@ class Photos:
 
     def decode(self, data: bytes) -> Image.Image:
         """Return the image, with a short side of at least 8/7 of the image size if it had so much."""
-        return _decode(data, self.short)
+        return decode(data, at_least=self.short)
 
     def cut(self, kept: Sequence[Image.Image], chances_B: Chances, epoch: int) -> np.ndarray:
         """Crop, resize and flip each image: BTT3."""
@@ -143,20 +142,3 @@ def geometry(image_size: int, *, augment: bool, min_area: float) -> Geometry:
     """Return how images of a size are kept and cut."""
     kind = Squares if image_size <= SMALL else Photos
     return kind(image_size, augment, min_area)
-
-
-def _decode(data: bytes, short: int) -> Image.Image:
-    """Decode to RGB; a JPEG at least twice as large as needed is decoded at a half, quarter or eighth."""
-    if data[:2] != b"\xff\xd8":
-        return decode(data)
-    try:
-        header = probe(data)
-        if min(header.width, header.height) < 2 * short:
-            return decode(data)
-        with Image.open(io.BytesIO(data)) as image:
-            image.draft(None, (short, short))
-            return image.convert("RGB")
-    except BadImage:
-        raise
-    except Exception:  # any damage: `decode` finds the word for it
-        return decode(data)

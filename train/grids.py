@@ -12,6 +12,8 @@ from curate.errors import RecipeError, did_you_mean
 from curate.recipes import Expect, Recipe, filled, load, parse, read_yaml
 from curate.signatures import Count, Seed, explain
 
+EXPERIMENT = "experiment.json"  # what an experiment did: its file, the order of its parts, accuracies, stages
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

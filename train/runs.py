@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.files import write_atomic
+from curate.records import Record, read_record
 from train.models import Model, ModelSpec, rebuild
 
 RUN = "run.json"
@@ -32,11 +31,7 @@ CHECKPOINTS = "checkpoints"
 FORMAT = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatasetUsed(_Record):
+class DatasetUsed(Record):
     """The dataset that a run learned from."""
 
     name: str
@@ -57,7 +52,7 @@ class DatasetUsed(_Record):
         )
 
 
-class Machine(_Record):
+class Machine(Record):
     """Where a run was made."""
 
     python: str
@@ -72,7 +67,7 @@ class Machine(_Record):
         return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=_cores())
 
 
-class RunInfo(_Record):
+class RunInfo(Record):
     """The content of `run.json`."""
 
     format: int = FORMAT
@@ -214,19 +209,9 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path)
     try:
-        document = json.loads((path / RUN).read_text())
+        return Run(path, read_record(path / RUN, RunInfo, format_version=FORMAT, hint="train it again"))
     except (FileNotFoundError, NotADirectoryError):
         raise _no_run(path) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path / RUN}: cannot be read ({error})", hint="train it again") from error
-    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{path / RUN}: format {document['format']}, this version reads {FORMAT}")
-    try:
-        return Run(path, RunInfo.model_validate(document))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise DataError(f"{path / RUN}: {where}: {first['msg']}", hint="train it again") from error
 
 
 def _no_run(path: Path) -> RecipeError:

@@ -10,10 +10,9 @@ from typing import Any
 
 from curate.datasets import Dataset, open_dataset
 from curate.errors import RecipeError
+from train.grids import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
-
-EXPERIMENT = "experiment.json"  # the order and title that an experiment gives its report
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Records: the JSON documents that finish a folder (`dataset.json`, `run.json`), written last and read strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from curate.errors import DataError
+
+
+class Record(BaseModel):
+    """A document, or a part of one: no fields but its own, and none that changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_record(path: Path, kind: type[R], *, format_version: int, hint: str) -> R:
+    """Read a document of a kind.
+
+    Args:
+        format_version: the `format` that this version reads.
+        hint: what to do where it is damaged.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        DataError: it is damaged or of another format.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})", hint=hint) from error
+    if isinstance(document, dict) and document.get("format", format_version) != format_version:
+        raise DataError(f"{path}: format {document['format']}, this version reads {format_version}")
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise DataError(f"{path}: {where}: {first['msg']}", hint=hint) from error
