@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from curate.datasets import MANIFEST, StepRecord
 from curate.errors import DataError
 from curate.expectations import enforce
 from curate.files import sync_file
-from curate.ledgers import compare
+from curate.ledgers import compare, reasons
 from curate.manifests import Class, content_digest, ordered, quoted, rows_digest, text
-from curate.plans import Plan, run, told
+from curate.plans import Plan, allow_only, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
 from curate.sources import Index
@@ -46,7 +46,7 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
         RecipeError, DataError: from a step or a promise, or no rows are left.
     """
     recipe = plan.recipe
-    with _connection(folder, index) as con:
+    with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
         columns = ordered(rows.columns)
         order = f"{chance_sql(recipe.seed, 'order')}, key" if recipe.order == "shuffled" else "key"
@@ -66,15 +66,19 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
 
 
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
-    rows, notes = _compacted(Rows(con, "source", columns_of(con, "source"), index.classes))
+    rows, notes = _compacted(
+        Rows(con, "source", columns_of(con, "source"), index.classes, root=plan.source.root)
+    )
     ledger = [_source_record(index, plan, rows, notes)]
     seconds: Seconds = []
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
             with told(step):
-                after, notes = _compacted(_kept(run(step, rows), f"step_{number}"))
-            ledger.append(compare(step.operation.name, step.shown, rows, after, notes=notes))
+                given = run(step, rows)
+                refused = reasons(given)
+                after, notes = _compacted(_kept(given, f"step_{number}"))
+            ledger.append(compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes))
             if number > 1:
                 con.execute(f"DROP TABLE step_{number - 1} CASCADE")
             rows = after
@@ -84,7 +88,7 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
 
 
 @contextmanager
-def _connection(folder: Path, index: Index) -> Iterator[Any]:
+def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
     """Open DuckDB on a file, so that memory bounds nothing; it can read the index and this folder, no more."""
     work = folder / "work"
     work.mkdir(exist_ok=True)
@@ -92,17 +96,15 @@ def _connection(folder: Path, index: Index) -> Iterator[Any]:
         left.unlink()
     with duckdb.connect(str(work / "rows.duckdb")) as con:
         con.execute(f"SET temp_directory = {text(str(work))}")
-        con.execute(f"SET allowed_directories = [{text(str(folder))}]")
-        con.execute(f"SET allowed_paths = [{text(str(index.parquet))}]")
-        con.execute("SET enable_external_access = false")
-        con.execute("SET lock_configuration = true")
+        read = [file for step in plan.steps for file in step.reads]
+        allow_only(con, files=[str(index.parquet), *read], folders=[str(folder)])
         con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")
         yield con
 
 
 def _kept(rows: Rows, name: str) -> Rows:
     rows.con.execute(f"CREATE TABLE {name} AS FROM {rows}")
-    return Rows(rows.con, name, rows.columns, rows.known)
+    return replace(rows, name=name, refused=None)
 
 
 def _source_record(index: Index, plan: Plan, rows: Rows, notes: list[str]) -> StepRecord:

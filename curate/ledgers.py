@@ -8,9 +8,28 @@ from typing import Any
 from curate.datasets import StepRecord
 from curate.rows import Rows
 
+PAIRS = 10_000  # wrong pairs of classes that a ledger lists; `curate query` has them all
+
+
+def reasons(rows: Rows) -> dict[str, int]:
+    """Return why the last step dropped rows, and how many for each reason, the most frequent first."""
+    if rows.refused is None:
+        return {}
+    return dict(
+        rows.con.execute(
+            f"SELECT reason, count(*) AS n FROM {rows.refused} GROUP BY reason ORDER BY n DESC, reason"
+        ).fetchall()
+    )
+
 
 def compare(
-    step: str, arguments: dict[str, Any], before: Rows, after: Rows, *, notes: Sequence[str] = ()
+    step: str,
+    arguments: dict[str, Any],
+    before: Rows,
+    after: Rows,
+    *,
+    refused: dict[str, int] | None = None,
+    notes: Sequence[str] = (),
 ) -> StepRecord:
     """Return what happened between two states of the rows.
 
@@ -39,5 +58,18 @@ def compare(
         labels_changed=labels,
         captions_changed=captions,
         columns_added=[c for c in after.columns if c not in before.columns],
+        refused=refused or {},
+        transitions=_transitions(before, after),
         notes=list(notes),
     )
+
+
+def _transitions(before: Rows, after: Rows) -> list[tuple[str, str, int]]:
+    """Return the realised noise of a step that made labels wrong: true class, given class, rows."""
+    if "clean_label" not in after.columns or "clean_label" in before.columns:
+        return []
+    pairs = after.con.execute(
+        f"SELECT clean_label, label, count(*) AS n FROM {after} WHERE clean_label <> label "
+        f"GROUP BY ALL ORDER BY n DESC, clean_label, label LIMIT {PAIRS}"
+    ).fetchall()
+    return [(after.classes[true].id, after.classes[given].id, count) for true, given, count in pairs]

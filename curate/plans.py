@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from curate.datasets import file_sha256
+from curate.datasets import file_sha256, open_dataset
 from curate.errors import CurateError, RecipeError
-from curate.manifests import Class, digest, quoted
+from curate.manifests import Class, digest, quoted, text
 from curate.ops import Operation, find
 from curate.recipes import Recipe
 from curate.rows import NotKnownYet, Rows, columns_of, located
@@ -32,9 +32,17 @@ class Step:
     @property
     def content(self) -> list[Any]:
         """What the step's result depends on: a file by its bytes, not its name."""
-        files = self.operation.signature.files
-        told = {k: _file_digest(v) if k in files and v is not None else v for k, v in self.arguments.items()}
+        told = dict(self.arguments)
+        for parameter in self.operation.signature.files:
+            told[parameter] = told[parameter] and "sha256:" + file_sha256(Path(told[parameter]))
+        for parameter in self.operation.signature.datasets:
+            told[parameter] = told[parameter] and open_dataset(told[parameter]).digest
         return [self.operation.name, self.operation.version, told]
+
+    @property
+    def reads(self) -> list[str]:
+        """The files that the step reads as it runs."""
+        return [file for p in self.operation.signature.files if (file := self.arguments[p])]
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def plan(recipe: Recipe) -> Plan:
     source = open_source(recipe.source, where=f"{recipe.where}, source", base=recipe.base)
     steps = tuple(_bind(recipe, *step) for step in recipe.parsed_steps())
     with duckdb.connect() as con:
-        con.execute("SET enable_external_access = false")
+        allow_only(con, files=[file for step in steps for file in step.reads])
         columns = ", ".join(f"{quoted(c)} {kind}" for c, kind in source.columns.items())
         con.execute(f"CREATE TABLE source ({columns})")
         rows = Rows(con, "source", dict(source.columns), source.classes, planning=True)
@@ -98,7 +106,7 @@ def plan(recipe: Recipe) -> Plan:
 def run(step: Step, rows: Rows) -> Rows:
     """Apply a step."""
     result = step.operation(rows, **step.arguments)
-    return Rows(rows.con, result.name, columns_of(rows.con, result.name), result.known, rows.planning)
+    return replace(result, columns=columns_of(rows.con, result.name))
 
 
 @contextmanager
@@ -127,25 +135,30 @@ def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
     arguments = operation.signature.bind(value, where=f"{place} ({name})")
     if "seed" in arguments and arguments["seed"] is None:
         arguments["seed"] = recipe.seed
-    for parameter in operation.signature.files:
+    for parameter in [*operation.signature.files, *operation.signature.datasets]:
         if arguments[parameter] is not None:
-            arguments[parameter] = str(_allowed_file(recipe, arguments[parameter], f"{place} ({name})"))
+            arguments[parameter] = str(_allowed(recipe, arguments[parameter], f"{place} ({name})"))
+    for parameter in operation.signature.files:
+        if arguments[parameter] is not None and not Path(arguments[parameter]).is_file():
+            raise RecipeError(f"{place} ({name}): {arguments[parameter]}: no such file")
     return Step(place, operation, arguments)
 
 
-def _allowed_file(recipe: Recipe, file: str, where: str) -> Path:
-    """Return the path of a file that a step names, if the recipe may read it."""
-    path = recipe.base / Path(file).expanduser()
+def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
+    """Take from a DuckDB connection, for good, all files but these: what a recipe says runs on it."""
+    con.execute(f"SET allowed_paths = [{', '.join(map(text, files))}]")
+    con.execute(f"SET allowed_directories = [{', '.join(map(text, folders))}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def _allowed(recipe: Recipe, named: str, where: str) -> Path:
+    """Return the path of a file or dataset that a step names, if the recipe may read it."""
+    path = recipe.base / Path(named).expanduser()
     inside = path.resolve().is_relative_to(recipe.base.resolve())
-    if not inside and file not in recipe.given:
+    if not inside and named not in recipe.given:
         raise RecipeError(
-            f"{where}: {file!r} is outside the recipe's folder",
+            f"{where}: {named!r} is outside the recipe's folder",
             hint="put it beside the recipe, or name it by a variable and `--set`",
         )
-    if not path.is_file():
-        raise RecipeError(f"{where}: {path}: no such file")
     return path
-
-
-def _file_digest(path: str) -> str:
-    return "sha256:" + file_sha256(Path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Iterator
 from types import NoneType
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from curate import ops, sources
 from curate.errors import RecipeError, did_you_mean
+from curate.examples import shown
 from curate.signatures import Signature
 
 
@@ -28,9 +30,12 @@ def explain(name: str) -> str:
         known = sorted({e[1] for e in _all()})
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
         raise RecipeError(f"no operation or source {name!r}", hint=hint)
-    return "\n\n".join(
-        f"{kind} {name}\n\n{doc}\n\n{usage(kind, name, sig)}" for kind, name, doc, sig in entries
-    )
+    told = []
+    for kind, _, doc, signature in entries:
+        told += [f"{kind} {name}", doc, usage(kind, name, signature)]
+        if kind == "operation" and (tables := shown(ops.find(name))):
+            told += [tables]
+    return "\n\n".join(told)
 
 
 def usage(kind: str, name: str, signature: Signature) -> str:
@@ -85,6 +90,8 @@ def markdown() -> str:
                     _as_markdown(doc),
                     "",
                 ]
+                if kind == "operation" and (tables := shown(ops.find(name))):
+                    lines += ["```text", tables, "```", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -115,7 +122,11 @@ def _bound(mark: Any) -> str | None:
 
 
 def _as_markdown(doc: str) -> str:
-    """Turn a docstring's `Args:` into a list."""
+    """Turn a docstring's `Args:` into a list, and its `Example:` into YAML."""
+    head, example, rest = doc.partition("Example:\n")
+    if example:
+        steps, _, rest = rest.partition("\n\n")
+        doc = head + (rest and f"{rest}\n\n") + "Example:\n\n```yaml\n" + inspect.cleandoc(steps) + "\n```"
     before, args, after = doc.partition("Args:\n")
     lines: list[str] = []
     for line in after.splitlines():

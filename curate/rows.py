@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import duckdb
+
 from curate.errors import CurateError, DataError, RecipeError
-from curate.manifests import Class, quoted
+from curate.manifests import Class, quoted, text
 
 
 class NotKnownYet(Exception):
@@ -25,6 +27,8 @@ class Rows:
         columns: column → DuckDB type, as the relation has them.
         known: the classes in label order; None while planning over a source that has not been read.
         planning: whether there are no rows behind this, only their shape.
+        root: what `file` is relative to, for an operation that reads bytes; None while planning.
+        refused: a relation with the `reason` of every row that the last step dropped for one.
     """
 
     con: Any
@@ -32,6 +36,8 @@ class Rows:
     columns: dict[str, str]
     known: tuple[Class, ...] | None
     planning: bool = False
+    root: str | None = None
+    refused: str | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -48,7 +54,7 @@ class Rows:
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
-        return replace(self, name=name, columns=columns_of(self.con, name), known=known)
+        return replace(self, name=name, columns=columns_of(self.con, name), known=known, refused=None)
 
     def with_columns(self, *, classes: Sequence[Class] | None = None, **expressions: str) -> Rows:
         """Return the rows with columns set to SQL expressions over the old ones, added where absent."""
@@ -68,6 +74,52 @@ class Rows:
             casts = ", ".join(f"unnest(?::{kind}[])" for kind, _ in columns.values())
             self.con.execute(f"INSERT INTO {name} SELECT {casts}", lists)
         return name
+
+    def read(self, file: str, *, kinds: dict[str, str] | None = None) -> str:
+        """Return the name of a view of a table that a step names: CSV, TSV, JSON lines or Parquet.
+
+        Args:
+            file: the path; the plan has made sure that the recipe may read it.
+            kinds: column → DuckDB type, where guessing could go wrong (a key `0012` is no number).
+
+        Raises:
+            RecipeError: the file is no such table.
+        """
+        name = f"table_{next(_names)}"
+        given = ", ".join(f"{text(c)}: {text(kind)}" for c, kind in (kinds or {}).items())
+        suffix = file.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+        if suffix == "parquet":
+            query = f"read_parquet({text(file)})"
+        elif suffix in ("jsonl", "ndjson", "json"):
+            query = f"read_json({text(file)})"
+        else:
+            types = f", types = {{{given}}}" if given else ""
+            query = f"read_csv({text(file)}, header = true{types})"
+        try:
+            self.con.execute(f"CREATE TEMP VIEW {name} AS FROM {query}")
+        except duckdb.Error as error:
+            raise RecipeError(
+                f"{file}: cannot be read as a table ({str(error).splitlines()[0]})",
+                hint="a CSV or TSV with a header line, JSON lines or Parquet, by its ending",
+            ) from None
+        return name
+
+    def reject(self, reason: str, *, keep: Literal["drop", "flag"]) -> Rows:
+        """Drop the rows that have a reason to go, or mark them with it in the column `rejected`.
+
+        A row that is marked already keeps its first reason. What is dropped is counted by reason in the ledger.
+
+        Args:
+            reason: a SQL expression, NULL for the rows that stay.
+            keep: whether to drop the others or to flag them.
+        """
+        if keep == "flag":
+            first = "rejected, " if "rejected" in self.columns else ""
+            return self.with_columns(rejected=f"coalesce({first}{reason})")
+        judged = self.sql(f"SELECT *, {reason} AS reason_to_go FROM {self}")
+        refused = f"(SELECT reason_to_go AS reason FROM {judged} WHERE reason_to_go IS NOT NULL)"
+        kept = judged.sql(f"SELECT * EXCLUDE (reason_to_go) FROM {judged} WHERE reason_to_go IS NULL")
+        return replace(kept, refused=refused)
 
     def scalar(self, query: str) -> Any:
         """Return the one value of a query."""

@@ -19,6 +19,10 @@ class RecipeFile:
     """Marks a parameter that names a file: inside the recipe's folder, or given by `--set`."""
 
 
+class RecipeDataset:
+    """Marks a parameter that names a dataset's folder: inside the recipe's folder, or given by `--set`."""
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -62,6 +66,11 @@ class Signature:
     def files(self) -> list[str]:
         """The parameters that name files."""
         return [name for name, kind in self.types.items() if _marks(kind, RecipeFile)]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The parameters that name datasets."""
+        return [name for name, kind in self.types.items() if _marks(kind, RecipeDataset)]
 
     def bind(self, value: Any, *, where: str) -> dict[str, Any]:
         """Return the arguments that a YAML value stands for, defaults included.

@@ -19,6 +19,9 @@ def caption(rows: Rows, *, templates: list[str] | str, seed: Seed) -> Rows:
         templates: texts with `{}` where the class name goes, or a named set: `openai-80` (the prompts that
             CLIP used for ImageNet, as open_clip ships them).
 
+    Example:
+        caption: {templates: ["a photo of a {}.", "art of the {}."]}
+
     Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4.
     """
     texts = named(templates) if isinstance(templates, str) and "{" not in templates else parse(templates)

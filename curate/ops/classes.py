@@ -27,6 +27,9 @@ def classes(
         names: wnids or class names.
         below: synsets (`n02084071`, `dog.n.01` or a word with one meaning): every class that is one of them
             or below one of them in WordNet, over all parents.
+
+    Example:
+        classes: {below: domestic_cat}
     """
     if sum(choice is not None for choice in (number, names, below)) != 1:
         raise RecipeError("classes takes one of `number`, `names` and `below`")

@@ -21,6 +21,9 @@ def noise(rows: Rows, *, kind: Literal["symmetric"] = "symmetric", rate: Fractio
         kind: symmetric (uniform over the other classes).
         rate: share of labelled rows, in [0, 1]; the count is rounded to the nearest row, halves up.
 
+    Example:
+        noise: {kind: symmetric, rate: 0.5}
+
     Source: Patrini et al., CVPR 2017, https://arxiv.org/abs/1609.03683
     """
     if len(rows.classes) < 2 and rate > 0:

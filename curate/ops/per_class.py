@@ -21,6 +21,9 @@ def per_class(
         images: images a class.
         short: what to do with a class that has fewer: refuse the build, keep all it has, or drop the class.
 
+    Example:
+        per_class: {images: 1}
+
     Source: Huh et al. 2016, https://arxiv.org/abs/1608.08614, section 3.
     """
     few = rows.con.execute(

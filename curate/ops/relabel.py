@@ -32,6 +32,9 @@ def relabel(
         file: a CSV beside the recipe instead: old and new in its first two columns, one header line.
         others: what to do with a class that the map leaves out: refuse, keep it as it is, or drop its rows.
 
+    Example:
+        relabel: {map: {tabby: n02121808, Persian cat: n02121808, convertible: n02958343, sports car: n02958343}}
+
     Source: Huh et al. 2016, https://arxiv.org/abs/1608.08614, section 5.
     """
     if (map is None) == (file is None):

@@ -16,6 +16,9 @@ def sample(rows: Rows, *, number: Count | None = None, fraction: Fraction | None
     Args:
         number: how many; more than there are is an error.
         fraction: the share of the rows, in [0, 1], instead; rounded to the nearest row, halves up.
+
+    Example:
+        sample: {number: 3}
     """
     if (number is None) == (fraction is None):
         raise RecipeError("sample takes either `number` or `fraction`")

@@ -14,5 +14,8 @@ def where(rows: Rows, *, condition: str) -> Rows:
 
     Args:
         condition: DuckDB SQL, such as `width >= 64 AND split = 'train'`.
+
+    Example:
+        where: width >= 400 AND similarity > 0.3
     """
     return rows.sql(f"SELECT * FROM {rows} WHERE {checked(condition, rows.columns)}")

@@ -10,10 +10,12 @@ from typing import Any
 import duckdb
 import pytest
 import yaml
+from operation_examples import Example
 
 from curate import ops
 from curate.builds import build
 from curate.datasets import Dataset
+from curate.manifests import CORE
 from curate.recipes import Recipe, load
 from curate.rows import Rows, columns_of
 from curate.sources._indexes import class_list
@@ -86,33 +88,59 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture
-def source() -> Iterator[Callable[..., Rows]]:
-    """Make rows in memory, of six classes of which the last has half as many: `source(600, "WHERE …")`."""
+def source(apply: Callable[..., Rows]) -> Iterator[Callable[..., Rows]]:
+    """Make rows in memory, of six classes of which the last has half as many: `source(600, "WHERE …")`.
+
+    An example of the laws may add columns to them, and have steps run first.
+    """
     with duckdb.connect() as con:
         con.execute(
             "CREATE MACRO source_rows(n) AS TABLE SELECT 'pool/' || printf('%07d', i) AS key, key || '.jpg' AS file, "
             "0::BIGINT AS offset, 1000 + i AS size, 'jpg' AS ext, (32 + i % 64)::INTEGER AS width, "
             "48::INTEGER AS height, (CASE WHEN i % 12 = 11 THEN 0 ELSE i % 6 END)::INTEGER AS label, "
-            "NULL::VARCHAR AS caption, if(i % 7 = 0, 'val', 'train') AS split, md5(i::VARCHAR) AS extra "
+            "NULL::VARCHAR AS caption, if(i % 7 = 0, 'val', 'train') AS split, md5(i::VARCHAR) AS extra, i "
             "FROM range(n) r(i)"
         )
 
-        def make(count: int = 600, rest: str = "", *, planning: bool = False) -> Rows:
-            con.execute(f"CREATE OR REPLACE TABLE source AS FROM source_rows({count}) {rest}")
-            return Rows(con, "source", columns_of(con, "source"), class_list(WNIDS), planning)
+        def make(
+            count: int = 600, rest: str = "", *, planning: bool = False, example: Example | None = None
+        ) -> Rows:
+            more = dict(example.columns) if example else {}
+            replaced = ", ".join(f"{more.pop(c)} AS {c}" for c in CORE if c in more)
+            chosen = f"* EXCLUDE (i) REPLACE ({replaced})" if replaced else "* EXCLUDE (i)"
+            added = "".join(f", {expression} AS {c}" for c, expression in more.items())
+            con.execute(
+                f"CREATE OR REPLACE TABLE source AS SELECT {chosen}{added} FROM source_rows({count}) {rest}"
+            )
+            rows = Rows(con, "source", columns_of(con, "source"), class_list(WNIDS), planning)
+            for name, arguments in example.before if example else ():
+                rows = apply(name, rows, **arguments)
+            return rows
 
         yield make
 
 
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the folder of the files that the laws' examples name: `scores.csv`, of the keys of `source(600)`."""
+    folder = tmp_path_factory.mktemp("tables")
+    lines = [f"pool/{i:07d},{i * 37 % 101 / 100},{i % 5 / 10}\n" for i in range(600)]
+    (folder / "scores.csv").write_text("key,score,rate\n" + "".join(lines))
+    return folder
+
+
 @pytest.fixture
-def apply() -> Callable[..., Rows]:
+def apply(tables: Path) -> Callable[..., Rows]:
     """Apply an operation as a recipe does: `apply("noise", rows, rate=0.2, seed=5)`."""
 
     def run(name: str, rows: Rows, /, **arguments: Any) -> Rows:
         operation = ops.find(name)
         given = {"seed": 5} if "seed" in operation.signature.names else {}
-        after = operation(rows, **(operation.signature.bind(arguments, where=name) | given | arguments))
-        return replace(rows, name=after.name, columns=columns_of(rows.con, after.name), known=after.known)
+        bound = operation.signature.bind(arguments, where=name) | given | arguments
+        for parameter in operation.signature.files:
+            bound[parameter] = bound[parameter] and str(tables / bound[parameter])
+        after = operation(rows, **bound)
+        return replace(after, columns=columns_of(rows.con, after.name))
 
     return run
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from operation_examples import EXAMPLES, Example
 
-from curate import ops, sources
+from curate import examples, ops, sources
 from curate.manifests import CORE
 from curate.rows import Rows
 from curate.signatures import Signature
@@ -16,38 +17,6 @@ from curate.signatures import Signature
 MANY_ROWS = 200_000  # more than DuckDB gives to one thread
 
 
-class Example(NamedTuple):
-    """Arguments an operation takes; `row_wise` when each row's fate depends on that row alone."""
-
-    arguments: dict[str, Any]
-    row_wise: bool = False
-
-
-EXAMPLES: dict[str, list[Example]] = {
-    "caption": [
-        Example({"templates": ["a photo of a {}.", "art of the {}"]}, row_wise=True),
-        Example({"templates": "openai-80"}, row_wise=True),
-    ],
-    "classes": [
-        Example({"number": 4}, row_wise=True),
-        Example({"names": ["dog", "n01440764"]}, row_wise=True),
-        Example({"below": ["n00015388"]}, row_wise=True),
-    ],
-    "noise": [Example({"rate": 0.3}), Example({"rate": 0.0}), Example({"rate": 1.0})],
-    "per_class": [
-        Example({"images": 40}),
-        Example({"images": 99, "short": "keep"}),
-        Example({"images": 99, "short": "drop"}),
-    ],
-    "relabel": [
-        Example(
-            {"map": {"n02084071": "n00015388", "n02121620": "n00015388"}, "others": "keep"}, row_wise=True
-        ),
-        Example({"map": {"dog": "pet", "cat": "pet"}, "others": "drop"}, row_wise=True),
-    ],
-    "sample": [Example({"number": 100}), Example({"fraction": 0.25})],
-    "where": [Example({"condition": "width >= 64 AND split = 'train'"}, row_wise=True)],
-}
 CASES = [
     pytest.param(name, e, id=f"{name}-{i}") for name, found in EXAMPLES.items() for i, e in enumerate(found)
 ]
@@ -67,7 +36,7 @@ def test_every_operation_has_examples_here() -> None:
 def test_keys_stay_unique_and_come_from_the_input(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
-    rows = source()
+    rows = source(example=example)
     keys = [row["key"] for row in content(apply(name, rows, **example.arguments))]
     assert keys
     assert len(set(keys)) == len(keys)
@@ -78,7 +47,7 @@ def test_keys_stay_unique_and_come_from_the_input(
 def test_labels_are_of_classes_whose_names_differ(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
-    after = apply(name, source(), **example.arguments)
+    after = apply(name, source(example=example), **example.arguments)
     for column in {"label", "clean_label"} & set(after.columns):
         found = {row[column] for row in content(after)}
         assert found
@@ -92,7 +61,7 @@ def test_labels_are_of_classes_whose_names_differ(
 def test_columns_of_the_core_and_unknown_ones_stay(
     source: Source, apply: Apply, name: str, example: Example
 ) -> None:
-    after = apply(name, source(), **example.arguments)
+    after = apply(name, source(example=example), **example.arguments)
     assert {c: after.columns.get(c) for c in CORE} == CORE
     assert after.columns["extra"] == "VARCHAR"
 
@@ -101,8 +70,8 @@ def test_columns_of_the_core_and_unknown_ones_stay(
 def test_no_rows_give_no_rows_of_the_same_columns(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
-    full = apply(name, source(), **example.arguments).columns
-    empty = apply(name, source(0, planning=True), **example.arguments)
+    full = apply(name, source(example=example), **example.arguments).columns
+    empty = apply(name, source(0, planning=True, example=example), **example.arguments)
     assert empty.columns == full  # what the plan promises
     assert content(empty) == []
 
@@ -111,14 +80,14 @@ def test_no_rows_give_no_rows_of_the_same_columns(
 def test_order_of_rows_does_not_matter(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
-    forward = content(apply(name, source(), **example.arguments))
-    shuffled = content(apply(name, source(600, "ORDER BY md5(key)"), **example.arguments))
+    forward = content(apply(name, source(example=example), **example.arguments))
+    shuffled = content(apply(name, source(600, "ORDER BY md5(key)", example=example), **example.arguments))
     assert forward == shuffled
 
 
 @pytest.mark.parametrize(("name", "example"), FIRST)
 def test_number_of_threads_does_not_matter(source: Source, apply: Apply, name: str, example: Example) -> None:
-    rows = source(MANY_ROWS)
+    rows = source(MANY_ROWS, example=example)
     found = []
     for threads in (1, 4):
         rows.con.execute(f"SET threads = {threads}")
@@ -133,7 +102,7 @@ def test_halves_apart_equal_the_whole(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
     def kept(rest: str) -> list[dict[str, Any]]:
-        return content(apply(name, source(600, rest), **example.arguments))
+        return content(apply(name, source(600, rest, example=example), **example.arguments))
 
     halves = [kept(f"WHERE size % 2 = {half}") for half in (0, 1)]
     assert all(halves)
@@ -144,7 +113,7 @@ def test_halves_apart_equal_the_whole(
 def test_input_is_untouched(
     source: Source, apply: Apply, content: Content, name: str, example: Example
 ) -> None:
-    rows = source()
+    rows = source(example=example)
     before, columns, classes = content(rows), dict(rows.columns), rows.classes
     content(apply(name, rows, **example.arguments))
     assert content(rows) == before
@@ -153,7 +122,7 @@ def test_input_is_untouched(
 
 @pytest.mark.parametrize(("name", "example"), [c for c in FIRST if "seed" in ops.find(c.id).signature.names])
 def test_seeds_differ(source: Source, apply: Apply, content: Content, name: str, example: Example) -> None:
-    rows = source()
+    rows = source(example=example)
     found = [content(apply(name, rows, **example.arguments, seed=seed)) for seed in (1, 2, 1)]
     assert found[0] == found[2]
     assert found[0] != found[1]
@@ -169,6 +138,13 @@ def test_every_option_of_an_operation_is_documented(name: str) -> None:
     operation = ops.find(name)
     assert documented(operation.doc) == set(operation.signature.names) - {"seed"}  # the recipe has the seed
     assert operation.version >= 1
+
+
+@pytest.mark.parametrize("name", ops.names())
+def test_every_operation_shows_what_it_does_to_a_few_rows(name: str) -> None:
+    before, _, after = examples.shown(ops.find(name)).partition("after\n")
+    assert before.count("\n") > 8, "the docstring needs an `Example:`"
+    assert before.removeprefix("before\n").strip() != after.strip()
 
 
 @pytest.mark.parametrize("name", sources.names())
