@@ -118,7 +118,8 @@ def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, pr
     began = time.monotonic()
     restore(out)
     refuse_foreign(out)
-    refuse_source(out, plan.source.home)
+    for home in plan.source.homes:
+        refuse_source(out, home)
     with _told(out), Staging(out) as staging:
         with progress.stage("reading the source") as stage:
             fingerprint = plan.source.fingerprint()

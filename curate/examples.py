@@ -6,6 +6,7 @@ tables are computed where they are printed, so they cannot drift from the code.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from typing import Any
 import duckdb
 import yaml
 
-from curate.manifests import CORE, Class, quoted
+from curate.datasets import INFO, MANIFEST, DatasetInfo, file_sha256, render
+from curate.manifests import CORE, Class, quoted, text
 from curate.ops import Operation, find
 from curate.rows import Rows, columns_of
 
@@ -40,8 +42,10 @@ ROWS = (
 )
 COLUMNS = ("key", "label", "caption", "width", "height", "language", "similarity", "source", "sha256")
 KINDS = {"language": "VARCHAR", "similarity": "DOUBLE", "source": "VARCHAR", "sha256": "VARCHAR"}
+HUMAN = ("tabby", "Persian cat", "tabby", "Persian cat", "tabby", "convertible", "sports car", "sports car")
 FILES = {
-    "scores.csv": "key,score,rate\n" + "".join(f"{row[0]},{i / 8},{i / 10}\n" for i, row in enumerate(ROWS))
+    "scores.csv": "key,score,rate,human\n"
+    + "".join(f"{row[0]},{i / 8},{i / 10},{HUMAN[i]}\n" for i, row in enumerate(ROWS))
 }
 
 
@@ -69,7 +73,7 @@ def _applied(wanted: list[Any], rows: Rows, folder: Path) -> Iterator[tuple[Rows
         [(name, value)] = step.items() if isinstance(step, dict) else [(step, None)]
         operation = find(name)
         arguments = operation.signature.bind(value, where=name)
-        for parameter in operation.signature.files:
+        for parameter in [*operation.signature.files, *operation.signature.datasets]:
             arguments[parameter] = arguments[parameter] and str(folder / arguments[parameter])
         if arguments.get("seed", 0) is None:
             arguments["seed"] = 0
@@ -81,29 +85,61 @@ def _applied(wanted: list[Any], rows: Rows, folder: Path) -> Iterator[tuple[Rows
 
 @contextmanager
 def _rows() -> Iterator[tuple[Rows, Path]]:
-    """Give the eight rows, and a folder with the files that examples name."""
+    """Give the eight rows with their images, and a folder with what else examples name."""
     with duckdb.connect() as con, tempfile.TemporaryDirectory() as folder:
         for name, content in FILES.items():
             (Path(folder) / name).write_text(content)
         kinds = CORE | KINDS
         con.execute(f"CREATE TABLE source ({', '.join(f'{quoted(c)} {kind}' for c, kind in kinds.items())})")
-        values = [[*row, f"{row[0]}.jpg", 0, row[3] * row[4] // 10, "jpg", "train"] for row in ROWS]
+        for row in ROWS:
+            _draw(Path(folder) / f"{row[0]}.png", int(row[-1]))
+        values = [[*row, f"{row[0]}.png", 0, row[3] * row[4] // 10, "png", "train"] for row in ROWS]
         names = ", ".join(map(quoted, [*COLUMNS, "file", "offset", "size", "ext", "split"]))
         con.executemany(f"INSERT INTO source ({names}) VALUES ({', '.join('?' * len(values[0]))})", values)
-        yield Rows(con, "source", kinds, CLASSES), Path(folder)
+        con.execute("UPDATE source SET size = NULL")
+        _write_test_set(con, Path(folder) / "test-set")
+        yield Rows(con, "source", kinds, CLASSES, root=folder), Path(folder)
+
+
+def _draw(path: Path, number: int) -> None:
+    """Write a small picture that is the same for the same number."""
+    from PIL import Image
+
+    pixels = b"".join(hashlib.md5(f"{number} {i}".encode()).digest() for i in range(64))
+    Image.frombytes("L", (32, 32), pixels).save(path)
+
+
+def _write_test_set(con: Any, folder: Path) -> None:
+    """Write a dataset that has two of the eight images."""
+    folder.mkdir()
+    con.execute(
+        f"COPY (FROM source WHERE sha256 IN ('22', '77')) TO {text(str(folder / MANIFEST))} (FORMAT parquet)"
+    )
+    told = {
+        "name": "test-set",
+        "digest": "-",
+        "plan": "-",
+        "rows": 2,
+        "bytes": 0,
+        "root": "..",
+        "columns": CORE | KINDS,
+    }
+    rest = {"classes": [], "recipe": {}, "source": {}, "ledger": []}
+    info = DatasetInfo(**told, **rest, manifest_sha256=file_sha256(folder / MANIFEST))
+    (folder / INFO).write_bytes(render(info))
 
 
 def _table(rows: Rows, other: Rows, step: Any) -> str:
     """Return rows as a table of text: key, class, and the columns that differ or that the step names."""
     here, there = _content(rows), _content(other)
-    said = json.dumps(step)
+    named = _words(step)
     columns = ["key", "class"]
     for column in dict.fromkeys([*rows.columns, *other.columns]):
         if column in ("key", "label") or column not in rows.columns:
             continue
         new = column not in other.columns
         differs = any(here[k][column] != there[k].get(column) for k in here.keys() & there.keys())
-        if new or differs or f'"{column}"' in said or f"{column} " in said:
+        if new or differs or column in named:
             columns.append(column)
     lines = [columns, *([_text(row[c]) for c in columns] for row in here.values())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
@@ -111,6 +147,13 @@ def _table(rows: Rows, other: Rows, step: Any) -> str:
     return "\n".join(
         "  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _words(value: Any) -> set[str]:
+    """Return the words in a step's values, among which are the columns that it names."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return set().union(*map(_words, value)) if isinstance(value, list) else set(str(value).split())
 
 
 def _content(rows: Rows) -> dict[str, dict[str, Any]]:

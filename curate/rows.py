@@ -11,6 +11,7 @@ import duckdb
 
 from curate.errors import CurateError, DataError, RecipeError
 from curate.manifests import Class, quoted, text
+from curate.progress import Quiet
 
 
 class NotKnownYet(Exception):
@@ -28,6 +29,7 @@ class Rows:
         known: the classes in label order; None while planning over a source that has not been read.
         planning: whether there are no rows behind this, only their shape.
         root: what `file` is relative to, for an operation that reads bytes; None while planning.
+        progress: where an operation that reads bytes reports how far it is.
         refused: a relation with the `reason` of every row that the last step dropped for one.
     """
 
@@ -38,6 +40,7 @@ class Rows:
     planning: bool = False
     root: str | None = None
     refused: str | None = None
+    progress: Quiet = Quiet()  # noqa: RUF009 - it has no state
 
     def __str__(self) -> str:
         return self.name
@@ -49,12 +52,14 @@ class Rows:
             raise NotKnownYet
         return self.known
 
-    def sql(self, query: str, *, classes: Sequence[Class] | None = None) -> Rows:
-        """Return the rows of a query, with other classes where given."""
+    def sql(
+        self, query: str, *, classes: Sequence[Class] | None = None, refused: str | None = None
+    ) -> Rows:
+        """Return the rows of a query, with other classes, and what was refused on the way, where given."""
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
-        return replace(self, name=name, columns=columns_of(self.con, name), known=known, refused=None)
+        return replace(self, name=name, columns=columns_of(self.con, name), known=known, refused=refused)
 
     def with_columns(self, *, classes: Sequence[Class] | None = None, **expressions: str) -> Rows:
         """Return the rows with columns set to SQL expressions over the old ones, added where absent."""
@@ -141,8 +146,8 @@ class Rows:
             DataError: there are such rows.
         """
         count, examples = self.con.execute(
-            f"SELECT count(*), string_agg({show}, ', ') FILTER (rank <= 3) FROM "
-            f"(SELECT {show}, row_number() OVER (ORDER BY key) AS rank FROM {self} WHERE {condition})"
+            f"SELECT count(*), string_agg(shown, ', ') FILTER (rank <= 3) FROM "
+            f"(SELECT {show} AS shown, row_number() OVER (ORDER BY key) AS rank FROM {self} WHERE {condition})"
         ).fetchone()
         if count:
             raise DataError(f"{count:,} rows {what} (such as {examples})", hint=hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,34 @@ CAPTIONS = 5
 
 
 @dataclass(frozen=True)
+class Balance:
+    """How evenly the labelled rows lie over the classes.
+
+    Args:
+        smallest, median, largest: rows of such a class.
+        ratio: largest over smallest, the imbalance ratio; 1 is balanced.
+        effective: how many classes of equal size would have the same entropy.
+        singletons: coarse classes that took in one fine class only; of all classes where none was merged.
+        most_fine: fine classes in the class that took in most.
+    """
+
+    smallest: int
+    median: float
+    largest: int
+    ratio: float
+    effective: float
+    singletons: int
+    most_fine: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """A dataset in numbers.
 
     Args:
         counts: class name → rows, in label order; of all classes.
+        fine: class name → fine classes merged into it; 1 for one that is itself.
+        balance: of the labelled rows over the classes; None without labels.
         majority: share of the labelled rows in the largest class: what guessing it would score.
         pixels: smallest, median and largest width and height.
         splits: split → rows.
@@ -38,6 +63,8 @@ class Summary:
     ledger: list[dict[str, Any]]
     left_out: dict[str, int]
     counts: dict[str, int]
+    fine: dict[str, int]
+    balance: Balance | None
     majority: float | None
     pixels: dict[str, list[int]]
     splits: dict[str, int]
@@ -82,6 +109,8 @@ def summarize(path: str | Path) -> Summary:
             ledger=[s.model_dump() for s in info.ledger],
             left_out=info.source.get("left_out", {}),
             counts={name: counted.get(i, 0) for i, name in enumerate(names)},
+            fine={c.name: len(c.fine) or 1 for c in dataset.classes},
+            balance=_balance(sorted(counted.values()), [len(c.fine) or 1 for c in dataset.classes]),
             majority=max(counted.values()) / labelled if labelled else None,
             pixels=_pixels(con),
             splits=dict(con.execute(
@@ -91,6 +120,27 @@ def summarize(path: str | Path) -> Summary:
             captioned=_one(con, "SELECT count(caption) FROM rows")[0],
             captions=captions,
         )  # fmt: skip
+
+
+def notes(step: dict[str, Any]) -> str:
+    """Return in words what a step of the ledger noted: why it dropped rows, and what else."""
+    return "; ".join([f"{count:,} {reason}" for reason, count in step["refused"].items()] + step["notes"])
+
+
+def _balance(counts: list[int], fine: list[int]) -> Balance | None:
+    if not counts:
+        return None
+    total = sum(counts)
+    entropy = -sum(n / total * math.log(n / total) for n in counts)
+    return Balance(
+        smallest=counts[0],
+        median=statistics.median(counts),
+        largest=counts[-1],
+        ratio=counts[-1] / counts[0],
+        effective=math.exp(entropy),
+        singletons=fine.count(1),
+        most_fine=max(fine),
+    )
 
 
 def _one(con: Any, query: str) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from curate.builds import Built
 from curate.checks import Problem
 from curate.diffs import Diff
 from curate.plans import Plan
-from curate.shows import Summary
+from curate.shows import Balance, Summary, notes
 
 CLASSES_SHOWN = 20
 FIRST_WIDTH = 24  # characters up to which a first column is not folded: it says what a row is
@@ -83,13 +83,15 @@ def print_summary(summary: Summary) -> None:
         print("  splits " + ", ".join(f"{k} {v:,}" for k, v in summary.splits.items()))
     if summary.majority is not None:
         print(f"  largest class {summary.majority:.2%} of the labels: what guessing it would score")
+    if summary.balance is not None:
+        print(f"  balance: {_balance(summary.balance)}")
     if summary.noise_rate is not None:
         print(f"  wrong labels {summary.noise_rate:.4%}")
     print_table(
         ["step", "arguments", "rows", "classes", "labels changed", "captions changed", "notes"],
         [
             [s["step"], _short(s["arguments"]), s["rows_out"], s["classes_out"], s["labels_changed"],
-             s["captions_changed"], "; ".join(s["notes"])]
+             s["captions_changed"], notes(s)]
             for s in summary.ledger
         ],
         title="what each step did",
@@ -98,7 +100,12 @@ def print_summary(summary: Summary) -> None:
     shown = ranked[:CLASSES_SHOWN]
     more = f", the {CLASSES_SHOWN} largest of {len(ranked)}" if len(ranked) > CLASSES_SHOWN else ""
     if shown:
-        print_table(["class", "rows"], shown, title=f"classes{more}")
+        total = max(sum(summary.counts.values()), 1)
+        print_table(
+            ["class", "rows", "share", "fine classes"],
+            [[name, rows, f"{rows / total:.2%}", summary.fine[name]] for name, rows in shown],
+            title=f"classes{more}",
+        )
     if summary.confusions:
         print_table(
             ["true class", "given class", "rows"], summary.confusions, title="most frequent wrong labels"
@@ -107,6 +114,12 @@ def print_summary(summary: Summary) -> None:
         print_table(
             ["caption"], [[c] for c in summary.captions], title=f"captions ({summary.captioned:,} rows)"
         )
+
+
+def _balance(b: Balance) -> str:
+    rows = f"{b.smallest:,} to {b.largest:,} rows a class (median {b.median:,.10g}, ratio {b.ratio:,.4g})"
+    fine = f", {b.singletons:,} of one fine class, at most {b.most_fine:,} in one" if b.most_fine > 1 else ""
+    return f"{rows}, as even as {b.effective:,.1f} equal classes{fine}"
 
 
 def print_diffs(diffs: Sequence[Diff]) -> None:

@@ -54,9 +54,9 @@ class Source(ABC):
     rows: int | None = None  # likewise
 
     @property
-    def home(self) -> str:
+    def homes(self) -> list[str]:
         """Where it lies: what a build must not replace."""
-        return self.root
+        return [self.root]
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -110,6 +110,10 @@ def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = 
     elif head is not None:
         options[signature.names[0]] = head
     arguments = signature.bind(options, where=f"{where} ({name})")
+    if "parts" in arguments:
+        places = {part: f"{where}, {part}" for part in arguments["parts"]}
+        opened = {p: open_source(s, where=places[p], base=base) for p, s in arguments["parts"].items()}
+        arguments["parts"] = opened
     path = arguments.get("path")
     if path is not None:
         arguments["path"] = (

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import duckdb
 from curate.errors import DataError, RecipeError
 from curate.files import cache_folder, write_atomic
 from curate.manifests import CORE, KEY_LIMIT, Class, content_digest, ordered, quoted, rows_digest, text
+from curate.rows import columns_of
 from curate.sources import Index
 
 if TYPE_CHECKING:
@@ -72,6 +74,12 @@ class LeftOut:
         if len(kept) < NAMES_KEPT:  # bytes that are no UTF-8 are shown, for JSON could not hold them
             kept.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
+    def take(self, counts: Mapping[str, int], names: Mapping[str, list[str]]) -> None:
+        """Add what another source left out."""
+        self.counts.update(counts)
+        for reason, more in names.items():
+            self.names[reason] = [*self.names.get(reason, []), *more][:NAMES_KEPT]
+
     def __str__(self) -> str:
         return "; ".join(
             f"{n:,} {reason} (such as {self.names[reason][0]})" for reason, n in self.counts.most_common()
@@ -82,14 +90,15 @@ def cached(
     kind: str,
     identity: dict[str, Any],
     fingerprint: str,
-    make: Callable[[], tuple[pa.Table, tuple[Class, ...], LeftOut]],
+    make: Callable[[], tuple[pa.Table | str, tuple[Class, ...], LeftOut]],
 ) -> Index:
     """Return the index kept for this fingerprint, or make and keep it.
 
     Args:
         kind: the source's name.
         identity: what tells this source from others (path and options).
-        make: reads the source: its rows with any columns, its classes, what it left out.
+        make: reads the source: its rows with any columns (a table, or SQL over files that gives one), its
+            classes, what it left out.
     """
     place = hashlib.sha256(json.dumps([kind, identity], sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "indexes"
@@ -115,20 +124,24 @@ def cached(
 
 
 def _write(
-    folder: Path, place: str, table: pa.Table, classes: tuple[Class, ...], left_out: LeftOut
+    folder: Path, place: str, table: pa.Table | str, classes: tuple[Class, ...], left_out: LeftOut
 ) -> dict[str, Any]:
     """Write the rows in key order and return the record that describes them."""
     parquet = folder / f"{place}.parquet"
     beside = folder / f".{place}.{os.getpid()}.tmp"
-    with duckdb.connect() as con:
-        con.register("found", table)
-        columns = ordered(table.column_names)
+    with tempfile.TemporaryDirectory(dir=folder) as work, duckdb.connect(f"{work}/rows.duckdb") as con:
+        if isinstance(table, str):
+            con.execute(f"CREATE TEMP VIEW found AS {table}")
+        else:
+            con.register("found", table)
+        columns = ordered(columns_of(con, "found"))
         chosen = ", ".join(
             f"{quoted(c)}::{CORE[c]} AS {quoted(c)}" if c in CORE else quoted(c) for c in columns
         )
         con.execute(f"CREATE TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
         _refuse_duplicates(con)
         rows = rows_digest(con, "indexed", "rowid", columns)
+        [count] = con.execute("SELECT count(*) FROM indexed").fetchone()
         con.execute(f"COPY indexed TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
     os.replace(beside, parquet)
     return {
@@ -136,7 +149,7 @@ def _write(
         "parquet": parquet.name,
         "classes": [[c.name, c.wnid, list(c.fine)] for c in classes],
         "digest": content_digest(rows, classes),
-        "rows": table.num_rows,
+        "rows": count,
         "left_out": left_out.names,
         "counts": dict(left_out.counts),
     }

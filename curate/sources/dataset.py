@@ -27,9 +27,9 @@ class DatasetSource(Source):
         self.rows = len(dataset)
 
     @property
-    def home(self) -> str:
+    def homes(self) -> list[str]:
         """The dataset's folder; an overlay's bytes lie elsewhere."""
-        return str(self.dataset.path)
+        return [str(self.dataset.path)]
 
     def fingerprint(self) -> str:
         """A finished dataset is what its `dataset.json` says."""

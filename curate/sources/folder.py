@@ -51,10 +51,10 @@ def folder(*, path: str, split: str | None = None, broken: Literal["skip", "erro
     """Take the images of a folder, each class a folder of its own.
 
     Classes are the folders right below PATH, or below PATH/train, PATH/val and PATH/test, which become the
-    column `split`; deeper folders belong to their class. They are labelled in the order of their names. A
-    folder named by a wnid gets its class name from WordNet. Images that stand in no class folder have no
-    label. Names that start with a dot, files that are no images by their extension, and what stands beside
-    the splits are passed over.
+    column `split` (a folder of such a name that holds images and stands among others is a class). Deeper
+    folders belong to their class. They are labelled in the order of their names. A folder named by a wnid gets
+    its class name from WordNet. Images that stand in no class folder have no label. Names that start with a
+    dot, files that are no images by their extension, and what stands beside the splits are passed over.
 
     Args:
         path: the folder.
@@ -84,6 +84,8 @@ class Folder(Source):
         """Return the folders that hold class folders, and the names of all classes, without looking further."""
         below = {entry.name: entry.path for entry in _folders(self.root)}
         splits = [Top(path, f"{n}/", SPLITS[n.lower()]) for n, path in below.items() if n.lower() in SPLITS]
+        if len(splits) < len(below) and not any(True for top in splits for _ in _folders(top.path)):
+            splits = []  # CIFAR-100 has a class called "train": it stands among others and holds images
         chosen = [top for top in splits if self.split in (None, top.split, top.prefix.rstrip("/"))]
         if self.split and not chosen:
             hint = f"its folders are {', '.join(sorted(below)[:5]) or 'none'}"

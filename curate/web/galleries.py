@@ -12,7 +12,7 @@ from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError
 from curate.files import write_atomic
 from curate.images import BadImage, decode
-from curate.shows import Summary, summarize
+from curate.shows import Summary, notes, summarize
 
 THUMBNAIL_PX = 96
 CLASSES_SHOWN = 100
@@ -48,7 +48,7 @@ def write_gallery(path: str | Path, *, per_class: int = 8) -> Path:
 def _page(dataset: Dataset, summary: Summary, per_class: int) -> str:
     steps = "".join(
         f"<tr><td>{html.escape(s['step'])}<td>{s['rows_out']:,}<td>{s['classes_out']:,}<td>{s['labels_changed']:,}"
-        f"<td>{html.escape('; '.join(s['notes']))}</tr>"
+        f"<td>{html.escape(notes(s))}</tr>"
         for s in summary.ledger
     )
     return (

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from operation_examples import Example
 
 from curate import ops
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
 from curate.manifests import CORE
 from curate.recipes import Recipe, load
 from curate.rows import Rows, columns_of
@@ -122,10 +125,25 @@ def source(apply: Callable[..., Rows]) -> Iterator[Callable[..., Rows]]:
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the folder of the files that the laws' examples name: `scores.csv`, of the keys of `source(600)`."""
+    """Make the folder of what the laws' examples name: `scores.csv`, of the keys of `source(600)`, and `test-set`."""
     folder = tmp_path_factory.mktemp("tables")
     lines = [f"pool/{i:07d},{i * 37 % 101 / 100},{i % 5 / 10}\n" for i in range(600)]
     (folder / "scores.csv").write_text("key,score,rate\n" + "".join(lines))
+    hashes = [hashlib.md5(str(i).encode()).hexdigest() for i in range(0, 900, 9)]
+    rows = pa.table({"key": [f"t{i}" for i in range(len(hashes))], "sha256": hashes})
+    (folder / "test-set").mkdir()
+    pq.write_table(rows, folder / "test-set" / MANIFEST)
+    told: dict[str, Any] = {
+        "name": "test-set",
+        "digest": "-",
+        "plan": "-",
+        "rows": len(hashes),
+        "bytes": 0,
+        "root": ".",
+    }
+    told |= {"columns": {"key": "VARCHAR", "sha256": "VARCHAR"}, "classes": [], "recipe": {}, "source": {}}
+    info = DatasetInfo(**told, ledger=[], manifest_sha256=file_sha256(folder / "test-set" / MANIFEST))
+    (folder / "test-set" / INFO).write_bytes(render(info))
     return folder
 
 
@@ -137,7 +155,7 @@ def apply(tables: Path) -> Callable[..., Rows]:
         operation = ops.find(name)
         given = {"seed": 5} if "seed" in operation.signature.names else {}
         bound = operation.signature.bind(arguments, where=name) | given | arguments
-        for parameter in operation.signature.files:
+        for parameter in [*operation.signature.files, *operation.signature.datasets]:
             bound[parameter] = bound[parameter] and str(tables / bound[parameter])
         after = operation(rows, **bound)
         return replace(after, columns=columns_of(rows.con, after.name))

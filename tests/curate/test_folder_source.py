@@ -300,3 +300,15 @@ def test_new_image_is_seen_by_the_next_build(put: Callable[..., Path], take: Tak
 def test_ledger_of_the_source_is_json(put: Callable[..., Path], take: Take) -> None:
     put("dog/1.jpg")
     assert json.loads((take().path / "dataset.json").read_text())["ledger"][0]["step"] == "source"
+
+
+def test_a_class_called_train_among_others_is_a_class(put: Callable[..., Path], take: Take) -> None:
+    put("tractor/1.jpg", "train/1.jpg", "trout/1.jpg")
+    assert told(take()) == {f"{name}/1": (name, None) for name in ("tractor", "train", "trout")}
+
+
+def test_a_split_without_class_folders_beside_one_with_them_is_a_split(
+    put: Callable[..., Path], take: Take
+) -> None:
+    put("train/dog/1.jpg", "test/1.jpg", "other/1.jpg")
+    assert told(take()) == {"train/dog/1": ("dog", "train"), "test/1": (None, "test")}

@@ -1,0 +1,66 @@
+"""Drop images that another dataset has too."""
+
+from typing import Annotated, Literal
+
+from curate.datasets import open_dataset
+from curate.errors import RecipeError
+from curate.hashes import hashed, near_query, rows_of
+from curate.manifests import text
+from curate.ops import op
+from curate.ops.dedup import Distance
+from curate.rows import Rows
+from curate.signatures import RecipeDataset
+
+
+@op(version=1)
+def decontaminate(
+    rows: Rows,
+    *,
+    against: Annotated[str, RecipeDataset],
+    by: Literal["bytes", "phash"] = "phash",
+    distance: Distance | None = None,
+    keep: Literal["drop", "flag"] = "drop",
+) -> Rows:
+    """Drop the images that a test set has too, so that testing on it stays fair.
+
+    Args:
+        against: the folder of the other dataset; an overlay of the test set will do.
+        by: bytes (equal SHA-256; only files of equal size are read), or phash, which also finds copies that were
+            resized or compressed again.
+        distance: bits in which two perceptual hashes may differ, 4 by default.
+        keep: drop the images, or flag them in `rejected`.
+
+    Example:
+        decontaminate: {against: test-set, by: bytes}
+
+    Source: Gadre et al. 2023 (DataComp), https://arxiv.org/abs/2304.14108, section 3.2.
+    """
+    if by == "bytes" and distance is not None:
+        raise RecipeError(
+            "`distance` is for `by: phash`; bytes are equal or not", hint="leave one of them out"
+        )
+    dataset = open_dataset(against)
+    other = rows_of(dataset, rows)
+    if by == "bytes":
+        mine = hashed(rows, "sha256", where=_sizes(rows, other))
+        theirs = hashed(other, "sha256", where=_sizes(other, rows))
+        found = f"(SELECT key FROM {mine} SEMI JOIN {theirs} USING (hash))"
+        reason = f"same bytes as an image of {dataset.name}"
+    else:
+        mine, theirs = hashed(rows, "phash"), hashed(other, "phash")
+        one, two = (f"(SELECT DISTINCT hash FROM {t} WHERE hash IS NOT NULL)" for t in (mine, theirs))
+        near = near_query(one, two, 4 if distance is None else distance)
+        found = f"(SELECT key FROM {mine} SEMI JOIN ({near}) ON hash = a)"
+        reason = f"looks like an image of {dataset.name}"
+    marked = rows.sql(
+        f"SELECT r.*, f.key IS NOT NULL AS elsewhere FROM {rows} r LEFT JOIN {found} f USING (key)"
+    )
+    left = marked.reject(f"CASE WHEN elsewhere THEN {text(reason)} END", keep=keep)
+    return left.sql(f"SELECT * EXCLUDE (elsewhere) FROM {left}", refused=left.refused)
+
+
+def _sizes(rows: Rows, other: Rows) -> str:
+    """Return a condition for the rows whose size the other set knows; all where hashes are columns already."""
+    if "sha256" in rows.columns:
+        return "true"
+    return f"size IS NULL OR size IN (SELECT size FROM {other}) OR EXISTS (FROM {other} WHERE size IS NULL)"

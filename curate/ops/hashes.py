@@ -1,0 +1,32 @@
+"""Add columns with hashes of the images."""
+
+from typing import Literal
+
+from curate.errors import RecipeError
+from curate.hashes import hashed
+from curate.ops import op
+from curate.rows import Rows
+
+
+@op(version=1)
+def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
+    """Read every image once and keep its hashes as columns.
+
+    `dedup` and `decontaminate` use these columns where they are, and otherwise read the bytes themselves: a set
+    built with them is hashed once for all that is made from it.
+
+    Args:
+        kinds: `sha256` of the bytes, in hexadecimal; `phash`, the 64-bit DCT hash of the pixels (NULL for an image
+            that does not decode). A column of that name that is there already stays.
+
+    Example:
+        hashes: {kinds: [phash]}
+
+    Source: Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions.
+    """
+    if not kinds:
+        raise RecipeError("kinds: the list is empty", hint="`kinds: [sha256, phash]`")
+    for kind in (k for k in dict.fromkeys(kinds) if k not in rows.columns):
+        table = hashed(rows, kind)
+        rows = rows.sql(f"SELECT r.*, h.hash AS {kind} FROM {rows} r JOIN {table} h USING (key)")
+    return rows

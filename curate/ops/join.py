@@ -1,0 +1,78 @@
+"""Bring columns from a table to the rows by key."""
+
+from typing import Annotated, Literal
+
+from curate.errors import DataError, RecipeError, did_you_mean
+from curate.manifests import quoted, text
+from curate.ops import op
+from curate.rows import Rows, columns_of
+from curate.signatures import RecipeFile
+
+FIXED = frozenset({"key", "file", "offset", "size", "ext", "width", "height", "label"})
+
+
+@op(version=1)
+def join(
+    rows: Rows,
+    *,
+    file: Annotated[str, RecipeFile],
+    columns: list[str] | None = None,
+    on: str = "key",
+    missing: Literal["error", "keep", "drop"] = "error",
+) -> Rows:
+    """Bring columns from a table: scores, human labels, captions.
+
+    A column that the rows have already is replaced, except what says where the bytes are and the label, which
+    `label_from` sets. Rows of the table that no row of the set has are passed over.
+
+    Args:
+        file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too.
+        columns: which; all but `on` by default.
+        on: the table's column that holds the key, or a column that both have, such as `url`.
+        missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop.
+
+    Example:
+        join: {file: scores.csv, columns: [score]}
+    """
+    mine = on if on in rows.columns else "key"
+    table = rows.read(file, kinds={on: rows.columns[mine]})
+    found = columns_of(rows.con, table)
+    wanted = [c for c in found if c != on] if columns is None else columns
+    for column in [on, *wanted]:
+        if column not in found:
+            hint = did_you_mean(column, found) or f"it has {', '.join(found)}"
+            raise RecipeError(f"{file}: has no column {column!r}", hint=hint)
+    if taken := FIXED & set(wanted):
+        raise RecipeError(
+            f"{file}: column {min(taken)!r} would replace the rows' own",
+            hint="name the `columns` to take; `label_from` turns a column into labels",
+        )
+    _refuse_twice(rows, table, on, file)
+    new = [c for c in wanted if c not in rows.columns]
+    chosen = [f"{'t' if c in wanted else 'r'}.{quoted(c)}" for c in rows.columns]
+    chosen += [f"t.{quoted(c)}" for c in new]
+    kind = rows.columns[mine]
+    joined = rows.sql(
+        f"SELECT {', '.join(chosen)}, t.{quoted(on)} IS NOT NULL AS in_table FROM {rows} r LEFT JOIN {table} t "
+        f"ON r.{quoted(mine)} = t.{quoted(on)}::{kind}"
+    )
+    if missing == "error" and not rows.planning:
+        joined.refuse(
+            "NOT in_table", f"are not in {file}", hint="`missing: keep` or `missing: drop` allows that"
+        )
+    bare = joined.sql(f"SELECT * FROM {joined}")
+    if missing == "drop":
+        bare = joined.reject(f"CASE WHEN NOT in_table THEN {text('not in the table')} END", keep="drop")
+    return bare.sql(f"SELECT * EXCLUDE (in_table) FROM {bare}", refused=bare.refused)
+
+
+def _refuse_twice(rows: Rows, table: str, on: str, file: str) -> None:
+    if rows.planning:
+        return
+    count, examples = rows.con.execute(
+        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT {quoted(on)} AS k, "
+        f"row_number() OVER (ORDER BY {quoted(on)}) AS rank FROM {table} WHERE {quoted(on)} IS NOT NULL "
+        f"GROUP BY 1 HAVING count(*) > 1)"
+    ).fetchone()
+    if count:
+        raise DataError(f"{file}: {count:,} values of {on!r} stand there twice (such as {examples})")

@@ -1,0 +1,83 @@
+"""Draw from several sources in stated amounts."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from curate.chance import chance_sql
+from curate.errors import DataError, RecipeError, did_you_mean
+from curate.manifests import quoted
+from curate.ops import op
+from curate.rows import Rows
+from curate.signatures import Count, Seed
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+@op(version=1)
+def mix(
+    rows: Rows,
+    *,
+    counts: dict[str, Count] | None = None,
+    shares: dict[str, Share] | None = None,
+    number: Count | None = None,
+    by: str = "source",
+    seed: Seed,
+) -> Rows:
+    """Draw exactly so many rows, or such shares of a total, of each source.
+
+    The rows come from `source: {union: …}`, whose column `source` says where each is from. Draws nest: with one
+    seed and the same shares, a smaller mix is inside the larger one. Sources that are not named go.
+
+    Args:
+        counts: source → rows.
+        shares: source → share instead; together 1.
+        number: the total to share out (the rounding goes to the largest remainders); without it, the largest
+            total that the sources have rows for.
+        by: the column that tells sources apart.
+
+    Example:
+        mix: {shares: {web: 0.75, book: 0.25}, number: 4}
+
+    Source: Nguyen et al. 2022 (Quality Not Quantity), https://arxiv.org/abs/2208.05516, section 4.
+    """
+    if (counts is None) == (shares is None) or (counts is not None and number is not None):
+        raise RecipeError("mix takes either `counts`, or `shares` with or without `number`")
+    if shares is not None and abs(sum(shares.values()) - 1) > 1e-9:
+        raise RecipeError(f"shares: they must add up to 1, not to {sum(shares.values()):g}")
+    rows.require(by, hint="`source: {union: …}` gives it")
+    column = quoted(by)
+    there = dict(rows.con.execute(f"SELECT {column}::VARCHAR, count(*) FROM {rows} GROUP BY 1").fetchall())
+    wanted = counts if counts is not None else _shared_out(shares or {}, number, there)
+    if not rows.planning:
+        _refuse_short(wanted, there, by)
+    limits = rows.lookup({"part": ("VARCHAR", list(wanted)), "wanted": ("BIGINT", list(wanted.values()))})
+    ranked = rows.sql(
+        f"SELECT r.*, wanted, row_number() OVER (PARTITION BY {column} ORDER BY {chance_sql(seed, 'mix')}, key) "
+        f"AS place FROM {rows} r JOIN {limits} ON {column}::VARCHAR = part"
+    )
+    return ranked.sql(f"SELECT * EXCLUDE (wanted, place) FROM {ranked} WHERE place <= wanted")
+
+
+def _shared_out(shares: dict[str, float], number: int | None, there: dict[str, int]) -> dict[str, int]:
+    """Return how many rows of each source make up a total."""
+    total = (
+        min(int(there.get(part, 0) / share + 1e-9) for part, share in shares.items())
+        if number is None
+        else number
+    )
+    exact = {part: total * share for part, share in shares.items()}
+    counts = {part: int(value + 1e-9) for part, value in exact.items()}
+    remainders = sorted(shares, key=lambda part: (counts[part] - exact[part], part))
+    for part in remainders[: total - sum(counts.values())]:
+        counts[part] += 1
+    return counts
+
+
+def _refuse_short(wanted: dict[str, int], there: dict[str, int], by: str) -> None:
+    for part, count in wanted.items():
+        if there and part not in there:
+            hint = did_you_mean(part, there) or f"there are {', '.join(sorted(there))}"
+            raise RecipeError(f"no rows with {by} {part!r}", hint=hint)
+        if there and there[part] < count:
+            raise DataError(f"{count:,} rows of {part!r} wanted of {there[part]:,}", hint="ask for fewer")

@@ -1,0 +1,141 @@
+"""Several sources as one."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Literal
+
+from curate.errors import RecipeError
+from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
+from curate.ranges import is_remote
+from curate.sources import Index, Progress, Source
+from curate.sources._indexes import LeftOut, cached
+
+_PART = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
+SOURCE = "source"
+
+
+def union(*, parts: dict[str, Any], duplicates: Literal["prefix", "error", "first"] = "prefix") -> Source:
+    """Take the rows of several sources; the column `source` says which each is from.
+
+    Classes of the same wnid, or else of the same name, are one class; labels follow the order of their ids. A column
+    that a source lacks is NULL in its rows. `mix` draws stated amounts of each; `dedup` finds what two have in common.
+
+    Args:
+        parts: name → source, as `source:` would have it: `{web: {dataset: ../laion}, own: {folder: /photos}}`.
+        duplicates: what to do with a key that two have: put the part's name before every key, refuse, or keep the
+            row of the part that is named first.
+    """
+    for name in parts:
+        if not _PART(name):
+            raise RecipeError(f"part {name!r}: up to 40 letters, digits, `_` and `-`")
+    if len(parts) < 2:
+        raise RecipeError(f"a union takes two sources or more, got {len(parts)}")
+    return Union(parts, duplicates)
+
+
+class Union(Source):
+    """The source that `union` opens."""
+
+    def __init__(self, parts: dict[str, Source], duplicates: str) -> None:
+        self.parts, self.duplicates = parts, duplicates
+        local = [os.path.abspath(p.root) for p in parts.values() if not is_remote(p.root)]
+        self.root = os.path.commonpath(local) if local else next(iter(parts.values())).root
+        self.columns = _columns(parts) | {SOURCE: "VARCHAR"}
+        known = [p.classes for p in parts.values() if p.classes is not None]
+        self.classes = _classes(known)[0] if len(known) == len(parts) else None
+        counts = [p.rows for p in parts.values() if p.rows is not None]
+        self.rows = sum(counts) if len(counts) == len(parts) and duplicates != "first" else None
+
+    @property
+    def homes(self) -> list[str]:
+        """Where the parts lie."""
+        return [home for part in self.parts.values() for home in part.homes]
+
+    def fingerprint(self) -> str:
+        """Join those of the parts."""
+        return digest([[name, part.fingerprint()] for name, part in self.parts.items()])
+
+    def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
+        """Index the parts and put their rows together."""
+
+        def make() -> tuple[str, tuple[Class, ...], LeftOut]:
+            left_out = LeftOut()
+            indexes = {
+                n: p.index(fingerprint=p.fingerprint(), progress=progress) for n, p in self.parts.items()
+            }
+            for index in indexes.values():
+                left_out.take(index.counts, index.left_out)
+            classes, place = _classes([index.classes for index in indexes.values()])
+            selects = [
+                self._select(number, name, index, [place[c.id] for c in index.classes])
+                for number, (name, index) in enumerate(indexes.items())
+            ]
+            rows = " UNION ALL BY NAME ".join(selects)
+            if self.duplicates == "first":
+                rows = f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY key ORDER BY part_number) = 1"
+            return f"SELECT * EXCLUDE (part_number) FROM ({rows})", classes, left_out
+
+        roots = {name: [type(p).__name__, os.path.abspath(p.root)] for name, p in self.parts.items()}
+        return cached("union", {"parts": roots, "duplicates": self.duplicates}, fingerprint, make)
+
+    def _select(self, number: int, name: str, index: Index, labels: list[int]) -> str:
+        part = self.parts[name]
+        if is_remote(part.root):
+            before = part.root.rstrip("/") + "/"
+        else:
+            below = os.path.relpath(os.path.abspath(part.root), self.root)
+            before = "" if below == "." else below + "/"
+        new = {
+            "file": f"CASE WHEN file LIKE '%://%' THEN file ELSE {text(before)} || file END",
+            "label": f"[{', '.join(map(str, labels))}][label + 1]::INTEGER" if labels else "NULL::INTEGER",
+        }
+        if self.duplicates == "prefix":
+            long = f"left(key, {KEY_LIMIT - 80}) || '_h' || md5(key)"
+            new["key"] = (
+                f"{text(name + '/')} || CASE WHEN len(key) > {KEY_LIMIT - 41} THEN {long} ELSE key END"
+            )
+        chosen = ", ".join(f"{new.get(c, quoted(c))} AS {quoted(c)}" for c in part.columns if c != SOURCE)
+        return (
+            f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS part_number "
+            f"FROM read_parquet({text(str(index.parquet))})"
+        )
+
+
+def _columns(parts: dict[str, Source]) -> dict[str, str]:
+    """Return the columns of all parts; refuse one that has two types."""
+    found: dict[str, str] = dict(CORE)
+    first: dict[str, str] = {}
+    for name, part in parts.items():
+        for column, kind in part.columns.items():
+            if found.setdefault(column, kind) != kind:
+                raise RecipeError(
+                    f"column {column!r} is {found[column]} in {first.get(column, 'the core')} and {kind} in {name}",
+                    hint="build one of them first and change or drop the column there",
+                )
+            first.setdefault(column, name)
+    return found
+
+
+def _classes(lists: list[tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[str, int]]:
+    """Return the classes of all parts, and the label of each by the id that it had in its part.
+
+    Each id is there once, in the order of the ids unless all lists are the same.
+    """
+    found: dict[str, Class] = {}
+    for one in (c for classes in lists for c in classes):
+        before = found.setdefault(one.id, one)
+        fine = tuple(dict.fromkeys([*before.fine, *one.fine]))
+        found[one.id] = Class(before.name, before.wnid, fine)
+    same = all(classes == lists[0] for classes in lists)
+    order = [c.id for c in lists[0]] if same else sorted(found)
+    taken: set[str] = set()
+    named = []
+    for c in (found[i] for i in order):
+        name = c.name
+        while name in taken:  # a folder called as WordNet calls another class
+            name += f" ({c.id})"
+        taken.add(name)
+        named.append(Class(name, c.wnid, c.fine))
+    return tuple(named), {old: label for label, old in enumerate(order)}
