@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from curate.chance import chance_sql
+from curate.chance import order_sql
 from curate.datasets import MANIFEST, StepRecord
 from curate.errors import DataError
 from curate.expectations import enforce
@@ -48,18 +48,20 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     recipe = plan.recipe
     with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
-        columns = ordered(rows.columns)
-        order = f"{chance_sql(recipe.seed, 'order')}, key" if recipe.order == "shuffled" else "key"
-        chosen = ", ".join(map(quoted, columns))
-        con.execute(f"CREATE TABLE final AS SELECT {chosen} FROM {rows} ORDER BY {order}")
-        enforce(recipe.expect, con, "final", rows.classes, where=recipe.where)
-        count, size = con.execute("SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM final").fetchone()
+        enforce(recipe.expect, con, rows.name, rows.classes, where=recipe.where)
+        count, size = con.execute(f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}").fetchone()
         if not count:
             raise DataError(
                 f"{recipe.where}: no rows are left", hint="the steps drop every row of the source"
             )
-        con.execute(f"COPY final TO {text(str(folder / MANIFEST))} (FORMAT parquet, COMPRESSION zstd)")
-        named = content_digest(rows_digest(con, "final", "rowid", columns), rows.classes)
+        columns = ordered(rows.columns)
+        order = order_sql(recipe.seed) if recipe.order == "shuffled" else "key"
+        chosen, manifest = ", ".join(map(quoted, columns)), text(str(folder / MANIFEST))
+        con.execute(
+            f"COPY (SELECT {chosen} FROM {rows} ORDER BY {order}) TO {manifest} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        written = f"read_parquet({manifest}, file_row_number = true)"
+        named = content_digest(rows_digest(con, written, "file_row_number", columns), rows.classes)
     sync_file(folder / MANIFEST)
     kinds = {c: rows.columns[c] for c in columns}
     return Made(count, size, kinds, rows.classes, named, ledger, seconds)

@@ -18,7 +18,7 @@ from curate.recipes import Recipe
 from curate.rows import NotKnownYet, Rows, columns_of, located
 from curate.sources import Source, open_source
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from curate.chance import SPAN, chance, chance_sql
+from curate.datasets import Dataset
 
 SEEDS = st.integers(min_value=0, max_value=2**63 - 1)
 # DuckDB holds no NUL-free promise, but its parser takes no NUL in a statement; surrogates are no text.
@@ -52,3 +54,13 @@ def test_decisions_are_independent(con: Any) -> None:
     assert abs(first - 20_000) < 500
     assert abs(second - 20_000) < 500
     assert abs(both - 10_000) < 433
+
+
+def test_rows_stand_in_the_order_of_the_whole_md5(built: Callable[..., Dataset]) -> None:
+    keys = built([{"per_class": 8}]).table(["key"])["key"].to_pylist()
+    assert len(keys) > 24
+
+    def place(key: str) -> int:
+        return int.from_bytes(hashlib.md5(f"order:0:{key}".encode()).digest(), "little")
+
+    assert keys == sorted(keys, key=place)
