@@ -21,11 +21,11 @@ _REFUSED = {
 }
 
 
-def checked(condition: str, columns: Mapping[str, str]) -> str:
-    """Return a condition that is safe to put behind WHERE.
+def checked(condition: str, columns: Mapping[str, str], *, constant: bool = False) -> str:
+    """Return a condition, or another expression over one row, that is safe to put into a query.
 
     It is parsed, not searched for words: no subquery, no table function, nothing that changes from one call
-    to the next (`random()`, `now()`) or looks at the machine, and it names at least one column.
+    to the next (`random()`, `now()`) or looks at the machine, and unless it may be constant it names a column.
 
     Raises:
         RecipeError: with the fault and what to do.
@@ -45,7 +45,7 @@ def checked(condition: str, columns: Mapping[str, str]) -> str:
                 hint = did_you_mean(name, columns) or f"the rows have {', '.join(columns)}"
                 raise RecipeError(f"condition {condition!r}: no column {name!r}", hint=hint)
             named = named or name.lower() not in lambdas
-    if not named:
+    if not named and not constant:
         raise RecipeError(
             f"condition {condition!r} names no column, so it keeps all rows or none",
             hint=f"the rows have {', '.join(columns)}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.errors import RecipeError, did_you_mean
+from curate.expressions import fill, variables
 from curate.signatures import Count, Fraction, Seed, explain
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -152,23 +151,44 @@ def parse(
 ) -> Recipe:
     """Make a recipe of a document that has been read; see `load`."""
     body = dict(document)
-    matrix = _mapping(body.pop("matrix", {}), f"{where}: matrix")
-    body, defaults, given = _settled(body, settings, where, also=set(matrix))
+    matrix = body.pop("matrix", {})
+    body, defaults, given = _settled(body, settings, where, also=_axes(matrix, where))
     frame = _Frame(where, base, tuple(str(v) for v in given.values()))
-    axes = {name: [given[name]] if name in given else values for name, values in matrix.items()}
-    if not axes:
+    if not matrix:
         return frame.make(body, defaults | given)
-    for name, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise RecipeError(f"{where}: matrix: {name} must be a list of values, got {values!r}")
     family = []
-    for values in itertools.product(*axes.values()):
-        point = dict(zip(axes, values, strict=True))
-        label = "-".join(f"{k}-{v}" for k, v in point.items())
+    for point in _points(matrix, given, where):
+        label = str(point["name"]) if "name" in point else "-".join(f"{k}-{v}" for k, v in point.items())
         named = {"name": f"{body['name']}-{label}"} if "name" in body else {}
         variant = frame.make(body | named, defaults | given | point)
         family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
     return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
+
+
+def _axes(matrix: Any, where: str) -> set[str]:
+    """Return the variables that a matrix gives values to."""
+    if isinstance(matrix, list):
+        return {name for point in matrix for name in _mapping(point, f"{where}: a point of matrix")} - {
+            "name"
+        }
+    return set(_mapping(matrix, f"{where}: matrix"))
+
+
+def _points(matrix: Any, given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return each set's values: all combinations of the axes, or the points of a list; what is given fixes a value."""
+    if isinstance(matrix, list):
+        points = [p for p in matrix if all(p[n] == v for n, v in given.items() if n in p and n != "name")]
+        if not points:
+            raise RecipeError(f"{where}: no point of matrix has {dict(given)}", hint="drop one --set")
+        names = [p.get("name", repr(p)) for p in points]
+        if len(set(names)) < len(names):
+            raise RecipeError(f"{where}: two points of matrix have one name")
+        return points
+    for name, values in matrix.items():
+        if not isinstance(values, list) or not values:
+            raise RecipeError(f"{where}: matrix: {name} must be a list of values, got {values!r}")
+    axes = [[given[name]] if name in given else values for name, values in matrix.items()]
+    return [dict(zip(matrix, values, strict=True)) for values in itertools.product(*axes)]
 
 
 def filled(document: Mapping[str, Any], settings: Mapping[str, str] | None, *, where: str) -> dict[str, Any]:
@@ -178,7 +198,7 @@ def filled(document: Mapping[str, Any], settings: Mapping[str, str] | None, *, w
         RecipeError: a variable has no value, or `settings` names one that is not there.
     """
     body, defaults, given = _settled(dict(document), settings, where)
-    return _fill(body, defaults | given, where)
+    return fill(body, defaults | given, where)
 
 
 def _settled(
@@ -187,7 +207,7 @@ def _settled(
     """Split off the defaults of a document's variables; return it, them, and what was given instead."""
     given = {name: _value(text) for name, text in (settings or {}).items()}
     defaults = _mapping(body.pop("set", {}), f"{where}: set")
-    known = set(also) | set(defaults) | _variables(body) | {"seed", "name"}
+    known = set(also) | set(defaults) | variables(body) | {"seed", "name"}
     for name in given:
         if name not in known:
             raise RecipeError(
@@ -203,8 +223,8 @@ class _Frame:
     base: Path
     given: tuple[str, ...] = field(default=())
 
-    def make(self, body: Mapping[str, Any], variables: Mapping[str, Any]) -> Recipe:
-        filled = _fill(body, variables, self.where)
+    def make(self, body: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
+        filled = fill(body, values, self.where)
         for name in filled:
             if name not in Recipe.model_fields or Recipe.model_fields[name].exclude:
                 allowed = [n for n, f in Recipe.model_fields.items() if not f.exclude] + ["set", "matrix"]
@@ -243,26 +263,3 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
         raise RecipeError(f"{where} must be a mapping of names, got {value!r}")
     return value
-
-
-def _variables(value: Any) -> set[str]:
-    if isinstance(value, str):
-        return set(_VARIABLE.findall(value))
-    if isinstance(value, Mapping):
-        return set().union(*(_variables(v) for v in [*value.keys(), *value.values()]))
-    return set().union(*(_variables(v) for v in value)) if isinstance(value, list) else set()
-
-
-def _fill(value: Any, variables: Mapping[str, Any], where: str) -> Any:
-    """Put variables in: a text that is one variable takes its value's type."""
-    if isinstance(value, Mapping):
-        return {_fill(k, variables, where): _fill(v, variables, where) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_fill(v, variables, where) for v in value]
-    if not isinstance(value, str):
-        return value
-    for name in _VARIABLE.findall(value):
-        if name not in variables:
-            raise RecipeError(f"{where}: ${{{name}}} has no value", hint=f"add `--set {name}=VALUE`")
-    whole = _VARIABLE.fullmatch(value)
-    return variables[whole[1]] if whole else _VARIABLE.sub(lambda m: str(variables[m[1]]), value)

@@ -1,0 +1,104 @@
+"""What stands in `${…}` of a recipe: a variable, or arithmetic over variables. Evaluating one runs no code."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from curate.errors import RecipeError, did_you_mean
+
+_HOLE = re.compile(r"\$\{([^${}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONSTANTS = {"true": True, "false": False, "null": None}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "round": round, "int": int}
+_OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.USub: operator.neg, ast.Eq: operator.eq, ast.NotEq: operator.ne,
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+}  # fmt: skip
+MAX_LENGTH = 200  # characters; and so no deep nesting
+
+
+def variables(value: Any) -> set[str]:
+    """Return the names of the variables in all `${…}` of a document."""
+    if isinstance(value, str):
+        found = {name for hole in _HOLE.findall(value) for name in _NAME.findall(hole)}
+        return found - set(_FUNCTIONS) - set(_CONSTANTS) - {"if", "else"}
+    if isinstance(value, Mapping):
+        return set().union(*(variables(v) for v in [*value.keys(), *value.values()]))
+    return set().union(*(variables(v) for v in value)) if isinstance(value, list) else set()
+
+
+def fill(value: Any, given: Mapping[str, Any], where: str) -> Any:
+    """Return a document with its `${…}` filled in: a text that is one hole takes its value's type.
+
+    A hole holds a variable or arithmetic: `+ - * / //`, comparisons, `min max round int` and `A if C else B`.
+
+    Raises:
+        RecipeError: a variable has no value, or a hole holds something else.
+    """
+    if isinstance(value, Mapping):
+        return {fill(k, given, where): fill(v, given, where) for k, v in value.items()}
+    if isinstance(value, list):
+        return [fill(v, given, where) for v in value]
+    if not isinstance(value, str):
+        return value
+    whole = _HOLE.fullmatch(value)
+    if whole:
+        return _evaluate(whole[1], given, where)
+    return _HOLE.sub(lambda hole: str(_evaluate(hole[1], given, where)), value)
+
+
+def _evaluate(text: str, given: Mapping[str, Any], where: str) -> Any:
+    text = text.strip()
+    if _NAME.fullmatch(text):
+        return _variable(text, given, where)
+    try:
+        if len(text) > MAX_LENGTH:
+            raise SyntaxError
+        return _value(ast.parse(text, mode="eval").body, given, where)
+    except (SyntaxError, TypeError, ZeroDivisionError, ValueError, OverflowError) as error:
+        told = (
+            str(error) if isinstance(error, ZeroDivisionError | TypeError) else "not a variable or arithmetic"
+        )
+        raise RecipeError(
+            f"{where}: ${{{text}}}: {told}",
+            hint="such as ${images} or ${round(images * scale)}: + - * / //, < <= ==, min, max, round, int, if else",
+        ) from None
+
+
+def _value(node: ast.expr, given: Mapping[str, Any], where: str) -> Any:
+    def value(inner: ast.expr) -> Any:
+        return _value(inner, given, where)
+
+    match node:
+        case ast.Constant(value=constant) if constant is None or isinstance(constant, int | float | str):
+            return constant
+        case ast.Name(id=name):
+            return _variable(name, given, where)
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
+            return _OPERATORS[type(sign)](value(operand))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+            numbers = value(left), value(right)
+            if not all(isinstance(n, int | float) for n in numbers):
+                raise TypeError(f"arithmetic takes numbers, not {numbers[0]!r} and {numbers[1]!r}")
+            return _OPERATORS[type(sign)](*numbers)
+        case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _OPERATORS:
+            return _OPERATORS[type(sign)](value(left), value(right))
+        case ast.IfExp(test=test, body=body, orelse=other):
+            return value(body) if value(test) else value(other)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+            return _FUNCTIONS[name](*map(value, arguments))
+    raise SyntaxError
+
+
+def _variable(name: str, given: Mapping[str, Any], where: str) -> Any:
+    if name in given:
+        return given[name]
+    if name in _CONSTANTS:
+        return _CONSTANTS[name]
+    near = did_you_mean(name, given)
+    raise RecipeError(f"{where}: ${{{name}}} has no value", hint=near or f"add `--set {name}=VALUE`")

@@ -1,0 +1,29 @@
+"""Add columns that follow from others."""
+
+from curate.conditions import checked
+from curate.errors import RecipeError
+from curate.ops import op
+from curate.ops.join import FIXED
+from curate.rows import Rows
+
+
+@op(version=1)
+def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
+    """Add columns, or replace some, by SQL expressions over the row.
+
+    An expression sees one row: its columns, functions and literals, but no other rows, tables or files. What says
+    where the bytes are, the key and the label cannot be set.
+
+    Args:
+        columns: column → DuckDB SQL, such as `{pixels: width * height}`; all see the row as it was before.
+
+    Example:
+        compute: {columns: {aspect: "round(width / height, 2)"}}
+    """
+    if not columns:
+        raise RecipeError("columns: the mapping is empty", hint="`columns: {pixels: width * height}`")
+    if taken := FIXED & set(columns):
+        raise RecipeError(
+            f"column {min(taken)!r} cannot be set", hint="`label_from` turns a column into labels"
+        )
+    return rows.with_columns(**{name: checked(text, rows.columns, constant=True) for name, text in columns.items()})
