@@ -85,15 +85,16 @@ def verify(
 @told
 def diff(
     datasets: Annotated[
-        list[Path], typer.Argument(help="Two datasets, or more to compare each with the next.")
+        list[Path],
+        typer.Argument(
+            help="Two datasets, or more to compare each with the next; or a folder of them, taken by size."
+        ),
     ],
     json: Json = False,
 ) -> None:
     """Say what lies between datasets, and whether one is a subset of the next."""
     from curate import diffs, tables
 
-    if len(datasets) < 2:
-        raise RecipeError("diff takes two datasets or more")
     found = diffs.chain(datasets)
     tables.print_json([vars(d) | {"relation": d.relation} for d in found]) if json else tables.print_diffs(
         found

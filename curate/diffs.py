@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets import INFO, Dataset, open_dataset
+from curate.errors import RecipeError
 
 EXAMPLES = 3
 
@@ -76,7 +77,19 @@ def diff(a: str | Path, b: str | Path) -> Diff:
 
 
 def chain(paths: Sequence[str | Path]) -> list[Diff]:
-    """Compare each dataset with the next."""
+    """Compare each dataset with the next; of one folder that holds a family of them, from the smallest to the largest.
+
+    Raises:
+        RecipeError: there are fewer than two datasets.
+    """
+    if len(paths) == 1 and not (Path(paths[0]) / INFO).exists():
+        found = [open_dataset(info.parent) for info in Path(paths[0]).glob(f"*/{INFO}")]
+        paths = [d.path for d in sorted(found, key=lambda d: (len(d), d.name))]
+    if len(paths) < 2:
+        raise RecipeError(
+            "diff takes two datasets or more, or a folder that holds a family",
+            hint="`curate diff A B`, or the --out of a recipe with a matrix",
+        )
     return [diff(a, b) for a, b in pairwise(paths)]
 
 

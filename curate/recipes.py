@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ class Recipe(_Strict):
         parsed = []
         for number, step in enumerate(self.steps, start=1):
             place = f"{self.where}, step {number}"
+            if step is None:  # a point of a matrix that does without the step
+                continue
             if isinstance(step, str):
                 step = {step: None}
             if not isinstance(step, Mapping) or len(step) != 1:
@@ -86,7 +89,13 @@ class Recipe(_Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, without duplicate keys, which YAML itself forbids."""
+    """The safe loader, without duplicate keys, which YAML itself forbids; `on`, `no` and `yes` are words."""
+
+    # As in YAML 1.2: `language: no` is Norwegian, not false.
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -98,6 +107,9 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key if isinstance(key, str) else repr(key))
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), ["t", "f"])
 
 
 def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
@@ -160,7 +172,7 @@ def parse(
     for point in _points(matrix, given, where):
         label = str(point["name"]) if "name" in point else "-".join(f"{k}-{v}" for k, v in point.items())
         named = {"name": f"{body['name']}-{label}"} if "name" in body else {}
-        variant = frame.make(body | named, defaults | given | point)
+        variant = frame.make(body | named, defaults | given | fill(point, defaults | given, where))
         family.append(variant.model_copy(update={"where": f"{where} ({label})"}))
     return family[0].model_copy(update={"name": str(body.get("name")), "family": tuple(family)})
 

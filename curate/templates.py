@@ -1,12 +1,14 @@
-"""Caption templates: texts with `{}` where the class name goes, and the sets that have a name."""
+"""Caption templates: texts with `{}` where the class name goes; the sets and class names that open_clip ships."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from curate.errors import MissingError, RecipeError, did_you_mean
+from curate.wordnet.lists import wnids_of
 
 # Named set → the attribute of open_clip's zero_shot_metadata that holds it, as functions of the class name.
 NAMED = {"openai-80": "OPENAI_IMAGENET_TEMPLATES", "simple-7": "SIMPLE_IMAGENET_TEMPLATES"}
@@ -30,6 +32,11 @@ def parse(templates: Sequence[str] | str) -> list[str]:
     return texts
 
 
+def texts(templates: Sequence[str] | str) -> list[str]:
+    """Return the templates that an option gives: a list of them, one alone, or the name of a set."""
+    return named(templates) if isinstance(templates, str) and "{" not in templates else parse(templates)
+
+
 def named(name: str) -> list[str]:
     """Return the templates of a named set, in its published order.
 
@@ -42,15 +49,28 @@ def named(name: str) -> list[str]:
             f"no template set {name!r}",
             hint=did_you_mean(name, NAMED) or f"there are {', '.join(NAMED)}, or give texts with {{}}",
         )
-    spec = importlib.util.find_spec("open_clip")  # finds the package without running it, so without torch
-    file = Path(spec.origin).with_name("zero_shot_metadata.py") if spec and spec.origin else None
+    return parse([function("{}") for function in getattr(_metadata(f"template set {name!r}"), NAMED[name])])
+
+
+def curated() -> dict[str, str]:
+    """Return wnid → the name that OpenAI gave the class, for the 1,000 classes of ImageNet.
+
+    Raises:
+        MissingError: open_clip, or timm for the order of the classes, is not installed.
+    """
+    names = _metadata("the list of class names").IMAGENET_CLASSNAMES
+    return dict(zip(wnids_of("imagenet-1k"), names, strict=True))
+
+
+def _metadata(wanted: str) -> ModuleType:
+    """Return open_clip's module of templates and names, which runs without torch."""
+    found = importlib.util.find_spec("open_clip")  # finds the package without running it, so without torch
+    file = Path(found.origin).with_name("zero_shot_metadata.py") if found and found.origin else None
     if file is None or not file.exists():
-        raise MissingError(
-            f"template set {name!r} is taken from open_clip", hint="pip install open_clip_torch"
-        )
-    module_spec = importlib.util.spec_from_file_location("_open_clip_templates", file)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return parse([function("{}") for function in getattr(module, NAMED[name])])
+        raise MissingError(f"{wanted} is taken from open_clip", hint="pip install open_clip_torch")
+    spec = importlib.util.spec_from_file_location("_open_clip_templates", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

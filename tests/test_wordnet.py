@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import DataError, MissingError, RecipeError
-from curate.wordnet import create_views, digest, nouns, table_path, unique_names
+from curate.wordnet import create_views, nouns, table_digest, table_path, unique_names
 from curate.wordnet.makers import DEBIAN, NEEDED, Noun, digest_of, open_corpus, read_nouns, write_table
 
 ENTITY, DOG, CAT, CARNIVORE, ANIMAL = "n00001740", "n02084071", "n02121620", "n02075296", "n00015388"
@@ -106,8 +106,8 @@ def test_entity_is_the_only_root(packaged):
 
 
 def test_stated_digest_is_that_of_the_rows(packaged):
-    assert digest() == digest_of(packaged)
-    assert digest() != digest_of([*packaged[:-1], packaged[-1]._replace(parents=())])
+    assert table_digest() == digest_of(packaged)
+    assert table_digest() != digest_of([*packaged[:-1], packaged[-1]._replace(parents=())])
 
 
 @pytest.mark.slow

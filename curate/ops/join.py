@@ -17,7 +17,7 @@ def join(
     *,
     file: Annotated[str, RecipeFile],
     columns: list[str] | None = None,
-    on: str = "key",
+    by: str = "key",
     missing: Literal["error", "keep", "drop"] = "error",
 ) -> Rows:
     """Bring columns from a table: scores, human labels, captions.
@@ -27,18 +27,18 @@ def join(
 
     Args:
         file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too.
-        columns: which; all but `on` by default.
-        on: the table's column that holds the key, or a column that both have, such as `url`.
+        columns: which; all but `by` by default.
+        by: the table's column that holds the key, or a column that both have, such as `url`.
         missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop.
 
     Example:
         join: {file: scores.csv, columns: [score]}
     """
-    mine = on if on in rows.columns else "key"
-    table = rows.read(file, kinds={on: rows.columns[mine]})
+    mine = by if by in rows.columns else "key"
+    table = rows.read(file, kinds={by: rows.columns[mine]})
     found = columns_of(rows.con, table)
-    wanted = [c for c in found if c != on] if columns is None else columns
-    for column in [on, *wanted]:
+    wanted = [c for c in found if c != by] if columns is None else columns
+    for column in [by, *wanted]:
         if column not in found:
             hint = did_you_mean(column, found) or f"it has {', '.join(found)}"
             raise RecipeError(f"{file}: has no column {column!r}", hint=hint)
@@ -47,14 +47,14 @@ def join(
             f"{file}: column {min(taken)!r} would replace the rows' own",
             hint="name the `columns` to take; `label_from` turns a column into labels",
         )
-    _refuse_twice(rows, table, on, file)
+    _refuse_twice(rows, table, by, file)
     new = [c for c in wanted if c not in rows.columns]
     chosen = [f"{'t' if c in wanted else 'r'}.{quoted(c)}" for c in rows.columns]
     chosen += [f"t.{quoted(c)}" for c in new]
     kind = rows.columns[mine]
     joined = rows.sql(
-        f"SELECT {', '.join(chosen)}, t.{quoted(on)} IS NOT NULL AS in_table FROM {rows} r LEFT JOIN {table} t "
-        f"ON r.{quoted(mine)} = t.{quoted(on)}::{kind}"
+        f"SELECT {', '.join(chosen)}, t.{quoted(by)} IS NOT NULL AS in_table FROM {rows} r LEFT JOIN {table} t "
+        f"ON r.{quoted(mine)} = t.{quoted(by)}::{kind}"
     )
     if missing == "error" and not rows.planning:
         joined.refuse(
@@ -66,13 +66,13 @@ def join(
     return bare.sql(f"SELECT * EXCLUDE (in_table) FROM {bare}", refused=bare.refused)
 
 
-def _refuse_twice(rows: Rows, table: str, on: str, file: str) -> None:
+def _refuse_twice(rows: Rows, table: str, by: str, file: str) -> None:
     if rows.planning:
         return
     count, examples = rows.con.execute(
-        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT {quoted(on)} AS k, "
-        f"row_number() OVER (ORDER BY {quoted(on)}) AS rank FROM {table} WHERE {quoted(on)} IS NOT NULL "
+        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT {quoted(by)} AS k, "
+        f"row_number() OVER (ORDER BY {quoted(by)}) AS rank FROM {table} WHERE {quoted(by)} IS NOT NULL "
         f"GROUP BY 1 HAVING count(*) > 1)"
     ).fetchone()
     if count:
-        raise DataError(f"{file}: {count:,} values of {on!r} stand there twice (such as {examples})")
+        raise DataError(f"{file}: {count:,} values of {by!r} stand there twice (such as {examples})")

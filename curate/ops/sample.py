@@ -1,24 +1,40 @@
 """Draw rows by chance."""
 
+from typing import Literal
+
 from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
 from curate.ops import op
+from curate.quotas import in_line
 from curate.rows import Rows
 from curate.signatures import Count, Fraction, Seed
 
 
 @op(version=1)
-def sample(rows: Rows, *, number: Count | None = None, fraction: Fraction | None = None, seed: Seed) -> Rows:
+def sample(
+    rows: Rows,
+    *,
+    number: Count | None = None,
+    fraction: Fraction | None = None,
+    allocation: Literal["simple", "equal", "proportional"] = "simple",
+    seed: Seed,
+) -> Rows:
     """Draw exactly so many rows, or a share of them, by chance.
 
-    Draws nest: with one seed, the smaller draw from a set is inside the larger one.
+    Draws nest: with one seed and allocation, the smaller draw from a set is inside the larger one. With equal and
+    proportional, chance says which classes give the odd rows, and rows without a label count as one class more.
 
     Args:
         number: how many; more than there are is an error.
         fraction: the share of the rows, in [0, 1], instead; rounded to the nearest row, halves up.
+        allocation: simple (every row alike), equal (as many of each class, as far as they go; what a class
+            lacks the others give) or proportional (of each class its share of the set, rounded by the rule
+            of Webster).
 
     Example:
-        sample: {number: 3}
+        sample: {number: 4, allocation: equal}
+
+    Source: Cochran 1977, Sampling Techniques, chapter 5; Balinski and Young 1982, Fair Representation.
     """
     if (number is None) == (fraction is None):
         raise RecipeError("sample takes either `number` or `fraction`")
@@ -28,6 +44,9 @@ def sample(rows: Rows, *, number: Count | None = None, fraction: Fraction | None
         raise DataError(
             f"{wanted:,} rows wanted of {total:,}", hint="ask for fewer, or widen the steps before"
         )
+    if allocation != "simple":
+        line = in_line(rows, allocation, seed, "sample")
+        return line.sql(f"SELECT * EXCLUDE (_place) FROM {line} WHERE _place <= {wanted}")
     return rows.sql(
         f"SELECT * FROM {rows} QUALIFY row_number() OVER (ORDER BY {chance_sql(seed, 'sample')}, key) <= {wanted}"
     )

@@ -62,6 +62,10 @@ class Nouns:
         self._check(wnid)
         return tuple(self._parents[wnid].split())
 
+    def first_parents(self) -> dict[str, str]:
+        """Return the first parent, in data-file order, of every synset but the root."""
+        return {wnid: parents[:9] for wnid, parents in self._parents.items() if parents}
+
     def children(self, wnid: str) -> tuple[str, ...]:
         """Return the synsets that have this one among their parents, by wnid."""
         self._check(wnid)

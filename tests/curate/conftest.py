@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,25 @@ def source(apply: Callable[..., Rows]) -> Iterator[Callable[..., Rows]]:
         yield make
 
 
+@pytest.fixture
+def listed(source: Callable[..., Rows]) -> Callable[[Sequence[str]], Rows]:
+    """Make rows in memory, one of each of the classes given by wnid or name: `listed(wnids)`."""
+
+    def make(names: Sequence[str]) -> Rows:
+        rows = source(len(names))
+        rows.con.execute("UPDATE source SET label = right(key, 7)::INTEGER")
+        return replace(rows, known=class_list(names))
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the folder of what the laws' examples name: `scores.csv`, of the keys of `source(600)`, and `test-set`."""
+    """Make the folder of what the laws' examples name: `scores.csv`, of the keys of `source(600)`, and others."""
     folder = tmp_path_factory.mktemp("tables")
     lines = [f"pool/{i:07d},{i * 37 % 101 / 100},{i % 5 / 10}\n" for i in range(600)]
     (folder / "scores.csv").write_text("key,score,rate\n" + "".join(lines))
+    (folder / "confusion.csv").write_text("true,given,weight\ndog,cat,3\ndog,dog,7\nn01440764,dog,1\n")
     hashes = [hashlib.md5(str(i).encode()).hexdigest() for i in range(0, 900, 9)]
     rows = pa.table({"key": [f"t{i}" for i in range(len(hashes))], "sha256": hashes})
     (folder / "test-set").mkdir()

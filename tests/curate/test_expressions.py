@@ -85,6 +85,16 @@ def test_points_without_names_are_called_by_their_values(write_recipe: Write) ->
     assert [r.name for r in load(write_recipe(content)).family] == ["recipe-n-10-m-2", "recipe-n-20-m-1"]
 
 
+def test_a_point_may_use_variables_and_do_without_a_step(write_recipe: Write) -> None:
+    matrix = [{"name": "none", "last": None}, {"name": "some", "last": {"noise": {"rate": "${rate}"}}}]
+    content = {"source": {"synthetic": {}}, "set": {"rate": 0.5}, "steps": ["${last}"], "matrix": matrix}
+    family = load(write_recipe(content), {"rate": "0.25"}).family
+    assert [[(name, value) for _, name, value in r.parsed_steps()] for r in family] == [
+        [],
+        [("noise", {"rate": 0.25})],
+    ]
+
+
 def test_bad_points_are_refused(write_recipe: Write) -> None:
     with pytest.raises(RecipeError, match="no point of matrix has"):
         load(write_recipe(POINTS), {"n": "11"})

@@ -166,3 +166,15 @@ def test_chain_of_sets_reads_as_one_line(
     result = run_curate("diff", *paths)
     assert result.stdout.splitlines()[-1] == "set-n-3 (18) ⊂ set-n-5 (30) ⊂ set-n-10 (60)"
     assert [d["relation"] for d in json.loads(run_curate("diff", *paths, "--json").stdout)] == ["⊂", "⊂"]
+
+
+def test_a_folder_of_sets_is_compared_from_the_smallest_to_the_largest(
+    built: Callable[..., Dataset], tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    for n in (10, 9, 2):
+        built([{"per_class": {"images": n, "short": "keep"}}], name=f"n{n}", out=tmp_path / "family" / f"n{n}")
+    shown = run_curate("diff", tmp_path / "family")
+    assert shown.stdout.splitlines()[-1] == "n2 (12) ⊂ n9 (54) ⊂ n10 (60)"
+    alone = run_curate("diff", tmp_path / "family" / "n2")
+    assert alone.exit_code == 2
+    assert "two datasets or more" in alone.stderr

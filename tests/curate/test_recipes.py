@@ -198,6 +198,11 @@ def test_matrix_is_the_product_of_its_axes(write_recipe: Write) -> None:
     assert [r.name for r in pinned] == ["recipe-images-50-rate-0.4", "recipe-images-100-rate-0.4"]
 
 
+def test_only_true_and_false_are_truth_values(write_recipe: Write) -> None:
+    steps = load(write_recipe(HEAD + "steps: [{filter: {language: no, on: yes, a: true, b: false}}]")).steps
+    assert steps == [{"filter": {"language": "no", "on": "yes", "a": True, "b": False}}]
+
+
 @pytest.fixture
 def mapped(write_recipe: Write, pool: Path) -> Callable[..., None]:
     """Plan a recipe whose step reads a file: `mapped(file, settings)`."""

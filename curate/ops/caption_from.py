@@ -1,0 +1,42 @@
+"""Make captions of columns."""
+
+from curate.errors import RecipeError, did_you_mean
+from curate.manifests import quoted, text
+from curate.ops import op
+from curate.rows import Rows
+
+BLANKS = r"[\s\p{Z}]+"  # \s alone knows no other than ASCII's
+
+
+@op(version=1)
+def caption_from(rows: Rows, *, columns: list[str], separator: str = " ") -> Rows:
+    """Join columns into the caption.
+
+    A list, such as tags, is joined by spaces. NULL and blank parts are skipped, and any run of white space becomes
+    one space. A row with nothing left has no caption.
+
+    Args:
+        columns: in the order of the text; ImageNet-Captions joins title, tags and description.
+        separator: what stands between two columns.
+
+    Example:
+        caption_from: {columns: [caption, source, language], separator: ", "}
+
+    Source: Fang et al. 2022, https://arxiv.org/abs/2205.01397, ImageNet-Captions.
+    """
+    if not columns:
+        raise RecipeError("columns: the list is empty", hint="`columns: [title, tags, description]`")
+    for column in columns:
+        if column not in rows.columns:
+            hint = did_you_mean(column, rows.columns) or "`join` brings columns from a table"
+            raise RecipeError(f"the rows have no column {column!r}", hint=hint)
+    parts = ", ".join(_words(column, rows.columns[column]) for column in columns)
+    return rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
+
+
+def _words(column: str, kind: str) -> str:
+    """Return a column as text without blanks around it; NULL for nothing."""
+    value = f"{quoted(column)}::VARCHAR"
+    if kind.endswith("[]"):
+        value = f"array_to_string(list_filter({quoted(column)}::VARCHAR[], lambda x: x IS NOT NULL), ' ')"
+    return f"nullif(trim(regexp_replace({value}, '{BLANKS}', ' ', 'g')), '')"

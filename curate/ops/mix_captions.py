@@ -1,0 +1,61 @@
+"""Replace a share of the captions by ones from class names."""
+
+from typing import Literal
+
+from curate.chance import chance_sql
+from curate.errors import DataError
+from curate.ops import op
+from curate.rows import Rows
+from curate.signatures import Fraction, Seed
+from curate.wordings import Names, worded
+
+
+@op(version=1)
+def mix_captions(
+    rows: Rows,
+    *,
+    share: Fraction,
+    templates: list[str] | str,
+    names: Names = "lemma",
+    missing: Literal["error", "template"] = "error",
+    seed: Seed,
+) -> Rows:
+    """Give exactly a share of the rows the caption that `caption` would give them; the others keep their own.
+
+    `templated` says which they are. Draws nest: with one seed, the rows templated at one share are templated, in
+    the same words, at every higher share. `template` has the number of the template, NULL where there is none.
+
+    Args:
+        share: of all rows, in [0, 1]; the count is rounded to the nearest row, halves up.
+        templates: as in `caption`.
+        names: as in `caption`.
+        missing: what to do with rows that have no caption of their own: refuse, or template them first, as part
+            of the share.
+
+    Example:
+        mix_captions: {share: 0.5, templates: "a photo of a {}."}
+
+    Source: after Entezari et al. 2023, https://arxiv.org/abs/2302.13602: templated against original captions.
+    """
+    if missing == "error":
+        rows.refuse(
+            "caption IS NULL",
+            "have no caption of their own",
+            hint="`caption_from` or `join` brings captions; `missing: template` templates these first",
+        )
+    total, without = rows.con.execute(f"SELECT count(*), count(*) - count(caption) FROM {rows}").fetchone()
+    hit = int(total * share + 0.5)
+    if without > hit:
+        raise DataError(
+            f"{without:,} rows have no caption of their own, and the share is {hit:,} of {total:,} rows",
+            hint=f"a `share` of {without / total:.3g} or more, or drop them first: `where: caption IS NOT NULL`",
+        )
+    made = worded(rows, templates, names, seed)
+    ranked = made.sql(
+        f"SELECT *, row_number() OVER "
+        f"(ORDER BY caption IS NOT NULL, {chance_sql(seed, 'mix_captions')}, key) <= {hit} AS _hit FROM {made}"
+    )
+    told = ranked.with_columns(
+        caption="if(_hit, _made, caption)", template="if(_hit, template, NULL)", templated="_hit"
+    )
+    return told.sql(f"SELECT * EXCLUDE (_made, _hit) FROM {told}")

@@ -1,0 +1,44 @@
+"""Make captions wrong."""
+
+from curate.chance import chance_sql
+from curate.errors import DataError
+from curate.ops import op
+from curate.rows import Rows
+from curate.signatures import Fraction, Seed
+from curate.wordings import kept_clean
+
+
+@op(version=1)
+def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
+    """Give exactly `rate` of the captioned rows the caption of another of them.
+
+    The captions as a whole stay the same; each moves on by one row along an order of chance. The true caption
+    stays in `clean_caption`, unless an earlier step has put one there. Draws nest: with one seed, the rows hit at
+    one rate are hit at every higher one, all but one with the same wrong caption. Where two rows share a caption,
+    one may get the text it had.
+
+    Args:
+        rate: share of the rows that have a caption, in [0, 1]; the count is rounded to the nearest row, halves up.
+
+    Example:
+        shuffle_captions: {rate: 0.5}
+
+    Source: after Huang et al. 2021, Learning with Noisy Correspondence for Cross-modal Matching, NeurIPS.
+    """
+    captioned = rows.scalar(f"SELECT count(caption) FROM {rows}")
+    hit = int(captioned * rate + 0.5)
+    if hit == 1:
+        raise DataError(
+            f"a rate of {rate:g} hits 1 of {captioned:,} captioned rows, which has no other to swap with",
+            hint="a higher `rate`, or 0",
+        )
+    ranked = rows.sql(
+        f"SELECT *, row_number() OVER (ORDER BY caption IS NULL, {chance_sql(seed, 'shuffle_captions')}, key) "
+        f"AS _rank FROM {rows}"
+    )
+    moved = ranked.sql(
+        f"SELECT *, coalesce(lead(caption) OVER line, first_value(caption) OVER line) AS _moved FROM {ranked} "
+        f"WINDOW line AS (PARTITION BY _rank <= {hit} ORDER BY _rank)"
+    )
+    told = kept_clean(moved, f"if(_rank <= {hit}, _moved, caption)")
+    return told.sql(f"SELECT * EXCLUDE (_rank, _moved) FROM {told}")

@@ -1,0 +1,83 @@
+"""Divide the rows into splits by chance."""
+
+from collections.abc import Mapping
+
+from curate.chance import chance_sql
+from curate.errors import DataError, RecipeError
+from curate.manifests import text
+from curate.ops import op
+from curate.quotas import in_line
+from curate.rows import Rows
+from curate.signatures import Count, Fraction, Seed
+
+
+@op(version=1)
+def split(
+    rows: Rows,
+    *,
+    shares: dict[str, Fraction] | None = None,
+    images: dict[str, Count] | None = None,
+    rest: str = "train",
+    seed: Seed,
+) -> Rows:
+    """Write `split` anew: so large a share of the rows, or so many images of each class, by chance.
+
+    A share is exact over all rows, and of each class its part is rounded by the rule of Webster, so the parts
+    of two classes of one size differ by one row at most. Draws nest: with one seed, the first split named at 5 %
+    is inside itself at 10 %. Rows without a label count as one class more.
+
+    Args:
+        shares: split → share of the rows, in [0, 1]; with `rest` among them they add up to 1, else to less.
+        images: split → images of each class, instead; a class that has fewer in all is an error.
+        rest: the split of all other rows.
+
+    Example:
+        split: {shares: {val: 0.25}}
+    """
+    given: Mapping[str, float] | None = images if shares is None else shares
+    if (shares is None) == (images is None) or not given:
+        raise RecipeError("split takes either `shares` or `images`", hint="`split: {shares: {val: 0.1}}`")
+    if "" in [*given, rest]:
+        raise RecipeError("a split needs a name")
+    if shares is not None:
+        _check(shares, rest)
+        placed = in_line(rows, "proportional", seed, "split")
+        total = rows.scalar(f"SELECT count(*) FROM {rows}")
+    else:
+        if rest in given:
+            raise RecipeError(
+                f"`images` names {rest!r}, which takes the rest", hint="leave it out, or change `rest`"
+            )
+        _refuse_short(rows, int(sum(given.values())))
+        rank = f"row_number() OVER (PARTITION BY label ORDER BY {chance_sql(seed, 'split')}, key)"
+        placed = rows.sql(f"SELECT *, {rank} AS _place FROM {rows}")
+        total = 1
+    cases, taken = "", 0.0
+    for name, part in given.items():
+        if name != rest:
+            taken += part
+            cases += f" WHEN _place <= {int(total * taken + 0.5)} THEN {text(name)}"
+    made = placed.with_columns(split=f"CASE{cases} ELSE {text(rest)} END" if cases else text(rest))
+    return made.sql(f"SELECT * EXCLUDE (_place) FROM {made}")
+
+
+def _check(shares: dict[str, float], rest: str) -> None:
+    total = sum(shares.values())
+    if total > 1 + 1e-9 or (rest in shares and total < 1 - 1e-9):
+        raise RecipeError(
+            f"the shares add up to {total:g}",
+            hint=f"make it 1, or leave out {rest!r}, which takes what the others leave",
+        )
+
+
+def _refuse_short(rows: Rows, images: int) -> None:
+    few = rows.con.execute(
+        f"SELECT label, count(*) FROM {rows} GROUP BY label HAVING count(*) < {images} ORDER BY label"
+    ).fetchall()
+    if few:
+        name = {label: "no class" if label is None else rows.classes[label].id for label, _ in few[:3]}
+        shown = ", ".join(f"{name[label]} has {count:,}" for label, count in few[:3])
+        raise DataError(
+            f"{len(few):,} classes have fewer than {images:,} images ({shown})",
+            hint="ask for fewer, or say `shares`",
+        )

@@ -1,0 +1,106 @@
+"""What captions call a class, and the texts that templates make of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Sequence
+from typing import Literal
+
+from curate.chance import chance_sql
+from curate.errors import RecipeError
+from curate.manifests import Class
+from curate.rows import Rows
+from curate.templates import curated, texts
+from curate.wordnet import nouns
+
+Names = Literal["lemma", "curated", "synonyms", "hypernym", "gloss", "class"]
+EXAMPLES = re.compile('[;:] "')  # what a gloss's definition ends with, where examples follow
+
+
+def definition(wnid: str) -> str:
+    """Return the gloss of a synset without its examples."""
+    return EXAMPLES.split(nouns().gloss(wnid))[0].strip("; ")
+
+
+def called(classes: Sequence[Class], names: Names) -> list[list[str]]:
+    """Return for each class the names that a row of it may get.
+
+    Raises:
+        RecipeError: classes have no such name; three are shown.
+        MissingError: from `curated`.
+    """
+    if names in ("class", "lemma", "synonyms"):
+        made = {"class": _own, "lemma": lambda c: _lemmas(c)[:1], "synonyms": _lemmas}[names]
+        return [made(c) for c in classes]
+    chosen = curated() if names == "curated" else {}
+    known: Container[object] = chosen or nouns()
+    without = [c.id for c in classes if c.wnid not in known]
+    if without:
+        source = "ImageNet's 1,000" if names == "curated" else "the synsets of WordNet"
+        raise RecipeError(
+            f"{len(without):,} of {len(classes):,} classes are not among {source} "
+            f"(such as {', '.join(without[:3])})",
+            hint="`names: lemma` or `names: class` has a name for every class",
+        )
+    told: dict[str, Callable[[str], str]] = {
+        "curated": lambda wnid: chosen[wnid],
+        "hypernym": _with_parent,
+        "gloss": lambda wnid: f"{nouns().name(wnid)}, {definition(wnid)}",
+    }
+    return [[told[names](c.wnid or "")] for c in classes]
+
+
+def _own(known: Class) -> list[str]:
+    return [known.name]
+
+
+def _lemmas(known: Class) -> list[str]:
+    return list(nouns().lemmas(known.wnid)) if known.wnid and known.wnid in nouns() else _own(known)
+
+
+def _with_parent(wnid: str) -> str:
+    parents = nouns().parents(wnid)
+    return f"{nouns().name(wnid)}, a kind of {nouns().name(parents[0])}" if parents else nouns().name(wnid)
+
+
+def worded(
+    rows: Rows, templates: Sequence[str] | str, names: Names, seed: int, *, alternatives: bool = False
+) -> Rows:
+    """Return the rows with a text from a template and a name of their class, in the column `_made`.
+
+    Template and name are drawn by chance, apart from each other. `template` has the template's number, and
+    `captions`, if wanted, all texts that the row may get, in the order of templates and then of names.
+    """
+    rows.require_labels()
+    prompts, names_of = texts(templates), called(rows.classes, names)
+    before, after = zip(*(t.split("{}") for t in prompts), strict=True)
+    parts = {"_before": ("VARCHAR", before), "_after": ("VARCHAR", after)}
+    prompt = rows.lookup({"_template": ("INTEGER", range(len(prompts))), **parts})
+    name = rows.lookup({"_label": ("INTEGER", range(len(names_of))), "_names": ("VARCHAR[]", names_of)})
+    drawn = rows.with_columns(template=f"({chance_sql(seed, 'caption')} % {len(prompts)})::INTEGER")
+    pick = f"({chance_sql(seed, 'caption/name')} % len(_names))::INTEGER + 1" if names == "synonyms" else "1"
+    made = drawn.sql(
+        f"SELECT * EXCLUDE (_before, _after, _template, _names, _label), "
+        f"_before || _names[{pick}] || _after AS _made "
+        f"FROM {drawn} JOIN {prompt} ON template = _template JOIN {name} ON label = _label"
+    )
+    return _with_all(made, prompt, name) if alternatives else made
+
+
+def _with_all(rows: Rows, prompt: str, name: str) -> Rows:
+    """Return the rows with all texts of their class; made once a class, not once a row."""
+    every = rows.lookup({"_label": ("INTEGER", []), "_all": ("VARCHAR[]", [])})
+    rows.con.execute(
+        f"INSERT INTO {every} SELECT _label, list(_before || _name || _after ORDER BY _template, _n) FROM "
+        f"(SELECT _label, generate_subscripts(_names, 1) AS _n, unnest(_names) AS _name FROM {name}), {prompt} "
+        f"GROUP BY _label"
+    )
+    joined = rows.sql(f"SELECT r.*, _all FROM {rows} r JOIN {every} ON label = _label")
+    made = joined.with_columns(captions="_all")
+    return made.sql(f"SELECT * EXCLUDE (_all) FROM {made}")
+
+
+def kept_clean(rows: Rows, caption: str) -> Rows:
+    """Return the rows with another caption, a SQL expression; `clean_caption` has the one before any noise."""
+    clean = "coalesce(clean_caption, caption)" if "clean_caption" in rows.columns else "caption"
+    return rows.with_columns(caption=caption, clean_caption=clean)

@@ -1,0 +1,173 @@
+"""Every recipe that is shipped: it builds, scaled down, on small pools, and keeps its promises over all of ImageNet."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from curate.builds import build
+from curate.datasets import Dataset
+from curate.diffs import chain
+from curate.recipes import load
+from curate.synthetic import POOL, write_folder
+from curate.wordnet.lists import wnids_of
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+# Recipe → what makes it fit a small pool; the folders and files it reads are filled in by their variable's name.
+SMALL: dict[str, dict[str, str]] = {
+    "huh2016/images-per-class": {"scale": "0.02"},
+    "huh2016/classes-bottom-up": {"scale": "0.02"},
+    "huh2016/classes-top-down": {"scale": "0.02"},
+    "huh2016/budgets": {"scale": "0.02"},
+    "huh2016/pascal-removed": {"scale": "0.02"},
+    "huh2016/halves": {"scale": "0.02"},
+    "entezari2023/laion-scale": {"scale": "0.00003"},
+    "entezari2023/sources": {"scale": "0.0001"},
+    "entezari2023/captions": {"scale": "0.02"},
+    "entezari2023/noise-size": {"scale": "0.02"},
+    "breeds/subpopulations": {"missing": "drop"},
+    "datacomp/filters": {"min_side": "16"},
+    "longtail/imagenet-lt": {"scale": "0.015"},
+    "longtail/exponential-and-step": {"largest": "100"},
+}
+SOURCES = ("cc3m", "cc12m", "redcaps", "yfcc", "laion", "wit", "shutterstock")
+
+
+def test_every_recipe_is_tested_here() -> None:
+    there = {str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.yaml")}
+    assert set(SMALL) == there - {"demo"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_opens_with_its_command(name: str) -> None:
+    head = (RECIPES / f"{name}.yaml").read_text().split("\nname:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"curate build recipes/{name}.yaml --set" in head
+    assert "2 cores" in head or "seconds" in head
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], dict[str, str]]:
+    """Return what a recipe reads, by variable, made from a folder of class folders."""
+    made: dict[Path, dict[str, str]] = {}
+
+    def of(folder: Path) -> dict[str, str]:
+        if folder not in made:
+            work = tmp_path_factory.mktemp("read")
+            made[folder] = {"imagenet": str(folder), **_pairs(folder, work)}
+        return made[folder]
+
+    def settings(name: str, folder: Path) -> dict[str, str]:
+        text = (RECIPES / f"{name}.yaml").read_text()
+        given = {v: path for v, path in of(folder).items() if f"${{{v}}}" in text or f"${{{v}}}/" in text}
+        if name.startswith("longtail/exp"):
+            given["pool"] = str(folder)
+        return given
+
+    return settings
+
+
+def _pairs(folder: Path, work: Path) -> dict[str, str]:
+    """Make a dataset of image-text pairs, seven under the names of the papers' sources, and captions of some images."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    assert files
+    lines = [
+        {"filename": p.name, "title": f"title {i}", "tags": ["a", "b"], "description": None}
+        for i, p in enumerate(files) if i % 2
+    ]  # fmt: skip
+    (work / "captions.json").write_text(json.dumps(lines))
+    recipe = work / "pairs.yaml"
+    recipe.write_text(
+        f"name: pairs\nsource: {{folder: {folder}}}\nsteps:\n"
+        "  - caption: {templates: ['a photo of a {} for you.', 'das Bild'' {}']}\n"
+        "  - compute: {columns: {language: \"if(caption LIKE 'das%', 'de', 'en')\", "
+        'similarity: "(md5_number_lower(key) % 400)::DOUBLE / 1000"}}\n'
+    )
+    for name in ("pool", *(f"pools/{s}" for s in SOURCES)):
+        build(load(recipe), work / name, overlay=True)
+    return {
+        "pool": str(work / "pool"), "laion": str(work / "pool"), "pools": str(work / "pools"),
+        "captions": str(work / "captions.json"),
+    }  # fmt: skip
+
+
+def built(name: str, folder: Path, read: Callable[..., dict[str, str]], out: Path) -> list[Dataset]:
+    recipe = load(RECIPES / f"{name}.yaml", read(name, folder) | SMALL[name])
+    return [b.dataset for b in build(recipe, out, overlay=True)]
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "pool"
+    write_folder(folder, classes=POOL, images_per_class={"train": 21}, size=16, seed=0)
+    return folder / "train"
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    with tarfile.open(shared / "data" / "tiny-imagenet.tar.xz") as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "tiny-imagenet" / "train"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_builds_on_the_synthetic_pool(
+    name: str, synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    sets = built(name, synthetic, read, tmp_path)
+    assert all(len(d) for d in sets)
+    assert len({d.name for d in sets}) == len(sets)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_builds_on_tiny_imagenet(
+    name: str, tiny: Path, read: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    assert all(len(d) for d in built(name, tiny, read, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["huh2016/images-per-class", "entezari2023/laion-scale"])
+def test_sizes_of_a_family_nest(
+    name: str, synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    sets = built(name, synthetic, read, tmp_path / "family")
+    diffs = chain([tmp_path / "family"])
+    assert len(diffs) == len(sets) - 1 >= 4
+    assert {d.relation for d in diffs} <= {"⊂", "="}
+    assert [d.rows_a for d in diffs] == sorted(d.rows_a for d in diffs)
+
+
+def test_equal_arms_of_the_caption_experiment_differ_in_text_alone(
+    synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    built("entezari2023/captions", synthetic, read, tmp_path)
+    arms = [tmp_path / f"captions-{arm}" for arm in ("equal-flickr", "equal-templated", "mixed-50")]
+    for found in chain(arms):
+        assert (found.relation, found.relabelled) == ("=", 0)
+        assert found.recaptioned > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("huh2016/classes-bottom-up", [918, 753, 486, 79, 9]),
+        ("huh2016/classes-top-down", [127, 10, 2]),
+        ("huh2016/pascal-removed", [771]),
+        ("huh2016/halves", [522, 478, 522, 478]),
+        ("breeds/subpopulations", [13, 13, 30, 30, 17, 17, 26, 26]),
+    ],
+)
+def test_over_all_of_imagenet_the_classes_are_as_many_as_published(
+    name: str, classes: list[int], tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    for wnid in wnids_of("imagenet-1k"):
+        (tmp_path / "train" / wnid).mkdir(parents=True)
+        (tmp_path / "train" / wnid / f"{wnid}_1.JPEG").write_bytes(jpeg(1))
+    recipe = load(RECIPES / f"{name}.yaml", {"imagenet": str(tmp_path / "train")})
+    sets = [b.dataset for b in build(recipe, tmp_path / "out", overlay=True)]
+    assert [len(d.classes) for d in sets] == classes
