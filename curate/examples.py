@@ -157,7 +157,8 @@ def _words(value: Any) -> set[str]:
 
 
 def _content(rows: Rows) -> dict[str, dict[str, Any]]:
-    found = rows.con.sql(f"FROM {rows} ORDER BY key").to_arrow_table().to_pylist()
+    answer = rows.con.execute(f"FROM {rows} ORDER BY key")
+    found = [dict(zip(rows.columns, row, strict=True)) for row in answer.fetchall()]
     names = [c.name for c in rows.classes]
     for row in found:
         row["class"] = None if row["label"] is None else names[row["label"]]

@@ -18,7 +18,7 @@ from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare, reasons
 from curate.manifests import Class, content_digest, ordered, quoted, rows_digest, text
-from curate.plans import Plan, allow_only, run, told
+from curate.plans import Plan, Step, allow_only, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
 from curate.sources import Index
@@ -67,23 +67,34 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     return Made(count, size, kinds, rows.classes, named, ledger, seconds)
 
 
+def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
+    """Run a step over rows and keep what comes out in a table; return it and the ledger's record of it.
+
+    Raises:
+        RecipeError, DataError: from the operation, with the step's place.
+    """
+    with told(step):
+        given = run(step, rows)
+        refused = reasons(given)
+        rows.con.execute(f"CREATE TABLE {table} AS FROM {given}")
+        after, notes = _compacted(replace(given, name=table, refused=None))
+    record = compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
+    return after, record
+
+
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
-    rows, notes = _compacted(
-        Rows(con, "source", columns_of(con, "source"), index.classes, root=plan.source.root)
-    )
+    shape = columns_of(con, "source")
+    source = Rows(con, "source", shape, index.classes, root=plan.source.root, progress=progress)
+    rows, notes = _compacted(source)
     ledger = [_source_record(index, plan, rows, notes)]
     seconds: Seconds = []
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
-            with told(step):
-                given = run(step, rows)
-                refused = reasons(given)
-                after, notes = _compacted(_kept(given, f"step_{number}"))
-            ledger.append(compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes))
+            rows, record = take_step(step, rows, f"step_{number}")
+            ledger.append(record)
             if number > 1:
                 con.execute(f"DROP TABLE step_{number - 1} CASCADE")
-            rows = after
             seconds.append([step.operation.name, time.monotonic() - started])
             stage.advance()
     return rows, ledger, seconds
@@ -102,11 +113,6 @@ def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
         allow_only(con, files=[str(index.parquet), *read], folders=[str(folder)])
         con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")
         yield con
-
-
-def _kept(rows: Rows, name: str) -> Rows:
-    rows.con.execute(f"CREATE TABLE {name} AS FROM {rows}")
-    return replace(rows, name=name, refused=None)
 
 
 def _source_record(index: Index, plan: Plan, rows: Rows, notes: list[str]) -> StepRecord:
