@@ -22,10 +22,10 @@ def write_named(folder: Path, wnids: list[str], rows: int) -> None:
         con.execute("CREATE TABLE w AS SELECT unnest(range(?)) AS label, unnest(?::VARCHAR[]) AS wnid",
                     [len(wnids), sorted(wnids)])  # fmt: skip
         per = rows / len(wnids)
+        size = f"CASE WHEN label % 10 = 0 THEN {per} * (0.58 + label % 7 * 0.05) ELSE {per} * 1.03 END"
         con.execute(
             f"CREATE TABLE named AS SELECT wnid || '/' || wnid || '_' || i AS key, label, wnid, i FROM w, "
-            f"range((CASE WHEN label % 10 = 0 THEN {per} * (0.58 + label % 7 * 0.05) ELSE {per} * 1.03 END)::BIGINT) r(i) "
-            f"LIMIT {rows}"
+            f"range(({size})::BIGINT) r(i) LIMIT {rows}"
         )
         chance = "md5_number_lower(key)"
         con.execute(
@@ -36,7 +36,9 @@ def write_named(folder: Path, wnids: list[str], rows: int) -> None:
         )
         columns = ordered([*CORE, "wnid"])
         chosen = ", ".join(map(quoted, columns))
-        con.execute(f"COPY (SELECT {chosen} FROM final) TO {text(str(folder / MANIFEST))} (FORMAT parquet, COMPRESSION zstd)")
+        con.execute(
+            f"COPY (SELECT {chosen} FROM final) TO {text(str(folder / MANIFEST))} (FORMAT parquet, COMPRESSION zstd)"
+        )
         digest = content_digest(rows_digest(con, "final", "rowid", columns), classes)
         count, size = con.execute("SELECT count(*), sum(size) FROM final").fetchone() or (0, 0)
     (folder / "rows.duckdb").unlink()

@@ -7,6 +7,7 @@ the byte; when, where and how long stands beside it in `build.json`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class Dataset:
         kind = "shards" if self.sharded else "overlay"
         return f"Dataset({self.name!r}, {len(self)} rows, {len(self.classes)} classes, {kind})"
 
-    def table(self, columns: list[str] | None = None):  # -> pyarrow.Table
+    def table(self, columns: Sequence[str] | None = None):  # -> pyarrow.Table
         """Return the rows in order as an Arrow table.
 
         `file`, `offset` and `size` say where the bytes are now, relative to `byte_root`: in the dataset's own

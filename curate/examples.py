@@ -115,17 +115,10 @@ def _write_test_set(con: Any, folder: Path) -> None:
     con.execute(
         f"COPY (FROM source WHERE sha256 IN ('22', '77')) TO {text(str(folder / MANIFEST))} (FORMAT parquet)"
     )
-    told = {
-        "name": "test-set",
-        "digest": "-",
-        "plan": "-",
-        "rows": 2,
-        "bytes": 0,
-        "root": "..",
-        "columns": CORE | KINDS,
-    }
-    rest = {"classes": [], "recipe": {}, "source": {}, "ledger": []}
-    info = DatasetInfo(**told, **rest, manifest_sha256=file_sha256(folder / MANIFEST))
+    info = DatasetInfo(
+        name="test-set", digest="-", plan="-", rows=2, bytes=0, root="..", columns=CORE | KINDS, classes=[], recipe={},
+        source={}, ledger=[], manifest_sha256=file_sha256(folder / MANIFEST),
+    )  # fmt: skip
     (folder / INFO).write_bytes(render(info))
 
 

@@ -33,8 +33,11 @@ def mark_first(rows: Rows, column: str, *, order: str, wanted: Mapping[int, int]
         f"FROM (SELECT {group} AS ranks_group, {order} AS place, key FROM {rows}) WHERE place IS NOT NULL) "
         f"JOIN {counts} USING (ranks_group) WHERE rank <= ranks_wanted GROUP BY ranks_group"
     )
+    ordered = rows.sql(
+        f"SELECT *, {group} AS ranks_at, {order} AS ranks_order FROM {rows}"
+    )  # hashed once a row
+    first = "ranks_order < ranks_place OR (ranks_order = ranks_place AND key <= ranks_key)"
     return rows.sql(
-        f"SELECT r.*, coalesce({order} < ranks_place OR ({order} = ranks_place AND key <= ranks_key), false) "
-        f"AS {column} FROM {rows} r LEFT JOIN (SELECT ranks_group, ranks_place, ranks_key FROM {last}) "
-        f"ON {group} = ranks_group"
+        f"SELECT r.* EXCLUDE (ranks_at, ranks_order), coalesce({first}, false) AS {column} "
+        f"FROM {ordered} r LEFT JOIN {last} ON ranks_at = ranks_group"
     )

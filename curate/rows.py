@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,17 +52,23 @@ class Rows:
             raise NotKnownYet
         return self.known
 
-    def sql(
-        self, query: str, *, classes: Sequence[Class] | None = None, refused: str | None = None
-    ) -> Rows:
+    def sql(self, query: str, *, classes: Sequence[Class] | None = None, refused: str | None = None) -> Rows:
         """Return the rows of a query, with other classes, and what was refused on the way, where given."""
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
         return replace(self, name=name, columns=columns_of(self.con, name), known=known, refused=refused)
 
-    def with_columns(self, *, classes: Sequence[Class] | None = None, **expressions: str) -> Rows:
+    def with_columns(
+        self,
+        set_to: Mapping[str, str] | None = None,
+        /,
+        *,
+        classes: Sequence[Class] | None = None,
+        **named: str,
+    ) -> Rows:
         """Return the rows with columns set to SQL expressions over the old ones, added where absent."""
+        expressions = {**(set_to or {}), **named}
         old = [
             f"{expressions.pop(c)} AS {quoted(c)}" if c in expressions else quoted(c) for c in self.columns
         ]
@@ -107,6 +113,12 @@ class Rows:
                 f"{file}: cannot be read as a table ({str(error).splitlines()[0]})",
                 hint="a CSV or TSV with a header line, JSON lines or Parquet, by its ending",
             ) from None
+        return name
+
+    def keep(self, query: str) -> str:
+        """Run a query once, into a table, and return its name; while planning the table is empty."""
+        name = f"kept_{next(_names)}"
+        self.con.execute(f"CREATE TEMP TABLE {name} AS {query}{' LIMIT 0' if self.planning else ''}")
         return name
 
     def reject(self, reason: str, *, keep: Literal["drop", "flag"]) -> Rows:

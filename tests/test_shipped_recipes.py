@@ -85,7 +85,7 @@ def _pairs(folder: Path, work: Path) -> dict[str, str]:
         f"name: pairs\nsource: {{folder: {folder}}}\nsteps:\n"
         "  - caption: {templates: ['a photo of a {} for you.', 'das Bild'' {}']}\n"
         "  - compute: {columns: {language: \"if(caption LIKE 'das%', 'de', 'en')\", "
-        'similarity: "(md5_number_lower(key) % 400)::DOUBLE / 1000"}}\n'
+        'similarity: "(md5_number(key) % 400)::DOUBLE / 1000"}}\n'
     )
     for name in ("pool", *(f"pools/{s}" for s in SOURCES)):
         build(load(recipe), work / name, overlay=True)

@@ -26,4 +26,4 @@ def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
         raise RecipeError(
             f"column {min(taken)!r} cannot be set", hint="`label_from` turns a column into labels"
         )
-    return rows.with_columns(**{name: checked(text, rows.columns, constant=True) for name, text in columns.items()})
+    return rows.with_columns({c: checked(text, rows.columns, constant=True) for c, text in columns.items()})

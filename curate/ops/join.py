@@ -47,6 +47,7 @@ def join(
             f"{file}: column {min(taken)!r} would replace the rows' own",
             hint="name the `columns` to take; `label_from` turns a column into labels",
         )
+    table = rows.keep(f"SELECT {', '.join(map(quoted, [by, *wanted]))} FROM {table}")
     _refuse_twice(rows, table, by, file)
     new = [c for c in wanted if c not in rows.columns]
     chosen = [f"{'t' if c in wanted else 'r'}.{quoted(c)}" for c in rows.columns]

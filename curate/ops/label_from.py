@@ -47,5 +47,5 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
         hint=f"the classes are {', '.join(c.name for c in classes[:3])}, …",
     )  # fmt: skip
     clean = {"clean_label": "label"} if keep_clean else {}
-    labelled = joined.with_columns(label="given", **clean)
+    labelled = joined.with_columns({"label": "given"} | clean)
     return labelled.sql(f"SELECT * EXCLUDE (given) FROM {labelled}")

@@ -27,7 +27,10 @@ IN_IMAGENET = ("classes", {"names": ["n01440764", "n02012849", "n03126707"]})
 # Classes of which four have siblings: tabby and Persian cat, convertible and sports car.
 FINE = (
     "relabel",
-    {"map": {"dog": "n02123045", "cat": "n02123394", "car": "n03100240", "n03126707": "n04285008"}, "others": "keep"},
+    {
+        "map": {"dog": "n02123045", "cat": "n02123394", "car": "n03100240", "n03126707": "n04285008"},
+        "others": "keep",
+    },
 )
 PAIRED = {
     "caption": "if(i % 5 = 0, NULL, if(i % 3 = 0, 'a dog runs on', 'qqq and') || ' ' || i)",
@@ -141,7 +144,9 @@ EXAMPLES: dict[str, list[Example]] = {
         Example({"kind": "confusion", "file": "confusion.csv", "rate": 0.1}),
         Example({"kind": "instance", "file": "scores.csv"}),
     ],
-    "clean": [Example({}, row_wise=True, columns={"clean_label": "(i % 6)::INTEGER", "clean_caption": "i::VARCHAR"})],
+    "clean": [
+        Example({}, row_wise=True, columns={"clean_label": "(i % 6)::INTEGER", "clean_caption": "i::VARCHAR"})
+    ],
     "filter": [
         Example({"preset": "basic"}, row_wise=True, columns=PAIRED),
         Example({"min_similarity": 0.4, "max_aspect": 1.5, "keep": "flag"}, row_wise=True, columns=PAIRED),
@@ -155,7 +160,9 @@ EXAMPLES: dict[str, list[Example]] = {
         Example({"language": "any", "keep": "flag"}, row_wise=True, columns=PAIRED),
     ],
     "language": [
-        Example({}, row_wise=True, columns={"caption": "if(i % 3 = 0, 'a dog on the grass', 'der Hund im Gras')"})
+        Example(
+            {}, row_wise=True, columns={"caption": "if(i % 3 = 0, 'a dog on the grass', 'der Hund im Gras')"}
+        )
     ],
     "per_class": [
         Example({"images": 40}),

@@ -56,7 +56,7 @@ def test_ledger_names_columns_added_and_arguments(built: Callable[..., Dataset])
     where, _, noise, caption = built(STEPS).info.ledger[1:]
     assert (noise.columns_added, caption.columns_added) == (["clean_label"], ["template"])
     assert where.arguments == {"condition": "NOT ends_with(key, '_9')"}
-    assert noise.arguments == {"kind": "symmetric", "rate": 0.25}
+    assert noise.arguments == {"kind": "symmetric", "rate": 0.25, "per": "overall"}
 
 
 def test_class_without_rows_leaves_the_list_with_a_note(built: Callable[..., Dataset]) -> None:

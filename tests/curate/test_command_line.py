@@ -169,7 +169,7 @@ def test_plan_prints_steps_and_touches_nothing(run_curate: Run, recipe: MakeReci
     recipe([*STEPS, {"relabel": {"map": {"dog": "pet"}, "others": "keep"}}], expect={"rows": 48})
     result = run_curate("build", tmp_path / "set.yaml", "--plan")
     assert result.exit_code == 0
-    assert "2. noise(kind=symmetric, rate=0.25, seed=0)" in result.stdout
+    assert "2. noise(kind=symmetric, rate=0.25, per=overall, seed=0)" in result.stdout
     assert "result: 6 classes, columns key, file," in result.stdout
     assert "expect: rows 48" in result.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["set.yaml"]
@@ -212,7 +212,7 @@ def test_ops_lists_and_explains_the_whole_language(run_curate: Run) -> None:
         assert f"{name}:" in run_curate("ops", name).stdout
     told = {entry["name"]: entry for entry in json.loads(run_curate("ops", "--json").stdout)}
     assert "at least 0 and at most 1" in told["noise"]["options"]["rate"]
-    assert told["noise"]["options"].keys() == {"kind", "rate", "seed"}
+    assert told["sample"]["options"].keys() == {"number", "fraction", "allocation", "seed"}
 
 
 def test_show_tells_noise_classes_and_ledger(run_curate: Run, home: Path) -> None:

@@ -203,7 +203,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 # No room for a table, for a shard, for all shards.
-@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=1000k"])
+@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=700k"])
 def test_full_disk_is_told_and_nothing_is_published(
     tmpfs: Callable[[str], Path],
     recipe: MakeRecipe,

@@ -172,7 +172,9 @@ def test_a_folder_of_sets_is_compared_from_the_smallest_to_the_largest(
     built: Callable[..., Dataset], tmp_path: Path, run_curate: Callable[..., Any]
 ) -> None:
     for n in (10, 9, 2):
-        built([{"per_class": {"images": n, "short": "keep"}}], name=f"n{n}", out=tmp_path / "family" / f"n{n}")
+        built(
+            [{"per_class": {"images": n, "short": "keep"}}], name=f"n{n}", out=tmp_path / "family" / f"n{n}"
+        )
     shown = run_curate("diff", tmp_path / "family")
     assert shown.stdout.splitlines()[-1] == "n2 (12) ⊂ n9 (54) ⊂ n10 (60)"
     alone = run_curate("diff", tmp_path / "family" / "n2")

@@ -1,0 +1,70 @@
+"""Draws by weight: one outcome of several for each row, by Walker's alias method.
+
+A group's weights become as many slots of equal width as it has outcomes, each shared by at most two of them
+(Vose 1991, https://doi.org/10.1109/32.92917). A row then takes a slot and a side of it, which is a join by equality:
+nothing is sorted, however many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from curate.chance import chance_sql
+from curate.rows import Rows
+
+Weights = Mapping[int, Sequence[tuple[int, float]]]  # group → (outcome, weight), all weights above 0
+
+
+def unit_sql(seed: int, salt: str) -> str:
+    """Return a SQL expression (DOUBLE) of the row's chance in [0, 1): its upper 53 bits, which a double holds."""
+    return f"(({chance_sql(seed, salt)} >> 11)::DOUBLE * {2.0**-53!r})"
+
+
+def draw(rows: Rows, weights: Weights, *, group: str, unit: str, into: str) -> Rows:
+    """Return the rows with a column of outcomes, drawn with the weights of the row's group.
+
+    Args:
+        group: a SQL expression over the columns; NULL, or a group without weights, gives NULL.
+        unit: a SQL expression, uniform in [0, 1).
+        into: the column to add.
+    """
+    slots: list[tuple[int, float, int, int]] = []
+    first = []
+    for outcomes in weights.values():
+        first.append(len(slots))
+        slots += [(i, *slot) for i, slot in enumerate(alias(outcomes), start=len(slots))]
+    groups = rows.lookup(
+        {
+            "draw_group": ("INTEGER", list(weights)),
+            "draw_first": ("INTEGER", first),
+            "draw_slots": ("INTEGER", [len(outcomes) for outcomes in weights.values()]),
+        }
+    )
+    kinds = {"draw_slot": "INTEGER", "draw_share": "DOUBLE", "draw_own": "INTEGER", "draw_other": "INTEGER"}
+    columns: list[Sequence[float]] = list(zip(*slots, strict=True)) or [[]] * 4
+    table = rows.lookup({c: (k, v) for (c, k), v in zip(kinds.items(), columns, strict=True)})
+    placed = rows.sql(
+        f"SELECT r.*, draw_first, CASE WHEN draw_slots IS NOT NULL THEN {unit} * draw_slots END AS draw_at "
+        f"FROM {rows} r LEFT JOIN {groups} ON {group} = draw_group"
+    )
+    return rows.sql(
+        f"SELECT r.* EXCLUDE (draw_first, draw_at), "
+        f"CASE WHEN draw_at - floor(draw_at) < draw_share THEN draw_own ELSE draw_other END AS {into} "
+        f"FROM {placed} r LEFT JOIN {table} ON draw_first + floor(draw_at)::INTEGER = draw_slot"
+    )
+
+
+def alias(outcomes: Sequence[tuple[int, float]]) -> list[tuple[float, int, int]]:
+    """Return the slots of one group: the share of the slot's own outcome, that outcome, and the other one."""
+    scale = len(outcomes) / sum(weight for _, weight in outcomes)
+    left = [weight * scale for _, weight in outcomes]
+    slots = [(1.0, outcome, outcome) for outcome, _ in outcomes]
+    small = [i for i, share in enumerate(left) if share < 1]
+    large = [i for i, share in enumerate(left) if share >= 1]
+    while small and large:
+        i, j = small.pop(), large[-1]
+        slots[i] = (left[i], outcomes[i][0], outcomes[j][0])
+        left[j] -= 1 - left[i]
+        if left[j] < 1:
+            small.append(large.pop())
+    return slots
