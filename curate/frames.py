@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from curate.rows import Rows, columns_of, keep_classes
 from curate.sources import Index
 
 Seconds = list[list[Any]]  # [step, seconds] in order
+MEMORY = "2.5GB"  # of DuckDB, before it goes to disk; Python and what DuckDB does not count come on top
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
     with told(step):
         given = run(step, rows)
         refused = reasons(given)
-        rows.con.execute(f"CREATE TABLE {table} AS FROM {given}")
+        rows.con.execute(f"CREATE TEMP TABLE {table} AS FROM {given}")
         after, notes = _compacted(replace(given, name=table, refused=None))
     record = compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
     return after, record
@@ -102,13 +105,13 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
 
 @contextmanager
 def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
-    """Open DuckDB on a file, so that memory bounds nothing; it can read the index and this folder, no more."""
+    """Open DuckDB; it may use so much memory and then its folder, and reads the index and what steps name, no more."""
     work = folder / "work"
-    work.mkdir(exist_ok=True)
-    for left in work.iterdir():
-        left.unlink()
-    with duckdb.connect(str(work / "rows.duckdb")) as con:
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    with duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(str(work))}")
+        con.execute(f"SET memory_limit = {text(os.environ.get('CURATE_MEMORY', MEMORY))}")
         read = [file for step in plan.steps for file in step.reads]
         allow_only(con, files=[str(index.parquet), *read], folders=[str(folder)])
         con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")

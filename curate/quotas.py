@@ -51,5 +51,5 @@ def in_line(rows: Rows, allocation: Literal["equal", "proportional"], seed: int,
     )
     return rows.sql(
         f"SELECT * EXCLUDE (_rank, _size, _label, _turn), row_number() OVER (ORDER BY {order}, _turn) AS _place "
-        f"FROM {ranked} JOIN {table} ON coalesce(label, {UNLABELLED}) = _label"
+        f"FROM {ranked} LEFT JOIN {table} ON coalesce(label, {UNLABELLED}) = _label"
     )

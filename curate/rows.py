@@ -102,11 +102,17 @@ class Rows:
         if suffix == "parquet":
             query = f"read_parquet({text(file)})"
         elif suffix in ("jsonl", "ndjson", "json"):
-            query = f"read_json({text(file)})"
+            query = f"read_json({text(file)}{{}})"
         else:
             types = f", types = {{{given}}}" if given else ""
             query = f"read_csv({text(file)}, header = true{types})"
         try:
+            if (
+                "{}" in query
+            ):  # told its columns, DuckDB need not look for them again whenever the view is used
+                found = columns_of(self.con, f"(FROM {query.format('')})")
+                columns = ", ".join(f"{text(c)}: {text(kind)}" for c, kind in found.items())
+                query = query.format(f", columns = {{{columns}}}")
             self.con.execute(f"CREATE TEMP VIEW {name} AS FROM {query}")
         except duckdb.Error as error:
             raise RecipeError(
@@ -176,7 +182,8 @@ _names = itertools.count()
 
 def columns_of(con: Any, name: str) -> dict[str, str]:
     """Return a relation's columns and their DuckDB types, in order."""
-    return {c[0]: str(c[1]) for c in con.execute(f"DESCRIBE {name}").fetchall()}
+    query = f"DESCRIBE SELECT * FROM {name}" if name.startswith("(") else f"DESCRIBE {name}"
+    return {c[0]: str(c[1]) for c in con.execute(query).fetchall()}
 
 
 def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:

@@ -79,10 +79,11 @@ def worded(
     name = rows.lookup({"_label": ("INTEGER", range(len(names_of))), "_names": ("VARCHAR[]", names_of)})
     drawn = rows.with_columns(template=f"({chance_sql(seed, 'caption')} % {len(prompts)})::INTEGER")
     pick = f"({chance_sql(seed, 'caption/name')} % len(_names))::INTEGER + 1" if names == "synonyms" else "1"
+    # Left joins, though every row finds its partner: for inner ones DuckDB builds its hash table from all rows.
     made = drawn.sql(
         f"SELECT * EXCLUDE (_before, _after, _template, _names, _label), "
         f"_before || _names[{pick}] || _after AS _made "
-        f"FROM {drawn} JOIN {prompt} ON template = _template JOIN {name} ON label = _label"
+        f"FROM {drawn} LEFT JOIN {prompt} ON template = _template LEFT JOIN {name} ON label = _label"
     )
     return _with_all(made, prompt, name) if alternatives else made
 
@@ -95,7 +96,7 @@ def _with_all(rows: Rows, prompt: str, name: str) -> Rows:
         f"(SELECT _label, generate_subscripts(_names, 1) AS _n, unnest(_names) AS _name FROM {name}), {prompt} "
         f"GROUP BY _label"
     )
-    joined = rows.sql(f"SELECT r.*, _all FROM {rows} r JOIN {every} ON label = _label")
+    joined = rows.sql(f"SELECT r.*, _all FROM {rows} r LEFT JOIN {every} ON label = _label")
     made = joined.with_columns(captions="_all")
     return made.sql(f"SELECT * EXCLUDE (_all) FROM {made}")
 

@@ -1,7 +1,9 @@
 """Make captions of columns."""
 
+from typing import Literal
+
 from curate.errors import RecipeError, did_you_mean
-from curate.manifests import quoted, text
+from curate.manifests import CORE, quoted, text
 from curate.ops import op
 from curate.rows import Rows
 
@@ -9,7 +11,14 @@ BLANKS = r"[\s\p{Z}]+"  # \s alone knows no other than ASCII's
 
 
 @op(version=1)
-def caption_from(rows: Rows, *, columns: list[str], separator: str = " ") -> Rows:
+def caption_from(
+    rows: Rows,
+    *,
+    columns: list[str],
+    separator: str = " ",
+    empty: Literal["keep", "drop"] = "keep",
+    drop: bool = False,
+) -> Rows:
     """Join columns into the caption.
 
     A list, such as tags, is joined by spaces. NULL and blank parts are skipped, and any run of white space becomes
@@ -18,6 +27,8 @@ def caption_from(rows: Rows, *, columns: list[str], separator: str = " ") -> Row
     Args:
         columns: in the order of the text; ImageNet-Captions joins title, tags and description.
         separator: what stands between two columns.
+        empty: what to do with a row that has nothing left: keep it without a caption, or drop it.
+        drop: whether the columns go afterwards; those of the core stay.
 
     Example:
         caption_from: {columns: [caption, source, language], separator: ", "}
@@ -31,7 +42,13 @@ def caption_from(rows: Rows, *, columns: list[str], separator: str = " ") -> Row
             hint = did_you_mean(column, rows.columns) or "`join` brings columns from a table"
             raise RecipeError(f"the rows have no column {column!r}", hint=hint)
     parts = ", ".join(_words(column, rows.columns[column]) for column in columns)
-    return rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
+    told = rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
+    gone = [quoted(c) for c in columns if c not in CORE]
+    if empty == "drop":
+        told = told.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
+    if not (drop and gone):
+        return told
+    return told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}", refused=told.refused)
 
 
 def _words(column: str, kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from curate.conditions import checked
 from curate.errors import DataError, RecipeError, did_you_mean
 from curate.manifests import quoted, text
 from curate.ops import op
@@ -18,6 +19,7 @@ def join(
     file: Annotated[str, RecipeFile],
     columns: list[str] | None = None,
     by: str = "key",
+    equal_to: str | None = None,
     missing: Literal["error", "keep", "drop"] = "error",
 ) -> Rows:
     """Bring columns from a table: scores, human labels, captions.
@@ -29,13 +31,15 @@ def join(
         file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too.
         columns: which; all but `by` by default.
         by: the table's column that holds the key, or a column that both have, such as `url`.
+        equal_to: what `by` must be equal to instead: SQL over the row, such as `parse_filename(file)`.
         missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop.
 
     Example:
         join: {file: scores.csv, columns: [score]}
     """
-    mine = by if by in rows.columns else "key"
-    table = rows.read(file, kinds={by: rows.columns[mine]})
+    mine = checked(equal_to, rows.columns) if equal_to else quoted(by if by in rows.columns else "key")
+    kind = "VARCHAR" if equal_to else rows.columns.get(by, "VARCHAR")
+    table = rows.read(file, kinds={by: kind})
     found = columns_of(rows.con, table)
     wanted = [c for c in found if c != by] if columns is None else columns
     for column in [by, *wanted]:
@@ -52,10 +56,10 @@ def join(
     new = [c for c in wanted if c not in rows.columns]
     chosen = [f"{'t' if c in wanted else 'r'}.{quoted(c)}" for c in rows.columns]
     chosen += [f"t.{quoted(c)}" for c in new]
-    kind = rows.columns[mine]
     joined = rows.sql(
-        f"SELECT {', '.join(chosen)}, t.{quoted(by)} IS NOT NULL AS in_table FROM {rows} r LEFT JOIN {table} t "
-        f"ON r.{quoted(mine)} = t.{quoted(by)}::{kind}"
+        f"SELECT {', '.join(chosen)}, t.{quoted(by)} IS NOT NULL AS in_table "
+        f"FROM (SELECT *, {mine}::{kind} AS to_find FROM {rows}) r LEFT JOIN {table} t "
+        f"ON r.to_find = t.{quoted(by)}::{kind}"
     )
     if missing == "error" and not rows.planning:
         joined.refuse(

@@ -216,3 +216,13 @@ def test_caption_from_refuses_columns_that_are_not_there(
     with pytest.raises(CurateError) as raised:
         apply("caption_from", source(), columns=columns)
     assert re.search(message, str(raised.value))
+
+
+def test_a_caption_from_nothing_is_dropped_with_its_reason_and_its_columns_go(
+    source: Callable[..., Rows], apply: Callable[..., Rows], content: Callable[..., list[Any]]
+) -> None:
+    rows = source(4).with_columns(title="if(key LIKE '%2', ' ', 'a title')", tags="NULL::VARCHAR")
+    after = apply("caption_from", rows, columns=["title", "tags"], empty="drop", drop=True)
+    assert {"title", "tags"} & set(after.columns) == set()
+    assert [r["caption"] for r in content(after)] == ["a title"] * 3
+    assert rows.con.execute(f"SELECT reason FROM {after.refused}").fetchall() == [("no text",)]

@@ -248,3 +248,16 @@ def test_union_refuses_columns_of_two_types(
     path = write_recipe({"source": {"union": {"parts": parts}}, "steps": []}, "clash")
     with pytest.raises(RecipeError, match="column 'extra' is DOUBLE in x and VARCHAR in y"):
         build(load(path), tmp_path / "clash", overlay=True)
+
+
+def test_join_finds_rows_by_an_expression(
+    source: Source, apply: Apply, content: Content, tmp_path: Path
+) -> None:
+    (tmp_path / "t.json").write_text('[{"filename": "0000003.jpg", "key": "other", "tags": ["a", "b"]}]')
+    after = apply(
+        "join", source(), file=str(tmp_path / "t.json"), columns=["tags"], by="filename",
+        equal_to="parse_filename(file)", missing="drop",
+    )  # fmt: skip
+    assert [(r["key"], r["tags"]) for r in content(after)] == [("pool/0000003", ["a", "b"])]
+    with pytest.raises(RecipeError, match="no column 'fil'"):
+        apply("join", source(), file=str(tmp_path / "t.json"), by="filename", equal_to="parse_filename(fil)")

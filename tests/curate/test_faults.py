@@ -132,13 +132,16 @@ def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..
         process.communicate()
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
-    """Wait until something is so while a process works; whether it came to be."""
-    while process.poll() is None:
-        if condition():
-            return True
-        time.sleep(0.001)
-    return False
+def caught(begin: Callable[[], subprocess.Popen[str]], out: Path, moment: Callable[[], bool]) -> Any:
+    """Start a build and return it at a moment of its work; on a busy machine that may take another try."""
+    for _ in range(10):
+        process = begin()
+        while process.poll() is None:
+            if moment():
+                return process
+            time.sleep(0.0005)
+        shutil.rmtree(out)
+    pytest.fail("every build was over before its moment was seen")
 
 
 def test_killed_build_goes_on_to_the_same_bytes(
@@ -146,13 +149,12 @@ def test_killed_build_goes_on_to_the_same_bytes(
 ) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
     moments = [
-        lambda: (staging / "work" / "rows.duckdb").exists(),
+        lambda: (staging / "work").exists(),
         lambda: len(list(staging.glob("parts/*.json"))) >= 2,
         lambda: len(list(staging.glob("shards/*.tar"))) >= 25,
     ]
     for moment in moments:
-        process = start(out)
-        assert wait_for(process, moment)
+        process = caught(lambda: start(out), out, moment)
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not out.exists()
@@ -171,11 +173,9 @@ def test_ctrl_c_stops_with_a_word_and_no_traceback(
 ) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
     if moment == "writing shards":
-        process = start(out)
-        assert wait_for(process, lambda: len(list(staging.glob("parts/*.json"))) >= 2)
+        process = caught(lambda: start(out), out, lambda: len(list(staging.glob("parts/*.json"))) >= 2)
     else:
-        process = start(out, [SLOW])
-        assert wait_for(process, lambda: (staging / "work" / "rows.duckdb").exists())
+        process = caught(lambda: start(out, [SLOW]), out, lambda: (staging / "work").exists())
         time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -203,7 +203,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 # No room for a table, for a shard, for all shards.
-@pytest.mark.parametrize("size", ["size=24k", "size=400k", "size=700k"])
+@pytest.mark.parametrize("size", ["size=24k", "size=120k", "size=250k"])
 def test_full_disk_is_told_and_nothing_is_published(
     tmpfs: Callable[[str], Path],
     recipe: MakeRecipe,
