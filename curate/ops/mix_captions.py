@@ -5,6 +5,7 @@ from typing import Literal
 from curate.chance import chance_sql
 from curate.errors import DataError
 from curate.ops import op
+from curate.ranks import mark_first
 from curate.rows import Rows
 from curate.signatures import Fraction, Seed
 from curate.wordings import Names, worded
@@ -51,10 +52,8 @@ def mix_captions(
             hint=f"a `share` of {without / total:.3g} or more, or drop them first: `where: caption IS NOT NULL`",
         )
     made = worded(rows, templates, names, seed)
-    ranked = made.sql(
-        f"SELECT *, row_number() OVER "
-        f"(ORDER BY caption IS NOT NULL, {chance_sql(seed, 'mix_captions')}, key) <= {hit} AS _hit FROM {made}"
-    )
+    first = f"((caption IS NOT NULL)::UHUGEINT << 64) + {chance_sql(seed, 'mix_captions')}"  # those without, first
+    ranked = mark_first(made, "_hit", order=first, wanted={0: hit})
     told = ranked.with_columns(
         caption="if(_hit, _made, caption)", template="if(_hit, template, NULL)", templated="_hit"
     )

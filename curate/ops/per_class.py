@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from curate.chance import chance_sql
 from curate.errors import DataError
 from curate.ops import op
+from curate.quotas import SALT, UNLABELLED, mark, strata
 from curate.rows import Rows, keep_classes
 from curate.signatures import Count, Seed
 
@@ -36,10 +36,9 @@ def per_class(
             f"{len(few)} classes have fewer than {images} images ({shown})",
             hint="`short: keep` takes all they have, `short: drop` leaves these classes out",
         )
-    drawn = rows.sql(
-        f"SELECT * FROM {rows} WHERE label IS NOT NULL QUALIFY row_number() OVER "
-        f"(PARTITION BY label ORDER BY {chance_sql(seed, 'per_class')}, key) <= {images}"
-    )
+    wanted = {label: images for label in strata(rows) if label != UNLABELLED}
+    marked = mark(rows, "_drawn", wanted, seed, SALT)
+    drawn = marked.sql(f"SELECT * EXCLUDE (_drawn) FROM {marked} WHERE _drawn")
     if few and short == "drop":
         dropped = {label for label, _ in few}
         return keep_classes(drawn, [i for i in range(len(rows.classes)) if i not in dropped])

@@ -5,7 +5,8 @@ from typing import Literal
 from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
 from curate.ops import op
-from curate.quotas import in_line
+from curate.quotas import allocate, mark
+from curate.ranks import mark_first
 from curate.rows import Rows
 from curate.signatures import Count, Fraction, Seed
 
@@ -39,14 +40,13 @@ def sample(
     if (number is None) == (fraction is None):
         raise RecipeError("sample takes either `number` or `fraction`")
     total = rows.scalar(f"SELECT count(*) FROM {rows}")
-    wanted = int(total * fraction + 0.5) if fraction is not None else number
+    wanted = int(total * fraction + 0.5) if fraction is not None else number or 0
     if wanted > total and not rows.planning:
         raise DataError(
             f"{wanted:,} rows wanted of {total:,}", hint="ask for fewer, or widen the steps before"
         )
-    if allocation != "simple":
-        line = in_line(rows, allocation, seed, "sample")
-        return line.sql(f"SELECT * EXCLUDE (_place) FROM {line} WHERE _place <= {wanted}")
-    return rows.sql(
-        f"SELECT * FROM {rows} QUALIFY row_number() OVER (ORDER BY {chance_sql(seed, 'sample')}, key) <= {wanted}"
-    )
+    if allocation == "simple":
+        drawn = mark_first(rows, "_drawn", order=chance_sql(seed, "sample"), wanted={0: wanted})
+    else:
+        drawn = mark(rows, "_drawn", allocate(rows, wanted, allocation, seed, "sample"), seed, "sample")
+    return drawn.sql(f"SELECT * EXCLUDE (_drawn) FROM {drawn} WHERE _drawn")

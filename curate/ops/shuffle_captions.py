@@ -32,13 +32,14 @@ def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
             f"a rate of {rate:g} hits 1 of {captioned:,} captioned rows, which has no other to swap with",
             hint="a higher `rate`, or 0",
         )
-    ranked = rows.sql(
-        f"SELECT *, row_number() OVER (ORDER BY caption IS NULL, {chance_sql(seed, 'shuffle_captions')}, key) "
-        f"AS _rank FROM {rows}"
+    ranked = (
+        f"SELECT key, caption, row_number() OVER (ORDER BY {chance_sql(seed, 'shuffle_captions')}, key) AS rank "
+        f"FROM {rows} WHERE caption IS NOT NULL QUALIFY rank <= {hit}"
     )
-    moved = ranked.sql(
-        f"SELECT *, coalesce(lead(caption) OVER line, first_value(caption) OVER line) AS _moved FROM {ranked} "
-        f"WINDOW line AS (PARTITION BY _rank <= {hit} ORDER BY _rank)"
+    moved = (
+        f"SELECT key AS _key, coalesce(lead(caption) OVER line, first_value(caption) OVER line) AS _moved "
+        f"FROM ({ranked}) WINDOW line AS (ORDER BY rank)"
     )
-    told = kept_clean(moved, f"if(_rank <= {hit}, _moved, caption)")
-    return told.sql(f"SELECT * EXCLUDE (_rank, _moved) FROM {told}")
+    joined = rows.sql(f"SELECT r.*, _key, _moved FROM {rows} r LEFT JOIN ({moved}) ON key = _key")
+    told = kept_clean(joined, "if(_key IS NOT NULL, _moved, caption)")
+    return told.sql(f"SELECT * EXCLUDE (_key, _moved) FROM {told}")

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
-from curate.manifests import text
+from curate.manifests import quoted, text
 from curate.ops import op
-from curate.quotas import in_line
+from curate.quotas import allocate, mark, strata
 from curate.rows import Rows
 from curate.signatures import Count, Fraction, Seed
 
@@ -41,7 +40,6 @@ def split(
         raise RecipeError("a split needs a name")
     if shares is not None:
         _check(shares, rest)
-        placed = in_line(rows, "proportional", seed, "split")
         total = rows.scalar(f"SELECT count(*) FROM {rows}")
     else:
         if rest in given:
@@ -49,16 +47,17 @@ def split(
                 f"`images` names {rest!r}, which takes the rest", hint="leave it out, or change `rest`"
             )
         _refuse_short(rows, int(sum(given.values())))
-        rank = f"row_number() OVER (PARTITION BY label ORDER BY {chance_sql(seed, 'split')}, key)"
-        placed = rows.sql(f"SELECT *, {rank} AS _place FROM {rows}")
-        total = 1
-    cases, taken = "", 0.0
-    for name, part in given.items():
-        if name != rest:
-            taken += part
-            cases += f" WHEN _place <= {int(total * taken + 0.5)} THEN {text(name)}"
-    made = placed.with_columns(split=f"CASE{cases} ELSE {text(rest)} END" if cases else text(rest))
-    return made.sql(f"SELECT * EXCLUDE (_place) FROM {made}")
+    marked, cases, taken = rows, "", 0.0
+    for number, (name, part) in enumerate((n, p) for n, p in given.items() if n != rest):
+        taken += part
+        if shares is not None:
+            quotas = allocate(rows, int(total * taken + 0.5), "proportional", seed, "split")
+        else:
+            quotas = dict.fromkeys(strata(rows), int(taken))
+        marked = mark(marked, f"_split_{number}", quotas, seed, "split")
+        cases += f" WHEN _split_{number} THEN {text(name)}"
+    made = marked.with_columns(split=f"CASE{cases} ELSE {text(rest)} END" if cases else text(rest))
+    return made.sql(f"SELECT {', '.join(map(quoted, rows.columns))} FROM {made}")
 
 
 def _check(shares: dict[str, float], rest: str) -> None:

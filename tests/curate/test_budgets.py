@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import duckdb
 import pytest
 
 from curate.errors import CurateError, DataError, RecipeError
+from curate.manifests import Class
+from curate.quotas import allocate, by_chance
 from curate.rows import Rows
 
 Source = Callable[..., Rows]
@@ -229,3 +233,28 @@ def test_split_refuses_nonsense(
 ) -> None:
     with pytest.raises(CurateError, match=message):
         apply("split", source(), **arguments)
+
+
+@pytest.mark.parametrize("allocation", ["equal", "proportional"])
+@pytest.mark.parametrize("sizes", [[1000] + [1] * 300, [7, 7, 7, 7], [5, 90, 41, 3, 3, 1, 260], [1]])
+def test_allocations_are_those_of_taking_row_after_row(allocation: str, sizes: list[int]) -> None:
+    """The order of turns, written out: rank within the class, or (rank - 1/2) / size, then the classes' order."""
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE r (key VARCHAR, label INTEGER)")
+        con.execute(
+            "INSERT INTO r SELECT 'k' || l || '_' || i, l FROM "
+            "(SELECT unnest(range(len(?))) AS l, unnest(?::INTEGER[]) AS n), range(n) t(i)",
+            [sizes, sizes],
+        )
+        classes = tuple(Class(f"c{i}") for i in range(len(sizes)))
+        rows = Rows(con, "r", {"key": "VARCHAR", "label": "INTEGER"}, classes)
+        turn = {label: i for i, label in enumerate(by_chance(rows, 3, "salt/class"))}
+        line = sorted(
+            (Fraction(2 * n - 1, 2 * size) if allocation == "proportional" else n, turn[label], label)
+            for label, size in enumerate(sizes)
+            for n in range(1, size + 1)
+        )
+        for number in {0, 1, 2, len(line) // 3, len(line) // 2, len(line) - 1, len(line)}:
+            expected = Counter(label for *_, label in line[:number])
+            found = allocate(rows, number, allocation, 3, "salt")  # type: ignore[arg-type]
+            assert {label: n for label, n in found.items() if n} == expected
