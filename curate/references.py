@@ -77,7 +77,9 @@ def markdown() -> str:
         "",
     ]
     for kind, title in (("source", "Sources"), ("operation", "Operations")):
-        lines += [f"## {title}", ""]
+        lines += [f"## {title}", "", "| name | does |", "|---|---|"]
+        told = [(name, doc.split("\n")[0]) for found, name, doc, _ in _all() if found == kind]
+        lines += [f"| [{name}](#{name}) | {first.replace('|', ' ')} |" for name, first in told] + [""]
         for found, name, doc, signature in _all():
             if found == kind:
                 lines += [
@@ -101,6 +103,8 @@ def type_name(kind: Any) -> str:
         base, *marks = typing.get_args(kind)
         bounds = [b for mark in marks for m in getattr(mark, "metadata", []) if (b := _bound(m))]
         return f"{type_name(base)}, {' and '.join(bounds)}" if bounds else type_name(base)
+    if kind is Any:
+        return "anything"
     if typing.get_origin(kind) is Literal:
         return " | ".join(map(str, typing.get_args(kind)))
     arguments = [a for a in typing.get_args(kind) if a is not NoneType]

@@ -52,8 +52,10 @@ def mix_captions(
             hint=f"a `share` of {without / total:.3g} or more, or drop them first: `where: caption IS NOT NULL`",
         )
     made = worded(rows, templates, names, seed)
-    first = f"((caption IS NOT NULL)::UHUGEINT << 64) + {chance_sql(seed, 'mix_captions')}"  # those without, first
-    ranked = mark_first(made, "_hit", order=first, wanted={0: hit})
+    order = chance_sql(seed, "mix_captions")
+    if without:  # these come first
+        order = f"((caption IS NOT NULL)::UHUGEINT << 64) + {order}"
+    ranked = mark_first(made, "_hit", order=order, wanted={0: hit})
     told = ranked.with_columns(
         caption="if(_hit, _made, caption)", template="if(_hit, template, NULL)", templated="_hit"
     )
