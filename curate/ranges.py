@@ -56,6 +56,32 @@ class Reader:
             )
         return data
 
+    def read_into(self, file: str, offset: int | None, view: memoryview) -> None:
+        """Read the bytes of one row to where they are wanted; as many as `view` holds.
+
+        Raises:
+            DataError: as `read`.
+        """
+        if is_remote(file) or is_remote(self.root):
+            view[:] = self.read(file, offset, len(view))
+            return
+        path = os.path.join(self.root, self._inside(file))
+        try:
+            if offset:
+                count = os.preadv(self._tar(path), [view], offset)
+            else:
+                handle = os.open(path, os.O_RDONLY)
+                try:  # one byte more than indexed tells a file that has grown
+                    count = os.readv(handle, [view, bytearray(1)])
+                finally:
+                    os.close(handle)
+        except OSError:
+            count = -1
+        if count != len(
+            view
+        ):  # seldom: by the way that takes part of a read for what it is, or says what is wrong
+            view[:] = self.read(file, offset, len(view))
+
     def __getstate__(self) -> dict[str, str]:  # a reader travels to a worker without its open files
         return {"root": self.root}
 
@@ -88,6 +114,10 @@ class Reader:
             os.close(handle)
 
     def _read_range(self, path: str, offset: int, size: int) -> bytes:
+        return os.pread(self._tar(path), size, offset)
+
+    def _tar(self, path: str) -> int:
+        """Return the descriptor of a tar that is kept open."""
         tars = self._local.__dict__.setdefault("tars", OrderedDict())
         tar = tars.get(path)
         if tar is None:
@@ -96,7 +126,7 @@ class Reader:
                 tars.popitem(last=False)[1].close()
         else:
             tars.move_to_end(path)
-        return os.pread(tar.fileno(), size, offset)
+        return tar.fileno()
 
     def _read_remote(self, file: str, offset: int, size: int | None) -> bytes:
         import fsspec

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from curate.errors import DataError
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 8**11 - 1  # what eleven octal digits hold: 8 GiB less one
-BUFFER_BYTES = 4 << 20
 
 # A header up to the size: name, mode 0644, uid and gid 0. Then mtime 0, the checksum, type, magic, owner.
 _OWNER = b"0000644\0" + b"0000000\0" * 2
@@ -38,6 +40,27 @@ def header(name: str, size: int) -> bytes:
     return raw.ljust(100, b"\0") + _OWNER + digits + _REST + b"%06o\0 " % checksum + _KIND
 
 
+def headers(names: Sequence[bytes], sizes: np.ndarray) -> np.ndarray:
+    """Return the headers of many plain files with names of at most 100 bytes, as `header` makes them, in bulk.
+
+    Returns:
+        uint8 of shape (M, 512).
+    """
+    heads = np.zeros((len(names), BLOCK), np.uint8)
+    if not len(names):
+        return heads
+    heads[:, :100] = np.array(names, "S100").view(np.uint8).reshape(-1, 100)
+    fixed = np.frombuffer(header("", 0), np.uint8)
+    heads[:, 100:] = fixed[100:]
+    digits = (sizes[:, None] >> np.arange(30, -1, -3)) & 7  # eleven octal digits
+    heads[:, 124:135] = digits + ord("0")
+    heads[:, 148:156] = ord(" ")  # the checksum counts itself as eight spaces
+    sums = heads.sum(axis=1, dtype=np.int64)
+    heads[:, 148:154] = ((sums[:, None] >> np.arange(15, -1, -3)) & 7) + ord("0")
+    heads[:, 154] = 0
+    return heads
+
+
 def _long(name: str, size: int) -> bytes:
     member = tarfile.TarInfo(name)
     member.size = size
@@ -59,22 +82,19 @@ class TarWriter:
         self._beside = path.with_name(f".{path.name}.tmp")
         self._stream = open(self._beside, "wb", buffering=0)  # noqa: SIM115 - closed by close or abort
         self._sha = hashlib.sha256()
-        self._parts: list[bytes] = []
-        self._waiting = 0
         self.bytes = 0
 
-    def add(self, name: str, data: bytes) -> int:
-        """Add a member and return the offset of its data."""
-        head = header(name, len(data))
-        offset = self.bytes + len(head)
-        padding = -len(data) % BLOCK
-        self._put(head, data, bytes(padding))
-        return offset
+    def put(self, block: memoryview | bytes) -> None:
+        """Write whole blocks of members."""
+        self.bytes += len(block)
+        self._sha.update(block)
+        view = memoryview(block)
+        while view:  # a full disk may take a part and refuse the rest
+            view = view[self._stream.write(view) :]
 
     def close(self) -> str:
         """Finish, sync and name the tar; return its sha256 in hex."""
-        self._put(bytes(-(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE + 2 * BLOCK))
-        self._flush()
+        self.put(bytes(-(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE + 2 * BLOCK))
         os.fsync(self._stream.fileno())
         self._stream.close()
         os.replace(self._beside, self.path)
@@ -84,18 +104,3 @@ class TarWriter:
         """Leave nothing."""
         self._stream.close()
         self._beside.unlink(missing_ok=True)
-
-    def _put(self, *parts: bytes) -> None:
-        self._parts += parts
-        size = sum(map(len, parts))
-        self.bytes += size
-        self._waiting += size
-        if self._waiting >= BUFFER_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        block = memoryview(b"".join(self._parts))
-        self._parts, self._waiting = [], 0
-        self._sha.update(block)
-        while block:  # a full disk may take a part and refuse the rest
-            block = block[self._stream.write(block) :]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from curate.datasets import SHARDS, ShardRecord
 from curate.files import sync_folder, write_atomic
 from curate.progress import Quiet
 from curate.ranges import Reader
-from curate.shards.tars import TarWriter
+from curate.shards.members import members, windows
+from curate.shards.tars import BLOCK, TarWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+WINDOW_BYTES = 16 << 20  # of a tar, put together in memory before it is written
 
 
 def write_shards(
@@ -81,7 +85,7 @@ def _part(folder: Path, number: int, rows: pa.Table, reader: Reader) -> dict[str
         pass  # not written yet, or cut off while it was
     writer = TarWriter(folder / name)
     try:
-        offsets = [_sample(writer, row, reader) for row in _rows(rows)]
+        offsets = _write(writer, rows, reader)
         sha256 = writer.close()
     except BaseException:
         writer.abort()
@@ -92,28 +96,31 @@ def _part(folder: Path, number: int, rows: pa.Table, reader: Reader) -> dict[str
     return part
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
-
-
-def _sample(writer: TarWriter, row: dict[str, Any], reader: Reader) -> int:
-    """Add one sample's members in the order of their names; return the offset of the image."""
-    key = row["key"]
-    # JSON has no NaN; a value that differs from itself is one, and is left out as NULL is.
-    document = {name: value for name, value in row.items() if value is not None and value == value}
-    members = {
-        row["ext"]: reader.read(row["file"], row["offset"], row["size"]),
-        "json": json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=str).encode(),
-    }
-    if row["label"] is not None:
-        members["cls"] = str(row["label"]).encode()
-    if row["caption"] is not None:
-        members["txt"] = row["caption"].encode()
-    offsets = {
-        extension: writer.add(f"{key}.{extension}", members[extension]) for extension in sorted(members)
-    }
-    return offsets[row["ext"]]
+def _write(writer: TarWriter, rows: pa.Table, reader: Reader) -> list[int]:
+    """Write the samples of a shard, a window of blocks at a time; return the offset of each image."""
+    found = members(rows)
+    files, offsets, sizes = (rows[c].to_pylist() for c in ("file", "offset", "size"))
+    for first, end in windows(found, WINDOW_BYTES // BLOCK):
+        base = int(found.starts[first])
+        last = int(found.starts[end]) if end < len(found.sizes) else found.blocks
+        block = np.zeros((last - base, BLOCK), np.uint8)
+        view = block.data.cast("B")
+        if isinstance(found.heads, np.ndarray):
+            block[found.starts[first:end] - base] = found.heads[first:end]
+        else:
+            for start, head in zip(found.starts[first:end].tolist(), found.heads[first:end], strict=True):
+                view[(start - base) * BLOCK : (start - base) * BLOCK + len(head)] = head
+        places = ((found.places[first:end] - base) * BLOCK).tolist()
+        for place, row, text in zip(
+            places, found.rows[first:end].tolist(), found.texts[first:end], strict=True
+        ):
+            if text is None:
+                reader.read_into(files[row], offsets[row], view[place : place + sizes[row]])
+            else:
+                view[place : place + len(text)] = text
+        writer.put(view)
+    images = [place for place, text in zip(found.places.tolist(), found.texts, strict=True) if text is None]
+    return [place * BLOCK for place in images]
 
 
 def _write_index(folder: Path, table: pa.Table, parts: list[dict[str, Any]]) -> None:

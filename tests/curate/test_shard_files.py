@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
@@ -21,7 +22,7 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import DataError
-from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header
+from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header, headers
 from curate.sources._indexes import make_key
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}.", "ünïcode {}"]}}]
@@ -130,11 +131,22 @@ def test_member_too_large_for_a_tar_is_refused() -> None:
         header("a.jpg", MAX_MEMBER_BYTES + 1)
 
 
+@given(
+    st.lists(
+        st.tuples(st.text("ab/é漢", min_size=1, max_size=30), st.integers(0, MAX_MEMBER_BYTES)), max_size=5
+    )
+)
+def test_headers_in_bulk_are_those_made_one_by_one(named: list[tuple[str, int]]) -> None:
+    found = headers([name.encode() for name, _ in named], np.array([size for _, size in named], np.int64))
+    assert found.tobytes() == b"".join(header(name, size) for name, size in named)
+
+
 @pytest.mark.parametrize("sizes", [[], [0], [1], [511, 512, 513], [10_240 - 1024], [5000] * 3])
 def test_archive_is_that_of_python(tmp_path: Path, sizes: list[int]) -> None:
     data = {f"k{i}.jpg": bytes([i + 1]) * size for i, size in enumerate(sizes)}
     writer = TarWriter(tmp_path / "ours.tar")
-    offsets = [writer.add(name, content) for name, content in data.items()]
+    for name, content in data.items():
+        writer.put(header(name, len(content)) + content + bytes(-len(content) % 512))
     sha256 = writer.close()
     with tarfile.open(tmp_path / "theirs.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in data.items():
@@ -146,12 +158,11 @@ def test_archive_is_that_of_python(tmp_path: Path, sizes: list[int]) -> None:
     ours = (tmp_path / "ours.tar").read_bytes()
     assert ours == (tmp_path / "theirs.tar").read_bytes()
     assert sha256 == hashlib.sha256(ours).hexdigest()
-    assert [ours[o : o + len(c)] for o, c in zip(offsets, data.values(), strict=True)] == list(data.values())
 
 
 def test_aborted_archive_leaves_nothing(tmp_path: Path) -> None:
     writer = TarWriter(tmp_path / "a.tar")
-    writer.add("k.jpg", bytes(9_000_000))
+    writer.put(bytes(9_000_448))
     writer.abort()
     assert list(tmp_path.iterdir()) == []
 
