@@ -64,12 +64,19 @@ def _parse(condition: str) -> Any:
 
 
 def _queries(condition: str) -> list[dict[str, Any]]:
-    statement = f"SELECT 1 FROM rows WHERE ({condition}\n)"
-    with duckdb.connect() as con:
-        answer = json.loads(con.execute(f"SELECT json_serialize_sql({text(statement)})").fetchone()[0])
+    answer = _serialized(f"SELECT 1 FROM rows WHERE ({condition}\n)")
     if answer["error"]:
-        raise RecipeError(f"condition {condition!r} is not SQL: {answer['error_message']}")
+        fault = answer["error_message"]
+        alone = _serialized(f"SELECT 1 FROM rows WHERE {condition}")
+        if fault.endswith(')"') and not alone.get("error_message", "").endswith(')"'):  # the bracket is ours
+            fault = "it ends too early"
+        raise RecipeError(f"condition {condition!r} is not SQL: {fault}")
     return [s["node"] for s in answer["statements"]]
+
+
+def _serialized(statement: str) -> Any:
+    with duckdb.connect() as con:
+        return json.loads(con.execute(f"SELECT json_serialize_sql({text(statement)})").fetchone()[0])
 
 
 @lru_cache(maxsize=1)

@@ -58,7 +58,7 @@ class StepRecord(Record):
     labels_changed: int = 0
     captions_changed: int = 0
     columns_added: list[str] = Field(default_factory=list)
-    refused: dict[str, int] = Field(default_factory=dict)  # reason → rows dropped for it
+    refused: dict[str, int] = Field(default_factory=dict)  # reason → rows dropped or flagged for it
     transitions: list[tuple[str, str, int]] = Field(default_factory=list)  # true class, given class, rows
     notes: list[str] = Field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,9 +41,9 @@ class Diff:
 
     @property
     def relation(self) -> str:
-        """ "=", "⊂", "⊃", "∥" (nothing shared) or "≬" (some shared), of the samples."""
+        """ "=", "≅" (the same samples, other labels or captions), "⊂", "⊃", "∥" (nothing shared) or "≬" (some)."""
         if not self.added and not self.dropped:
-            return "="
+            return "≅" if self.relabelled or self.recaptioned else "="
         if not self.dropped:
             return "⊂"
         if not self.added:
@@ -84,13 +85,18 @@ def chain(paths: Sequence[str | Path]) -> list[Diff]:
     """
     if len(paths) == 1 and not (Path(paths[0]) / INFO).exists():
         found = [open_dataset(info.parent) for info in Path(paths[0]).glob(f"*/{INFO}")]
-        paths = [d.path for d in sorted(found, key=lambda d: (len(d), d.name))]
+        paths = [d.path for d in sorted(found, key=lambda d: (len(d), _natural(d.name)))]
     if len(paths) < 2:
         raise RecipeError(
             "diff takes two datasets or more, or a folder that holds a family",
             hint="`curate diff A B`, or the --out of a recipe with a matrix",
         )
     return [diff(a, b) for a, b in pairwise(paths)]
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """Return what sorts "a-9" before "a-10"."""
+    return [(float(n) if n else -1.0, w) for n, w in re.findall(r"(\d+(?:\.\d+)?)|(\D+)", name)]
 
 
 def _rows(dataset: Dataset) -> pa.Table:
@@ -101,7 +107,7 @@ def _rows(dataset: Dataset) -> pa.Table:
 
 
 def _count(con: Any, condition: str) -> int:
-    return con.execute(f"SELECT count(*) FROM both_sides WHERE {condition}").fetchone()[0]
+    return con.execute(f"SELECT count(*) FROM both_sides WHERE {condition}").fetchall()[0][0]
 
 
 def _examples(con: Any, what: str, condition: str) -> list[str]:

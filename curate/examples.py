@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,16 @@ FILES = {
     + "".join(f"{row[0]},{i / 8},{i / 10},{HUMAN[i]}\n" for i, row in enumerate(ROWS))
 }
 
+# Columns that an operation reads though its example does not name them.
+READS = {
+    "decontaminate": {"sha256"},
+    "dedup": {"sha256"},
+    "filter": {"caption", "language", "width", "height"},
+    "language": {"caption"},
+    "mix": {"source"},
+    "text_based": {"caption"},
+}
+
 
 def steps(operation: Operation) -> list[Any]:
     """Return the steps of an operation's example; none where its docstring has no `Example:`."""
@@ -63,9 +74,8 @@ def shown(operation: Operation) -> str:
         return ""
     with _rows() as (rows, folder):
         *_, (before, after) = _applied(wanted, rows, folder)
-        return (
-            f"before\n\n{_table(before, after, wanted[-1])}\n\nafter\n\n{_table(after, before, wanted[-1])}"
-        )
+        read = _words(wanted[-1]) | READS.get(operation.name, set())
+        return f"before\n\n{_table(before, after, read)}\n\nafter\n\n{_table(after, before, read)}"
 
 
 def _applied(wanted: list[Any], rows: Rows, folder: Path) -> Iterator[tuple[Rows, Rows]]:
@@ -122,17 +132,17 @@ def _write_test_set(con: Any, folder: Path) -> None:
     (folder / INFO).write_bytes(render(info))
 
 
-def _table(rows: Rows, other: Rows, step: Any) -> str:
-    """Return rows as a table of text: key, class, and the columns that differ or that the step names."""
+def _table(rows: Rows, other: Rows, read: set[str]) -> str:
+    """Return rows as a table of text: key, class, and the columns that differ or that are read and hold something."""
     here, there = _content(rows), _content(other)
-    named = _words(step)
     columns = ["key", "class"]
     for column in dict.fromkeys([*rows.columns, *other.columns]):
         if column in ("key", "label") or column not in rows.columns:
             continue
         new = column not in other.columns
         differs = any(here[k][column] != there[k].get(column) for k in here.keys() & there.keys())
-        if new or differs or column in named:
+        known = any(row[column] is not None for row in here.values())
+        if new or differs or (column in read and known):
             columns.append(column)
     lines = [columns, *([_text(row[c]) for c in columns] for row in here.values())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
@@ -146,7 +156,7 @@ def _words(value: Any) -> set[str]:
     """Return the words in a step's values, among which are the columns that it names."""
     if isinstance(value, dict):
         value = list(value.values())
-    return set().union(*map(_words, value)) if isinstance(value, list) else set(str(value).split())
+    return set().union(*map(_words, value)) if isinstance(value, list) else set(re.split(r"\W+", str(value)))
 
 
 def _content(rows: Rows) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ def enforce(expect: Expect, con: Any, table: str, classes: Sequence[Class], *, w
     """
     rows, captions, labelled = con.execute(
         f"SELECT count(*), count(caption), count(label) FROM {table}"
-    ).fetchone()
+    ).fetchall()[0]
 
     def broken(name: str, promised: Any, found: Any) -> DataError:
         return DataError(
@@ -51,7 +51,7 @@ def enforce(expect: Expect, con: Any, table: str, classes: Sequence[Class], *, w
     if expect.noise_rate is not None:
         columns = {c[0] for c in con.execute(f"DESCRIBE {table}").fetchall()}
         query = f"SELECT count(*) FROM {table} WHERE label IS DISTINCT FROM clean_label"
-        wrong_labels = con.execute(query).fetchone()[0] if "clean_label" in columns else 0
+        wrong_labels = con.execute(query).fetchall()[0][0] if "clean_label" in columns else 0
         if abs(wrong_labels - expect.noise_rate * labelled) > RATE_TOLERANCE:
             raise broken(
                 "noise_rate", expect.noise_rate, f"{wrong_labels:,} of {labelled:,} labels are wrong"

@@ -52,7 +52,9 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
         enforce(recipe.expect, con, rows.name, rows.classes, where=recipe.where)
-        count, size = con.execute(f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}").fetchone()
+        count, size = con.execute(f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}").fetchall()[
+            0
+        ]
         if not count:
             raise DataError(
                 f"{recipe.where}: no rows are left", hint="the steps drop every row of the source"
@@ -80,7 +82,8 @@ def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
         given = run(step, rows)
         refused = reasons(given)
         rows.con.execute(f"CREATE TEMP TABLE {table} AS FROM {given}")
-        after, notes = _compacted(replace(given, name=table, refused=None))
+        after, notes = _compacted(replace(given, name=table, refused=None, notes=()))
+    notes = [*given.notes, *notes]
     record = compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
     return after, record
 
@@ -96,6 +99,13 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
             started = time.monotonic()
             rows, record = take_step(step, rows, f"step_{number}")
             ledger.append(record)
+            if not record.rows_out:
+                reasons_given = "; ".join(f"{count:,} {reason}" for reason, count in record.refused.items())
+                raise DataError(
+                    f"{step.place} ({step.operation.name}): no rows are left of {record.rows_in:,}"
+                    + (f": {reasons_given}" if reasons_given else ""),
+                    hint="nothing was published",
+                )
             if number > 1:
                 con.execute(f"DROP TABLE step_{number - 1} CASCADE")
             seconds.append([step.operation.name, time.monotonic() - started])

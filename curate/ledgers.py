@@ -47,7 +47,7 @@ def compare(
         f"count(*) FILTER (b.caption IS DISTINCT FROM a.caption) "
         f"FROM {after} a JOIN {before} b USING (key) "
         f"LEFT JOIN {names['before']} nb ON b.label = nb.l LEFT JOIN {names['after']} na ON a.label = na.l"
-    ).fetchone()
+    ).fetchall()[0]
     return StepRecord(
         step=step,
         arguments=arguments,

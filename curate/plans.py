@@ -16,7 +16,7 @@ from curate.manifests import Class, digest, quoted, text
 from curate.ops import Operation, find
 from curate.recipes import Recipe
 from curate.rows import NotKnownYet, Rows, columns_of, located
-from curate.sources import Source, open_source
+from curate.sources import Source, open_source, placed
 
 PLAN_VERSION = 2
 
@@ -85,7 +85,7 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         RecipeError: with the step, the fault and what to do.
     """
-    source = open_source(recipe.source, where=f"{recipe.where}, source", base=recipe.base)
+    source = open_source(recipe.source, where=f"{recipe.where}, source", base=recipe.base, given=recipe.given)
     steps = tuple(_bind(recipe, *step) for step in recipe.parsed_steps())
     with duckdb.connect() as con:
         allow_only(con, files=[file for step in steps for file in step.reads])
@@ -100,6 +100,12 @@ def plan(recipe: Recipe) -> Plan:
             except NotKnownYet:
                 return Plan(recipe, source, steps, rows.columns, None, bound)
             bound += 1
+        promised = recipe.expect.classes
+        if rows.known is not None and promised is not None and promised > len(rows.known):
+            raise RecipeError(
+                f"{recipe.where}: expect: classes: {promised:,} promised, at most {len(rows.known):,} can come out",
+                hint="another source, or other steps; recipes with `scale` promise less when it is below 1",
+            )
         return Plan(recipe, source, steps, rows.columns, rows.known, bound)
 
 
@@ -154,7 +160,7 @@ def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = 
 
 def _allowed(recipe: Recipe, named: str, where: str) -> Path:
     """Return the path of a file or dataset that a step names, if the recipe may read it."""
-    path = recipe.base / Path(named).expanduser()
+    path = placed(named, recipe.base, recipe.given)
     inside = path.resolve().is_relative_to(recipe.base.resolve())
     if not inside and named not in recipe.given:
         raise RecipeError(

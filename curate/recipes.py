@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), ["t", "f"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:true|false)$"), ["t", "f"])
 
 
 def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
@@ -134,8 +134,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file cannot be read, is no YAML, or holds something else.
     """
+    content = ""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = path.read_text(encoding="utf-8")
+        document = yaml.load(content, _Loader)
     except OSError as error:
         raise RecipeError(
             f"{path}: cannot be read ({error.strerror})", hint="give the path of a recipe"
@@ -144,7 +146,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"{path}{line}: not plain YAML: {problem}") from None
+        hint = _unquoted(content.splitlines()[mark.line : mark.line + 1]) if mark else None
+        raise RecipeError(f"{path}{line}: not plain YAML: {problem}", hint=hint) from None
     if not _fits(document):
         raise RecipeError(f"{path}: more than {MAX_NODES:,} values once its aliases are written out")
     if not isinstance(document, dict):
@@ -152,6 +155,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: a recipe is a mapping, got {type(document).__name__}", hint="begin with `name:`"
         )
     return document
+
+
+def _unquoted(lines: list[str]) -> str | None:
+    """Return a hint where a variable stands in a line without quotes, which YAML takes for a mapping."""
+    bare = re.sub(r"""\"[^"]*\"|'[^']*'""", "", "".join(lines))
+    found = re.search(r"[^\s,{}\[\]]*\$\{[^{}]*\}[^\s,{}\[\]]*", bare)
+    return f'inside braces a variable needs quotes: write "{found[0]}"' if found else None
 
 
 def parse(
@@ -249,7 +259,13 @@ class _Frame:
                 dict(filled) | {"base": self.base, "given": self.given, "where": self.where}
             )
         except ValidationError as error:
-            raise RecipeError(f"{self.where}: {explain(error)}") from None
+            folder = filled["source"] if isinstance(filled.get("source"), str) else "PATH"
+            hints = {
+                "name": "letters, digits, `.`, `_`, `-`; the first is a letter or a digit; at most 100",
+                "source": f"write `source: {{folder: {folder}}}`",
+                "steps": "each step begins with its own dash: `- per_class: 500`",
+            }
+            raise explain(error, where=self.where, model=Recipe, hints=hints) from None
 
 
 def _fits(document: Any) -> bool:

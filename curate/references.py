@@ -132,16 +132,15 @@ def _as_markdown(doc: str) -> str:
         steps, _, rest = rest.partition("\n\n")
         doc = head + (rest and f"{rest}\n\n") + "Example:\n\n```yaml\n" + inspect.cleandoc(steps) + "\n```"
     before, args, after = doc.partition("Args:\n")
+    options, blank, after = after.partition("\n\n")
     lines: list[str] = []
-    for line in after.splitlines():
+    for line in options.splitlines():
         if line.startswith("        "):
             lines[-1] += " " + line.strip()
-        elif line.startswith("    "):
+        else:
             name, _, told = line.strip().partition(": ")
             lines.append(f"- `{name}`: {told}")
-        else:
-            lines.append(line)
-    return before + "\n".join(lines) if args else doc
+    return before + "\n".join(lines) + blank + after if args else doc
 
 
 def _all() -> Iterator[tuple[str, str, str, Signature]]:

@@ -30,7 +30,8 @@ class Rows:
         planning: whether there are no rows behind this, only their shape.
         root: what `file` is relative to, for an operation that reads bytes; None while planning.
         progress: where an operation that reads bytes reports how far it is.
-        refused: a relation with the `reason` of every row that the last step dropped for one.
+        refused: a relation with the `reason` of every row that this step dropped or flagged for one.
+        notes: what else the ledger should say of this step.
     """
 
     con: Any
@@ -40,6 +41,7 @@ class Rows:
     planning: bool = False
     root: str | None = None
     refused: str | None = None
+    notes: tuple[str, ...] = ()
     progress: Quiet = Quiet()  # noqa: RUF009 - it has no state
 
     def __str__(self) -> str:
@@ -57,7 +59,7 @@ class Rows:
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
-        return replace(self, name=name, columns=columns_of(self.con, name), known=known, refused=refused)
+        return replace(self, name=name, columns=columns_of(self.con, name), known=known)
 
     def with_columns(
         self,
@@ -97,22 +99,20 @@ class Rows:
             RecipeError: the file is no such table.
         """
         name = f"table_{next(_names)}"
-        given = ", ".join(f"{text(c)}: {text(kind)}" for c, kind in (kinds or {}).items())
         suffix = file.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
         if suffix == "parquet":
             query = f"read_parquet({text(file)})"
         elif suffix in ("jsonl", "ndjson", "json"):
             query = f"read_json({text(file)}{{}})"
         else:
-            types = f", types = {{{given}}}" if given else ""
-            query = f"read_csv({text(file)}, header = true{types})"
+            query = f"read_csv({text(file)}, header = true{{}})"
         try:
-            if (
-                "{}" in query
-            ):  # told its columns, DuckDB need not look for them again whenever the view is used
-                found = columns_of(self.con, f"(FROM {query.format('')})")
-                columns = ", ".join(f"{text(c)}: {text(kind)}" for c, kind in found.items())
-                query = query.format(f", columns = {{{columns}}}")
+            found = columns_of(self.con, f"(FROM {query.replace('{}', '')})")
+            if suffix in ("jsonl", "ndjson", "json"):  # told its columns, DuckDB need not look for them again
+                query = query.replace("{}", f", columns = {_struct(found)}")
+            else:
+                fixed = {c: kind for c, kind in (kinds or {}).items() if c in found}
+                query = query.replace("{}", f", types = {_struct(fixed)}" if fixed else "")
             self.con.execute(f"CREATE TEMP VIEW {name} AS FROM {query}")
         except duckdb.Error as error:
             raise RecipeError(
@@ -130,23 +130,29 @@ class Rows:
     def reject(self, reason: str, *, keep: Literal["drop", "flag"]) -> Rows:
         """Drop the rows that have a reason to go, or mark them with it in the column `rejected`.
 
-        A row that is marked already keeps its first reason. What is dropped is counted by reason in the ledger.
+        A row that is marked already keeps its first reason. The ledger counts by reason what is dropped or flagged.
 
         Args:
             reason: a SQL expression, NULL for the rows that stay.
             keep: whether to drop the others or to flag them.
         """
         if keep == "flag":
-            first = "rejected, " if "rejected" in self.columns else ""
-            return self.with_columns(rejected=f"coalesce({first}{reason})")
+            had = "rejected" if "rejected" in self.columns else "NULL"
+            found = f"SELECT {reason} AS reason FROM {self} WHERE {had} IS NULL"
+            refused = f"(SELECT 'flagged: ' || reason AS reason FROM ({found}) WHERE reason IS NOT NULL)"
+            return replace(self.with_columns(rejected=f"coalesce({had}, {reason})"), refused=refused)
         judged = self.sql(f"SELECT *, {reason} AS reason_to_go FROM {self}")
         refused = f"(SELECT reason_to_go AS reason FROM {judged} WHERE reason_to_go IS NOT NULL)"
         kept = judged.sql(f"SELECT * EXCLUDE (reason_to_go) FROM {judged} WHERE reason_to_go IS NULL")
         return replace(kept, refused=refused)
 
+    def noted(self, note: str) -> Rows:
+        """Return the same rows with something more for the ledger to say of this step."""
+        return replace(self, notes=(*self.notes, note))
+
     def scalar(self, query: str) -> Any:
         """Return the one value of a query."""
-        return self.con.execute(query).fetchone()[0]
+        return self.con.execute(query).fetchall()[0][0]
 
     def require(self, column: str, hint: str) -> None:
         """Refuse rows without a column.
@@ -166,7 +172,7 @@ class Rows:
         count, examples = self.con.execute(
             f"SELECT count(*), string_agg(shown, ', ') FILTER (rank <= 3) FROM "
             f"(SELECT {show} AS shown, row_number() OVER (ORDER BY key) AS rank FROM {self} WHERE {condition})"
-        ).fetchone()
+        ).fetchall()[0]
         if count:
             raise DataError(f"{count:,} rows {what} (such as {examples})", hint=hint)
 
@@ -178,6 +184,10 @@ class Rows:
 
 
 _names = itertools.count()
+
+
+def _struct(kinds: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{text(c)}: {text(kind)}" for c, kind in kinds.items()) + "}"
 
 
 def columns_of(con: Any, name: str) -> dict[str, str]:

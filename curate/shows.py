@@ -144,7 +144,7 @@ def _balance(counts: list[int], fine: list[int]) -> Balance | None:
 
 
 def _one(con: Any, query: str) -> tuple[Any, ...]:
-    return con.execute(query).fetchone()
+    return con.execute(query).fetchall()[0]
 
 
 def _pixels(con: Any) -> dict[str, list[int]]:

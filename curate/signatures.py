@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 import typing
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -45,6 +48,7 @@ class Signature:
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY or inspect.isclass(function)
         }
+        self._given = given
         self.types = {name: hints[name] for name in self.parameters}
         fields: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
@@ -80,22 +84,47 @@ class Signature:
         Raises:
             RecipeError: an unknown option, a wrong type, a value out of range, one that is missing.
         """
+        bare, arguments = False, value
         if value is None:
-            value = {}
+            arguments = {}
         elif not isinstance(value, Mapping) or (self._takes_map() and not set(value) & set(self.names)):
             if not self.names:
                 raise RecipeError(f"{where}: takes no options, got {value!r}")
-            value = {self.names[0]: value}
-        for name in value:
+            bare, arguments = True, {self.names[0]: value}
+        for name in arguments:
             if name not in self.parameters:
                 raise RecipeError(
                     f"{where}: no option {name!r}",
                     hint=did_you_mean(str(name), self.names) or f"it takes {', '.join(self.names)}",
                 )
         try:
-            return dict(self._model.model_validate(dict(value)))
+            return dict(self._model.model_validate(dict(arguments)))
         except ValidationError as error:
-            raise RecipeError(f"{where}: {explain(error)}") from None
+            fault = explain(error, where=where, model=self._model)
+            hint = fault.hint or (self._meant(value) if bare else None)
+            raise RecipeError(fault.message, hint=hint) from None
+
+    def _meant(self, value: Any) -> str | None:
+        """Return a hint: the options that would take a value which the first does not take."""
+        others = [n for n in self.names[1:] if n not in self._given]
+        if isinstance(value, str):  # a text that takes any is no hint, where the first is a choice of words
+            number = _number(value)
+            value = value if number is None else number
+            chosen = typing.get_origin(self.types[self.names[0]]) is typing.Literal
+            others = [n for n in others if not (chosen and self._takes(n, ""))]
+        found = [name for name in others if self._takes(name, value)]
+        needed = {name for name, p in self.parameters.items() if p.default is p.empty} - set(self._given)
+        if alone := [name for name in found if needed <= {name}]:
+            shown = json.dumps(value, ensure_ascii=False, default=str)
+            return f"did you mean {' or '.join(f'{{{name}: {shown}}}' for name in alone[:3])}?"
+        return f"such a value is for {' or '.join(found[:3])}" if found else None
+
+    def _takes(self, name: str, value: Any) -> bool:
+        try:
+            self._model.__pydantic_validator__.validate_assignment(self._model.model_construct(), name, value)
+        except ValidationError:
+            return False
+        return True
 
     def _takes_map(self) -> bool:
         return bool(self.names) and "dict" in str(self.types[self.names[0]])
@@ -105,11 +134,67 @@ def _marks(kind: Any, mark: type) -> bool:
     return mark in getattr(kind, "__metadata__", ()) or any(_marks(k, mark) for k in typing.get_args(kind))
 
 
-def explain(error: ValidationError) -> str:
-    """Return the first fault of a pydantic error as "option: what it should be, not VALUE"."""
-    first = error.errors()[0]
-    option = ".".join(str(part) for part in first["loc"] if isinstance(part, int | str))
-    if first["type"] == "missing":
-        return f"option {option!r} is missing"
+def explain(
+    error: ValidationError,
+    *,
+    where: str = "",
+    model: type[BaseModel] | None = None,
+    hints: Mapping[str, str] = MappingProxyType({}),
+) -> RecipeError:
+    """Return the first fault of a pydantic error as "option: what it should be, not VALUE".
+
+    Args:
+        error: what pydantic found.
+        where: the place, which the message begins with.
+        model: what was to be made; its fields are offered where a name is unknown.
+        hints: option → what to do where it has another type or form.
+    """
+    faults = error.errors()
+    first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    kind, value, place = first["type"], first["input"], first["loc"]
+    option = ".".join(str(part) for part in place if isinstance(part, int | str))
     message = first["msg"].removeprefix("Value error, ")
-    return f"{option}: {message[0].lower()}{message[1:]}, not {first['input']!r}"
+    told, hint = f"{option}: {message[0].lower()}{message[1:]}, not {value!r}", None
+    if kind == "missing":
+        told = f"option {option!r} is missing"
+    elif kind == "extra_forbidden":
+        inside, known, name = *_inside(model, place[:-1]), str(place[-1])
+        told = f"{inside}: no option {name!r}" if inside else f"no option {name!r}"
+        hint = did_you_mean(name, known) or (f"it takes {', '.join(known)}" if known else None)
+    elif kind == "literal_error":
+        hint = did_you_mean(str(value), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    elif kind in ("float_type", "int_type") and isinstance(value, str):
+        number = _number(value)
+        hint = f"write {number}" if number is not None and (kind[0] == "f" or number % 1 == 0) else None
+    elif kind in ("dict_type", "list_type", "string_pattern_mismatch"):
+        hint = hints.get(option)
+    if kind == "string_pattern_mismatch" and hint:
+        told = f"{option}: should be written otherwise, not {value!r}"
+    return RecipeError(f"{where}: {told}" if where else told, hint=hint)
+
+
+def _number(value: str) -> int | float | None:
+    """Return the number that a text such as `8`, `0.2` or `20%` stands for."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)
+    if not found:
+        return None
+    if found[2]:
+        return float(f"{float(found[1]) / 100:.12g}")  # 7 / 100 is 0.07 and not 0.07000000000000001
+    return float(found[1]) if "." in found[1] else int(found[1])
+
+
+def _inside(model: Any, place: tuple[Any, ...]) -> tuple[str, list[str]]:
+    """Return the place of a fault as a recipe says it, and the fields that the model there has."""
+    said = []
+    for part in place:
+        if model is not None and part == model.__name__:  # one of several types that a field may have
+            continue
+        said.append(str(part))
+        kind = (
+            model.model_fields[part].annotation if model is not None and part in model.model_fields else None
+        )
+        models = (k for k in (kind, *typing.get_args(kind)) if hasattr(k, "model_fields"))
+        model = next(models, None)
+    return ".".join(said), [] if model is None else [
+        n for n, f in model.model_fields.items() if not f.exclude
+    ]

@@ -166,6 +166,12 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
         state = "unchanged, nothing to do" if b.unchanged else "built"
         what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
         print(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
+    same: dict[str, list[str]] = {}
+    for b in built:
+        same.setdefault(b.dataset.digest, []).append(b.dataset.name)
+    for names in same.values():
+        if len(names) > 1:
+            print(f"note: {len(names)} sets of this family are the same: {', '.join(names)}")
 
 
 def _document(built: Built) -> dict[str, Any]:

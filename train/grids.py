@@ -116,7 +116,7 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
         for part in experiment.datasets.values():
             Expect.model_validate(part.expect)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error)}") from None
+        raise explain(error, where=str(path), model=Experiment) from None
     if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
         raise RecipeError(
             f"{path}: coarse: no dataset {experiment.coarse!r}",

@@ -95,7 +95,12 @@ def hits(flips: Flips, rate: float | None, per: Per, seed: int) -> Rows:
         g: (int(owed) + UNIT // 2) // UNIT if rate is None else int(count * rate + 0.5)
         for g, count, owed in found
     }
+    able_rows = sum(count for _, count, _ in found)
+    labelled = flips.rows.scalar(f"SELECT count(label) FROM {flips.rows}") if has_weights else able_rows
     marked = mark_first(
         flips.rows, "noise_hit", order=f"CASE WHEN {able} THEN {order} END", wanted=wanted, group=group
     )
+    if able_rows < labelled:
+        share = f"{able_rows:,} of {labelled:,} labelled rows"
+        marked = marked.noted(f"the rate is of {share}: the others' classes can become no other")
     return marked.sql(f"SELECT *, CASE WHEN noise_hit THEN label END AS noise_from FROM {marked}")

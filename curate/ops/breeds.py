@@ -54,7 +54,8 @@ def breeds(
         split: parts the classes of each superclass in source and target: rand (by chance), good (similar ones
             on both sides) or bad (similar ones on one side).
         half: which part to keep; both by default.
-        missing: what to do about classes of the benchmark that the rows lack: refuse, or go without them.
+        missing: what to do about classes of the benchmark that the rows lack: refuse, or go without them. Where that
+            leaves a superclass in one half alone, labels of the halves differ; the ledger says so.
         random_seed: of the benchmark's draw, 2 in all published ones; the recipe's seed plays no part in it.
 
     Example:
@@ -71,8 +72,8 @@ def breeds(
     how: dict[str, Any] = {"level": level, "subclasses": subclasses, "balanced": balanced}
     how["ancestor"] = ancestor and nouns().resolve(ancestor)
     made = superclasses(**(PRESETS[preset] if preset else how), split=split, random_seed=random_seed)
-    target_of = {wnid: stand_in(s.node) for s in made for wnid in _members(s, half)}
     has = {c.wnid for c in rows.classes}
+    target_of = {wnid: stand_in(s.node) for s in made for wnid in _members(s, half)}
     absent = [wnid for wnid in target_of if wnid not in has]
     if absent and (missing == "error" or len(absent) == len(target_of)):
         raise RecipeError(
@@ -81,7 +82,13 @@ def breeds(
             hint="`missing: drop` goes without them" if missing == "error" else "none is there",
         )
     targets = [target_of.get(c.wnid or "") for c in rows.classes]
-    return merge(rows, targets, order=[stand_in(s.node) for s in made])
+    merged = merge(rows, targets, order=[stand_in(s.node) for s in made])
+    lone = [s for s in made if split and bool(has & set(s.source)) != bool(has & set(s.target))]
+    if half and lone:
+        return merged.noted(
+            f"{len(lone)} superclasses are in one half alone: labels of source and target differ, wnids agree"
+        )
+    return merged
 
 
 def _members(superclass: Superclass, half: str | None) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def caption_from(
         told = told.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
     if not (drop and gone):
         return told
-    return told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}", refused=told.refused)
+    return told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}")
 
 
 def _words(column: str, kind: str) -> str:

@@ -45,7 +45,7 @@ def clip_score(
     unknown = unknown_score(rows, column)
     total, scored = rows.con.execute(
         f"SELECT count(*), count(*) FILTER (NOT {unknown}) FROM {rows}"
-    ).fetchone()
+    ).fetchall()[0]
     wanted = int(total * fraction + 0.5)
     if wanted > scored:
         raise DataError(
@@ -56,4 +56,4 @@ def clip_score(
     marked = mark_first(rows, "is_top", order=order, wanted={0: wanted})
     reasons = [(unknown, f"no {column}"), ("NOT is_top", f"{column} not in the top {fraction:g}")]
     judged = marked.reject(first_reason(reasons), keep=keep)
-    return judged.sql(f"SELECT * EXCLUDE (is_top) FROM {judged}", refused=judged.refused)
+    return judged.sql(f"SELECT * EXCLUDE (is_top) FROM {judged}")

@@ -22,6 +22,8 @@ def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
     """
     if not columns:
         raise RecipeError("columns: the mapping is empty", hint="`columns: {pixels: width * height}`")
+    called = {c.lower(): c for c in rows.columns}  # SQL's names have no case
+    columns = {called.get(c.lower(), c): expression for c, expression in columns.items()}
     if taken := FIXED & set(columns):
         raise RecipeError(
             f"column {min(taken)!r} cannot be set", hint="`label_from` turns a column into labels"

@@ -56,7 +56,7 @@ def decontaminate(
         f"SELECT r.*, f.key IS NOT NULL AS elsewhere FROM {rows} r LEFT JOIN {found} f USING (key)"
     )
     left = marked.reject(f"CASE WHEN elsewhere THEN {text(reason)} END", keep=keep)
-    return left.sql(f"SELECT * EXCLUDE (elsewhere) FROM {left}", refused=left.refused)
+    return left.sql(f"SELECT * EXCLUDE (elsewhere) FROM {left}")
 
 
 def _sizes(rows: Rows, other: Rows) -> str:

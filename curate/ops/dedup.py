@@ -50,7 +50,7 @@ def dedup(
     )
     reason = "same bytes as another image" if by == "bytes" else "looks like another image"
     left = numbered.reject(f"CASE WHEN again THEN '{reason}' END", keep=keep)
-    return left.sql(f"SELECT * EXCLUDE (again) FROM {left}", refused=left.refused)
+    return left.sql(f"SELECT * EXCLUDE (again) FROM {left}")
 
 
 def _same_bytes(rows: Rows) -> str:

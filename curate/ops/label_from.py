@@ -12,7 +12,8 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
     """Take each row's label from a column of class names or wnids, such as the labels of human annotators.
 
     Where the set has classes, each value must be the name or the wnid of one of them. Where it has none, the
-    column's values become the classes, in sorted order. NULL is no label.
+    column's values become the classes, in sorted order. Where no class is called by a number, numbers from 0 are
+    labels. NULL is no label.
 
     Args:
         column: the column.
@@ -38,6 +39,8 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
         ).fetchall()
         classes = class_list(sorted(value for (value,) in found))
     index = {c.name: i for i, c in enumerate(classes)} | {c.id: i for i, c in enumerate(classes)}
+    if not any(called.isdecimal() for called in index):
+        index |= {str(i): i for i in range(len(classes))}
     table = rows.lookup({"called": ("VARCHAR", list(index)), "given": ("INTEGER", list(index.values()))})
     joined = rows.sql(
         f"SELECT r.*, given FROM {rows} r LEFT JOIN {table} ON r.{name}::VARCHAR = called", classes=classes

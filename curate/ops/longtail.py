@@ -6,6 +6,7 @@ from pydantic import Field
 
 from curate.errors import DataError, RecipeError
 from curate.ops import op
+from curate.ops._options import refuse_strangers
 from curate.quotas import by_chance, draw, sizes
 from curate.rows import Rows
 from curate.signatures import Count, Seed
@@ -20,7 +21,7 @@ def longtail(
     kind: Kind,
     largest: Count,
     imbalance: Annotated[float, Field(ge=1)],
-    alpha: Annotated[float, Field(gt=0)] = 6,
+    alpha: Annotated[float, Field(gt=0)] | None = None,
     order: Literal["chance", "label", "size"] = "chance",
     short: Literal["error", "keep"] = "error",
     seed: Seed,
@@ -37,7 +38,7 @@ def longtail(
             or step (the first half of the classes has `largest`, the others have the smallest); all rounded down.
         largest: images of the largest class.
         imbalance: images of the largest class over those of the smallest, at least 1.
-        alpha: power of pareto, above 0; the others take no notice of it.
+        alpha: power of pareto, above 0; 6 where it is not given.
         order: which class gets which size: by chance, by label (label 0 is the largest, as CIFAR-LT does), or by
             size (the larger classes of the set stay the larger ones).
         short: what to do with a class that has fewer images than its size: refuse the build, or keep all it has.
@@ -46,11 +47,12 @@ def longtail(
         longtail: {kind: exponential, largest: 3, imbalance: 3, order: size, short: keep}
 
     Source: Liu et al. 2019, https://arxiv.org/abs/1904.05160 (pareto); Cao et al. 2019,
-        https://arxiv.org/abs/1906.07413, `imbalance_cifar.py` of LDAM-DRW (exponential, step).
+    https://arxiv.org/abs/1906.07413, `imbalance_cifar.py` of LDAM-DRW (exponential, step).
     """
+    refuse_strangers(f"kind: {kind}", ("alpha",) if kind == "pareto" else (), {"alpha": alpha})
     if not rows.classes:
         raise RecipeError("the source has no classes", hint="use a source with class folders or labels")
-    wanted = tail(kind, len(rows.classes), largest, imbalance, alpha)
+    wanted = tail(kind, len(rows.classes), largest, imbalance, 6 if alpha is None else alpha)
     if not wanted[-1]:
         raise RecipeError(
             f"the smallest class would have {largest} / {imbalance:g} images, which is less than 1",

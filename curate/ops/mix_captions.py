@@ -44,7 +44,7 @@ def mix_captions(
             "have no caption of their own",
             hint="`caption_from` or `join` brings captions; `missing: template` templates these first",
         )
-    total, without = rows.con.execute(f"SELECT count(*), count(*) - count(caption) FROM {rows}").fetchone()
+    total, without = rows.con.execute(f"SELECT count(*), count(*) - count(caption) FROM {rows}").fetchall()[0]
     hit = int(total * share + 0.5)
     if without > hit:
         raise DataError(

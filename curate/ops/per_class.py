@@ -42,4 +42,6 @@ def per_class(
     if few and short == "drop":
         dropped = {label for label, _ in few}
         return keep_classes(drawn, [i for i in range(len(rows.classes)) if i not in dropped])
-    return drawn
+    return (
+        drawn.noted(f"{len(few):,} classes have fewer than {images:,} images and keep all") if few else drawn
+    )

@@ -25,7 +25,12 @@ def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
 
     Source: after Huang et al. 2021, Learning with Noisy Correspondence for Cross-modal Matching, NeurIPS.
     """
-    captioned = rows.scalar(f"SELECT count(caption) FROM {rows}")
+    total, captioned = rows.con.execute(f"SELECT count(*), count(caption) FROM {rows}").fetchone()
+    if rate > 0 and total and not captioned:
+        raise DataError(
+            f"none of the {total:,} rows has a caption",
+            hint="`caption_from` or `join` brings captions; `caption` makes them from class names",
+        )
     hit = int(captioned * rate + 0.5)
     if hit == 1:
         raise DataError(

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,16 @@ def doc(name: str) -> str:
     return inspect.getdoc(opener(name)) or ""
 
 
-def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = Path()) -> Source:
+def open_source(
+    spec: Mapping[str, Any], *, where: str = "source", base: Path = Path(), given: Collection[str] = ()
+) -> Source:
     """Open what a recipe's `source:` says: `{folder: PATH, …}`; the first option stands beside the name.
 
     Args:
         spec: the YAML mapping.
         where: its place, for messages.
-        base: relative paths are taken from here.
+        base: relative paths are taken from here;
+        given: but those that begin with one of these, which a user gave, from the working directory.
 
     Raises:
         RecipeError: an unknown source or option, a wrong type, or a path with nothing there.
@@ -112,18 +115,22 @@ def open_source(spec: Mapping[str, Any], *, where: str = "source", base: Path = 
     arguments = signature.bind(options, where=f"{where} ({name})")
     if "parts" in arguments:
         places = {part: f"{where}, {part}" for part in arguments["parts"]}
-        opened = {p: open_source(s, where=places[p], base=base) for p, s in arguments["parts"].items()}
+        opened = {
+            p: open_source(s, where=places[p], base=base, given=given) for p, s in arguments["parts"].items()
+        }
         arguments["parts"] = opened
     path = arguments.get("path")
     if path is not None:
-        arguments["path"] = (
-            [_placed(p, base) for p in path] if isinstance(path, list) else _placed(path, base)
-        )
+        named = path if isinstance(path, list) else [path]
+        found = [p if is_remote(p) else str(placed(p, base, given)) for p in named]
+        arguments["path"] = found if isinstance(path, list) else found[0]
     try:
         return function(**arguments)
     except CurateError as error:
         raise located(error, where) from error
 
 
-def _placed(path: str, base: Path) -> str:
-    return path if is_remote(path) else str(base / Path(path).expanduser())
+def placed(path: str, base: Path, given: Collection[str]) -> Path:
+    """Return where a path of a recipe leads: from the recipe's folder, or from here where a user gave it."""
+    ours = any(path == g or path.startswith(g.rstrip("/") + "/") for g in given)
+    return (Path() if ours else base) / Path(path).expanduser()

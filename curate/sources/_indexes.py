@@ -141,7 +141,7 @@ def _write(
         con.execute(f"CREATE TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
         _refuse_duplicates(con)
         rows = rows_digest(con, "indexed", "rowid", columns)
-        [count] = con.execute("SELECT count(*) FROM indexed").fetchone()
+        [count] = con.execute("SELECT count(*) FROM indexed").fetchall()[0]
         con.execute(f"COPY indexed TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
     os.replace(beside, parquet)
     return {

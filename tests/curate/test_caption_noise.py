@@ -61,6 +61,15 @@ def test_one_caption_alone_cannot_be_shuffled(source: Source, apply: Apply) -> N
         apply("shuffle_captions", captioned(source), rate=0.001)
 
 
+def test_rows_of_which_none_has_a_caption_cannot_be_shuffled(
+    source: Source, apply: Apply, content: Content
+) -> None:
+    with pytest.raises(DataError, match=r"none of the 600 rows has a caption(?s:.*)caption_from"):
+        apply("shuffle_captions", captioned(source, "NULL"), rate=0.1)
+    assert len(content(apply("shuffle_captions", captioned(source, "NULL"), rate=0.0))) == 600
+    apply("shuffle_captions", source(0, planning=True), rate=0.1)
+
+
 @pytest.mark.parametrize(
     ("caption", "words", "characters"),
     [

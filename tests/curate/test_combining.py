@@ -81,9 +81,9 @@ def test_join_says_which_rows_the_table_lacks(source: Source, apply: Apply, cont
 @pytest.mark.parametrize(
     ("text", "arguments", "says"),
     [
-        ("key,v\na,1\na,2\n", {}, "1 values of 'key' stand there twice"),
+        ("key,v\na,1\na,2\n", {}, "1 values of 'key' stand there more than once"),
         ("key,v\na,1\n", {"columns": ["w"]}, "no column 'w'"),
-        ("name,v\na,1\n", {}, "cannot be read as a table|no column 'key'"),
+        ("name,v\na,1\n", {}, "has no column 'key'(?s:.*)`by` names the one"),
         ("key,label\na,1\n", {}, "would replace the rows' own"),
     ],
 )
@@ -261,3 +261,36 @@ def test_join_finds_rows_by_an_expression(
     assert [(r["key"], r["tags"]) for r in content(after)] == [("pool/0000003", ["a", "b"])]
     with pytest.raises(RecipeError, match="no column 'fil'"):
         apply("join", source(), file=str(tmp_path / "t.json"), by="filename", equal_to="parse_filename(fil)")
+
+
+def test_a_table_that_has_none_of_the_rows_is_refused_with_both_sides(
+    source: Source, apply: Apply, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("file,human\ntrain/pool/0000003.jpg,dog\n")
+    for missing in ("keep", "drop", "error"):
+        with pytest.raises(DataError, match=r"rows have 'pool/0000000.jpg', its 'file' has 'train/pool"):
+            apply(
+                "join", source(), file=str(tmp_path / "t.csv"), by="file", columns=["human"], missing=missing
+            )
+
+
+def test_several_values_of_a_key_become_a_list(
+    source: Source, apply: Apply, content: Content, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("key,text\npool/0000003,b\npool/0000003,a\npool/0000004,c\n")
+    after = apply("join", source(), file=str(tmp_path / "t.csv"), several="list", missing="drop")
+    assert {r["key"]: r["text"] for r in content(after)} == {
+        "pool/0000003": ["a", "b"],
+        "pool/0000004": ["c"],
+    }
+    assert after.notes == ("2 of 600 rows are in the table",)
+
+
+def test_numbers_are_labels_where_no_class_is_called_so(
+    source: Source, apply: Apply, content: Content
+) -> None:
+    rows = source().with_columns(human="(label + 1) % 6")
+    for before, row in zip(content(rows), content(apply("label_from", rows, column="human")), strict=True):
+        assert row["label"] == before["human"]
+    with pytest.raises(DataError, match="no class"):
+        apply("label_from", source().with_columns(human="6"), column="human")

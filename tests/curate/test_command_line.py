@@ -255,3 +255,26 @@ def test_gallery_shows_what_cannot_be_decoded_and_escapes_names(
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "truncated" in page
+
+
+def test_sets_of_a_family_that_are_the_same_are_told(
+    run_curate: Run, write_recipe: Callable[..., Path], pool: Path, tmp_path: Path
+) -> None:
+    content = {
+        "source": {"folder": str(pool)},
+        "matrix": {"images": [5, 50, 500]},
+        "steps": [{"per_class": {"images": "${images}", "short": "keep"}}],
+    }
+    shown = run_curate("build", write_recipe(content, "grown"), "--out", tmp_path / "out", "--overlay").stdout
+    assert "note: 2 sets of this family are the same: grown-images-50, grown-images-500" in shown
+    told = run_curate("show", tmp_path / "out" / "grown-images-50").stdout
+    assert "6 classes have fewer than 50 images and keep all" in told
+
+
+def test_a_promise_that_cannot_be_kept_is_refused_before_any_work(
+    run_curate: Run, write_recipe: Callable[..., Path], pool: Path, tmp_path: Path
+) -> None:
+    content = {"source": {"folder": str(pool)}, "steps": [], "expect": {"classes": 1000}}
+    result = run_curate("build", write_recipe(content, "promise"), "--out", tmp_path / "out", "--plan")
+    assert result.exit_code == 2
+    assert "1,000 promised, at most 6 can come out" in result.stderr

@@ -172,7 +172,9 @@ def test_where_drops_rows_for_which_the_condition_is_null(
     ("condition", "message"),
     [
         ("widht > 3", "no column 'widht'(?s:.*)did you mean 'width'"),
-        ("width >", "not SQL"),
+        ("width >", "not SQL: it ends too early"),
+        ("(width > 3", "not SQL: it ends too early"),
+        ("width > 3)", r'not SQL: syntax error at or near "\)"'),
         ("", "names no column"),
         ("1 = 1", "names no column"),
         ("width > (SELECT 3)", "query of its own"),

@@ -102,6 +102,8 @@ def test_flagged_duplicates_stay_with_their_reason(take: Build) -> None:
     flagged = take([{"dedup": {"keep": "flag"}}]).table(["key", "rejected"]).to_pylist()
     assert len(flagged) == 9
     assert {r["key"] for r in flagged if r["rejected"]} == {"dog/b1", "dog/b2"}
+    [*_, step] = take([{"dedup": {"keep": "flag"}}]).info.ledger
+    assert step.refused == {"flagged: same bytes as another image": 2}
 
 
 def test_hash_columns_give_the_same_answer_as_reading_the_bytes(take: Build) -> None:
@@ -123,6 +125,13 @@ def test_images_of_a_test_set_leave(take: Build, tmp_path: Path, by: str, gone: 
     assert keys(take([], "all")) - keys(fair) == gone
     [reason] = fair.info.ledger[-1].refused
     assert "test-set" in reason
+
+
+def test_bytes_are_read_after_any_step(take: Build, tmp_path: Path) -> None:
+    take([], "test-set", folder=tmp_path / "photos")
+    steps: list[Any] = [{"sample": {"number": 8}}, {"caption_from": {"columns": ["ext"]}}, "language"]
+    with pytest.raises(CurateError, match=r"step 4 \(decontaminate\): no rows are left of 8: 8 same bytes"):
+        take([*steps, {"decontaminate": {"against": "test-set", "by": "bytes"}}], "none")
 
 
 def test_another_test_set_makes_another_plan(take: Build, tmp_path: Path) -> None:

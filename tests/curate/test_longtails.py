@@ -91,6 +91,16 @@ def test_tails_nest_in_the_largest(source: Source, apply: Apply, content: Conten
     assert few < many
 
 
+def test_pareto_has_the_power_of_imagenet_lt_unless_it_is_given(
+    source: Source, apply: Apply, content: Content
+) -> None:
+    def drawn(**given: float) -> list[dict[str, Any]]:
+        return content(apply("longtail", source(), kind="pareto", largest=50, imbalance=10, **given))
+
+    assert drawn() == drawn(alpha=6)
+    assert len(drawn()) != len(drawn(alpha=1))
+
+
 def test_short_classes_are_refused_or_kept_whole(source: Source, apply: Apply, content: Content) -> None:
     asked = {"kind": "exponential", "largest": 120, "imbalance": 2, "order": "label"}
     with pytest.raises(
@@ -114,6 +124,8 @@ def test_short_classes_are_refused_or_kept_whole(source: Source, apply: Apply, c
         ({"imbalance": 0.5}, "greater than or equal to 1"),
         ({"imbalance": 21}, "less than 1"),
         ({"imbalance": 2, "alpha": 0}, "greater than 0"),
+        ({"imbalance": 2, "alpha": 6}, "'alpha' does not belong to `kind: step`"),
+        ({"imbalance": 2, "alpha": 6, "kind": "exponential"}, "'alpha' does not belong"),
         ({"imbalance": 2, "kind": "zipf"}, "'pareto', 'exponential' or 'step'"),
     ],
 )

@@ -130,15 +130,15 @@ def test_labels_and_captions_are_counted_apart(built: Built) -> None:
     plain = built([], "plain")
     noisy = diff(plain.path, built([{"noise": {"rate": 0.25}}], "noisy").path)
     told = diff(plain.path, built([{"caption": {"templates": ["a {}."]}}], "told").path)
-    assert (noisy.relation, noisy.relabelled, noisy.recaptioned) == ("=", 15, 0)
-    assert (told.relation, told.relabelled, told.recaptioned) == ("=", 0, 60)
+    assert (noisy.relation, noisy.relabelled, noisy.recaptioned) == ("≅", 15, 0)
+    assert (told.relation, told.relabelled, told.recaptioned) == ("≅", 0, 60)
 
 
 def test_labels_are_compared_by_name_and_captions_by_text(built: Built) -> None:
     clean = built([{"caption": {"templates": ["a {}."]}}], "clean")
     noisy = built([{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a {}."]}}], "noisy")
     found = diff(clean.path, noisy.path)
-    assert (found.relation, found.relabelled) == ("=", 15)
+    assert (found.relation, found.relabelled) == ("≅", 15)
     # A crane is captioned as a crane, whether it flies or lifts.
     assert 0 < found.recaptioned <= 15
     assert all(" → " in example for example in found.examples["relabelled"])

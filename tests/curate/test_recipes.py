@@ -40,6 +40,9 @@ BAD_YAML = {
     "bytes": (b"\xff\xfe\x00", "not plain YAML"),
     "an impossible date": ("name: 2024-13-45", "not plain YAML"),
     "two documents": ("name: a\n---\nname: b", "not plain YAML"),
+    "a variable inside braces": ("name: a\nb: {c: ${pool}/x}", r'line 2(?s:.*)hint: .*"\$\{pool\}/x"'),
+    "a variable in a list": ("name: '${a}'\nb: [1, ${b}]", r'line 2(?s:.*)hint: .* "\$\{b\}"$'),
+    "a quoted variable": ("name: a\nsource: {folder: '${pool}'", "not plain YAML: [^\\n]*$"),
 }
 
 
@@ -60,13 +63,20 @@ BAD_RECIPES = {
     "no source": ("name: a", "'source' is missing"),
     "an unknown key": (HEAD + "stesp: []", "no 'stesp'(?s:.*)did you mean 'steps'"),
     "a key of ours": (HEAD + "base: /etc", "no 'base'"),
-    "a bad name": ("name: ../a\nsource: {synthetic: {}}", "name: .*not '../a'"),
+    "a bad name": ("name: ../a\nsource: {}", "name: .*not '../a'\\n.*letters, digits, `.`, `_`, `-`"),
     "a name that is a number": ("name: 5\nsource: {synthetic: {}}", "name: .*not 5"),
     "a negative seed": (HEAD + "seed: -1", "seed: .*greater than or equal to 0, not -1"),
     "a true seed": (HEAD + "seed: true", "seed: .*not True"),
     "a text for a count": (HEAD + "samples_per_shard: many", "samples_per_shard: .*not 'many'"),
     "an unknown order": (HEAD + "order: random", "order: .*not 'random'"),
-    "an unknown promise": (HEAD + "expect: {row: 3}", "expect.row"),
+    "an unknown promise": (HEAD + "expect: {row: 3}", "expect: no option 'row'(?s:.*)did you mean 'rows'"),
+    "an odd promise": (HEAD + "expect: {xyz: 3}", "it takes rows, classes, per_class, noise_rate, captions$"),
+    "a promise's bounds": (HEAD + "expect: {per_class: {mn: 3}}", "per_class: no option 'mn'(?s:.*)'min'"),
+    "a promised percentage": (HEAD + "expect: {noise_rate: 7%}", "noise_rate: .*not '7%'(?s:.*)write 0.07$"),
+    "a misspelt order": (HEAD + "order: shufled", "order: .*(?s:.*)did you mean 'shuffled'"),
+    "a source of no kind": ("name: a\nsource: /x", "source: .*not '/x'(?s:.*)write `source: {folder: /x}`"),
+    "a list of sources": ("name: a\nsource: [/x]", r"source: .*(?s:.*)write `source: \{folder: PATH\}`"),
+    "steps without dashes": (HEAD + "steps: {sample: 3, clean: }", "steps: (?s:.*)begins with its own dash"),
     "a promise out of range": (HEAD + "expect: {noise_rate: 20}", "expect.noise_rate: .*not 20"),
     "a missing variable": (HEAD + "steps: [{sample: '${n}'}]", r"\$\{n\} has no value(?s:.*)--set n=VALUE"),
     "a matrix that is no mapping": (HEAD + "matrix: [1]", "matrix must be a mapping"),
@@ -92,7 +102,17 @@ BAD_STEPS: dict[str, tuple[Any, str]] = {
     ),
     "missing option": ({"noise": {"kind": "symmetric"}}, "option 'rate' is missing"),
     "wrong type": ({"sample": {"number": "many"}}, "number: .*not 'many'"),
-    "text for a number": ({"per_class": {"images": "8"}}, "images: .*not '8'"),
+    "text for a number": ({"per_class": {"images": "8"}}, "images: .*not '8'(?s:.*)write 8$"),
+    "a percentage": ({"noise": {"rate": "20%"}}, "rate: .*not '20%'(?s:.*)write 0.2$"),
+    "a percentage for a count": ({"per_class": {"images": "20%"}}, "images: .*not '20%'$"),
+    "a bare share": ({"sample": 0.5}, r"number: .*not 0.5\n.*did you mean \{fraction: 0.5\}"),
+    "a bare percentage": ({"sample": "50%"}, r"number: .*not '50%'\n.*did you mean \{fraction: 0.5\}"),
+    "a bare rate": ({"noise": 0.2}, r"kind: .*not 0.2\n.*did you mean \{rate: 0.2\}"),
+    "a bare mapping": ({"split": {"val": 30}}, r'shares.val: .*not 30\n.*\{images: \{"val": 30\}\}'),
+    "a bare value that does not do": ({"top": 3}, "by: .*not 3\\n.*such a value is for number"),
+    "a bare value for none": ({"per_class": [8]}, r"images: .*not \[8\]$"),
+    "a bare misspelt choice": ({"noise": "symetric"}, "kind: .*(?s:.*)did you mean 'symmetric'"),
+    "a bare choice of none": ({"noise": "zzz"}, "kind: .*not 'zzz'$"),
     "a fraction for a count": ({"per_class": {"images": 2.5}}, "images: .*not 2.5"),
     "true for a count": ({"per_class": {"images": True}}, "images: .*not True"),
     "out of range": ({"noise": {"rate": 1.5}}, "rate: .*less than or equal to 1, not 1.5"),
@@ -199,8 +219,9 @@ def test_matrix_is_the_product_of_its_axes(write_recipe: Write) -> None:
 
 
 def test_only_true_and_false_are_truth_values(write_recipe: Write) -> None:
-    steps = load(write_recipe(HEAD + "steps: [{filter: {language: no, on: yes, a: true, b: false}}]")).steps
-    assert steps == [{"filter": {"language": "no", "on": "yes", "a": True, "b": False}}]
+    text = HEAD + "steps: [{f: {language: no, on: yes, a: true, true_label: falsework, c: false}}]"
+    [step] = load(write_recipe(text)).steps
+    assert step == {"f": {"language": "no", "on": "yes", "a": True, "true_label": "falsework", "c": False}}
 
 
 @pytest.fixture
@@ -236,6 +257,29 @@ def test_file_elsewhere_may_be_given_by_set(mapped: Callable[..., None], tmp_pat
     mapped("${map}", {"map": str(secret)})
     with pytest.raises(RecipeError, match="outside the recipe's folder"):
         mapped("${folder}/given.csv", {"folder": str(tmp_path.parent)})
+
+
+def test_a_path_given_by_set_starts_where_the_user_is(
+    mapped: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: Path,
+    write_recipe: Write,
+) -> None:
+    here = tmp_path.parent / "here"
+    here.mkdir(exist_ok=True)
+    (here / "given.csv").write_text("old,new\ndog,pet\n")
+    monkeypatch.chdir(here)
+    mapped("${map}", {"map": "given.csv"})
+    (here / "pools").mkdir(exist_ok=True)
+    if not (here / "pools" / "a").exists():
+        (here / "pools" / "a").symlink_to(pool)
+    path = write_recipe(
+        {"source": {"folder": "${pools}/${which}"}, "steps": [], "set": {"which": "a"}}, "given"
+    )
+    assert len(plan(load(path, {"pools": "pools"})).classes or ()) == 6
+    with pytest.raises(RecipeError, match="no such folder"):
+        plan(load(path, {"pools": "pool"}))
 
 
 def test_absent_file_is_told(mapped: Callable[..., None]) -> None:

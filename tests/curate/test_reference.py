@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from curate import ops, references, sources
+import pytest
+
+from curate import examples, ops, references, sources
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -20,3 +22,36 @@ def test_every_operation_and_source_is_on_the_page():
 
 def test_bounds_are_told_in_words():
     assert "rate: number, at least 0 and at most 1" in references.explain("noise")
+
+
+def test_only_the_options_of_a_docstring_are_a_list():
+    lines = references.markdown().splitlines()
+    listed = {line.split("`")[1] for line in lines if line.startswith("- `")}
+    options = {o for entry in references.document() for o in entry["options"]}
+    assert len(listed) > 50
+    assert listed <= options
+    assert any(line.startswith("https://arxiv.org/abs/1906.07413") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("operation", "columns"),
+    [
+        ("compute", "width height"),  # named inside an expression
+        ("decontaminate", "sha256"),
+        ("dedup", "sha256"),
+        ("filter", "width height caption language"),
+        ("language", "caption language"),
+        ("longtail", ""),  # `order: size` names no column
+        ("mix", "source"),
+        ("text_based", "caption"),
+        ("top", "similarity"),
+    ],
+)
+def test_tables_show_the_columns_that_an_operation_reads(operation: str, columns: str) -> None:
+    head = examples.shown(ops.find(operation)).splitlines()[2]
+    assert head.split() == ["key", "class", *columns.split()]
+
+
+def test_columns_are_read_by_operations_that_there_are():
+    assert examples.READS.keys() <= set(ops.names())
+    assert set().union(*examples.READS.values()) <= set(examples.COLUMNS)
