@@ -52,9 +52,8 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
         enforce(recipe.expect, con, rows.name, rows.classes, where=recipe.where)
-        count, size = con.execute(f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}").fetchall()[
-            0
-        ]
+        totals = f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}"
+        [(count, size)] = con.execute(totals).fetchall()
         if not count:
             raise DataError(
                 f"{recipe.where}: no rows are left", hint="the steps drop every row of the source"
@@ -100,10 +99,10 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
             rows, record = take_step(step, rows, f"step_{number}")
             ledger.append(record)
             if not record.rows_out:
-                reasons_given = "; ".join(f"{count:,} {reason}" for reason, count in record.refused.items())
+                why = "; ".join(f"{count:,} {reason}" for reason, count in record.refused.items())
                 raise DataError(
                     f"{step.place} ({step.operation.name}): no rows are left of {record.rows_in:,}"
-                    + (f": {reasons_given}" if reasons_given else ""),
+                    + (f": {why}" if why else ""),
                     hint="nothing was published",
                 )
             if number > 1:

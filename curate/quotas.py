@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from curate.chance import chance, chance_sql
-from curate.ranks import mark_first
+from curate.ranks import mark_first, only
 from curate.rows import Rows, keep_classes
 
 SALT = "per_class"  # of every draw inside classes, so that draws of several operations nest
@@ -30,9 +30,7 @@ def by_chance(rows: Rows, seed: int, salt: str) -> list[int]:
 def draw(rows: Rows, quotas: Sequence[int], seed: int) -> Rows:
     """Return by chance so many rows of each class; classes with a quota of 0 and rows without a label go."""
     wanted = {label: quota for label, quota in enumerate(quotas) if quota}
-    marked = mark(rows, "_drawn", wanted, seed, SALT)
-    drawn = marked.sql(f"SELECT * EXCLUDE (_drawn) FROM {marked} WHERE _drawn")
-    return keep_classes(drawn, wanted)
+    return keep_classes(only(mark(rows, "_drawn", wanted, seed, SALT), "_drawn"), wanted)
 
 
 def strata(rows: Rows) -> dict[int, int]:

@@ -41,3 +41,8 @@ def mark_first(rows: Rows, column: str, *, order: str, wanted: Mapping[int, int]
         f"SELECT r.* EXCLUDE (ranks_at, ranks_order), coalesce({first}, false) AS {column} "
         f"FROM {ordered} r LEFT JOIN {last} ON ranks_at = ranks_group"
     )
+
+
+def only(rows: Rows, column: str) -> Rows:
+    """Return the rows that `mark_first` marked in a column, without the column."""
+    return rows.sql(f"SELECT * EXCLUDE ({column}) FROM {rows} WHERE {column}")

@@ -5,6 +5,7 @@ from typing import Literal
 from curate.errors import DataError
 from curate.ops import op
 from curate.quotas import SALT, UNLABELLED, mark, strata
+from curate.ranks import only
 from curate.rows import Rows, keep_classes
 from curate.signatures import Count, Seed
 
@@ -37,8 +38,7 @@ def per_class(
             hint="`short: keep` takes all they have, `short: drop` leaves these classes out",
         )
     wanted = {label: images for label in strata(rows) if label != UNLABELLED}
-    marked = mark(rows, "_drawn", wanted, seed, SALT)
-    drawn = marked.sql(f"SELECT * EXCLUDE (_drawn) FROM {marked} WHERE _drawn")
+    drawn = only(mark(rows, "_drawn", wanted, seed, SALT), "_drawn")
     if few and short == "drop":
         dropped = {label for label, _ in few}
         return keep_classes(drawn, [i for i in range(len(rows.classes)) if i not in dropped])

@@ -6,7 +6,7 @@ from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
 from curate.ops import op
 from curate.quotas import allocate, mark
-from curate.ranks import mark_first
+from curate.ranks import mark_first, only
 from curate.rows import Rows
 from curate.signatures import Count, Fraction, Seed
 
@@ -49,4 +49,4 @@ def sample(
         drawn = mark_first(rows, "_drawn", order=chance_sql(seed, "sample"), wanted={0: wanted})
     else:
         drawn = mark(rows, "_drawn", allocate(rows, wanted, allocation, seed, "sample"), seed, "sample")
-    return drawn.sql(f"SELECT * EXCLUDE (_drawn) FROM {drawn} WHERE _drawn")
+    return only(drawn, "_drawn")
