@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from train import chances
-from train.chances import Chances
+from train.chances import Chances, Passes
 
 ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
 
@@ -30,7 +30,7 @@ class Crops(NamedTuple):
 
 
 def random_crops(
-    chances_B: Chances, epoch: int, *, min_area: float, shape: np.ndarray | None = None
+    chances_B: Chances, passes: Passes, *, min_area: float, shape: np.ndarray | None = None
 ) -> Crops:
     """Draw a random resized crop for each image.
 
@@ -39,22 +39,22 @@ def random_crops(
 
     Args:
         chances_B: the images' chances.
-        epoch: crops differ by epoch.
+        passes: crops differ by them.
         min_area: share of the image, in (0, 1].
         shape: width and height of each image, B2; squares by default.
 
     Source: Szegedy et al., CVPR 2015, https://arxiv.org/abs/1409.4842
     """
-    area = min_area + (1 - min_area) * chances.uniform(chances_B, epoch, "crop/area")
+    area = min_area + (1 - min_area) * chances.uniform(chances_B, passes, "crop/area")
     low, high = np.log(ASPECTS)
-    aspect = np.exp(low + (high - low) * chances.uniform(chances_B, epoch, "crop/aspect"))
+    aspect = np.exp(low + (high - low) * chances.uniform(chances_B, passes, "crop/aspect"))
     if shape is not None:
         aspect = aspect * shape[:, 1] / shape[:, 0]  # from pixels to shares
     width = np.minimum(np.sqrt(area * aspect), 1.0)
     height = np.minimum(np.sqrt(area / aspect), 1.0)
-    left = (1 - width) * chances.uniform(chances_B, epoch, "crop/x")
-    top = (1 - height) * chances.uniform(chances_B, epoch, "crop/y")
-    return Crops(left, top, width, height, chances.stir(chances_B, epoch, "flip") >> np.uint64(63) == 1)
+    left = (1 - width) * chances.uniform(chances_B, passes, "crop/x")
+    top = (1 - height) * chances.uniform(chances_B, passes, "crop/y")
+    return Crops(left, top, width, height, chances.stir(chances_B, passes, "flip") >> np.uint64(63) == 1)
 
 
 def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:

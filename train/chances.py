@@ -1,44 +1,58 @@
-"""Chance that belongs to the sample and the epoch, for whole columns at once.
+"""Chance that belongs to the sample and the pass over it, for whole columns at once.
 
-`curate.chance` gives each key a number by MD5; here that number is stirred with the epoch and the decision by
+`curate.chance` gives each key a number by MD5; here that number is stirred with the pass and the decision by
 splitmix64, in numpy, so an order of a million samples takes a tenth of a second and depends on nothing else.
 """
 
-# N samples
+# N samples, B of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import duckdb
 import numpy as np
+import pyarrow as pa
 
-from curate.chance import chance
+from curate.chance import chance, chance_sql
 
 Chances = np.ndarray  # uint64, uniform over 0..2**64-1
+Passes = int | np.ndarray  # how often the samples were seen before: the epoch, or B of them
 
 
-def of_keys(keys: Sequence[str], seed: int) -> Chances:
+def of_keys(keys: pa.ChunkedArray | pa.Array, seed: int) -> Chances:
     """Return the chance of each key, what `stir` starts from."""
-    return np.fromiter((chance(key, seed, "loader") for key in keys), np.uint64, count=len(keys))
+    with duckdb.connect() as con:
+        con.register("rows", pa.table({"key": keys}))
+        return con.sql(f"SELECT {chance_sql(seed, 'loader')} AS chance FROM rows").fetchnumpy()["chance"]
 
 
-def stir(chances_N: Chances, epoch: int, salt: str) -> Chances:
-    """Return fresh numbers for one decision ("order", "crop/x") in one epoch.
+def mix(numbers: np.ndarray) -> np.ndarray:
+    """Return uint64 numbers that look like chance, one for each of different numbers.
 
     Source: Steele, Lea and Flood, OOPSLA 2014 (splitmix64), https://doi.org/10.1145/2714064.2660195
     """
-    step = np.uint64(chance(str(epoch), 0, salt))
-    mixed = chances_N ^ step
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def uniform(chances_N: Chances, epoch: int, salt: str) -> np.ndarray:
-    """Return float64 in [0, 1) for one decision in one epoch."""
-    return (stir(chances_N, epoch, salt) >> np.uint64(11)) * 2.0**-53
+def stir(chances_B: Chances, passes: Passes, salt: str) -> Chances:
+    """Return fresh numbers for one decision ("order", "crop/x") in one pass over the samples."""
+    if isinstance(passes, int):
+        return mix(chances_B ^ np.uint64(chance(str(passes), 0, salt)))
+    different, place_B = np.unique(passes, return_inverse=True)
+    steps = np.array([chance(str(one), 0, salt) for one in different.tolist()], np.uint64)
+    return mix(chances_B ^ steps[place_B])
 
 
-def order(chances_N: Chances, epoch: int) -> np.ndarray:
-    """Return the samples' numbers in the order of an epoch, int64; it follows the keys, not their places."""
-    return np.argsort(stir(chances_N, epoch, "order"), kind="stable")
+def uniform(chances_B: Chances, passes: Passes, salt: str) -> np.ndarray:
+    """Return float64 in [0, 1) for one decision in one pass."""
+    return (stir(chances_B, passes, salt) >> np.uint64(11)) * 2.0**-53
+
+
+def fingerprint(chances_B: Chances, places_B: np.ndarray) -> int:
+    """Return a number for which samples stood at which places of a run.
+
+    Numbers of parts add up (modulo 2**64) to that of the whole, however it was cut into steps and ranks.
+    """
+    with np.errstate(over="ignore"):
+        return int(mix(chances_B ^ mix(places_B.astype(np.uint64) + np.uint64(1))).sum(dtype=np.uint64))

@@ -36,10 +36,13 @@ class LoopConfig:
         warmup_fraction: share of the steps, in [0, 1].
         clip_norm: largest norm of the gradient; None for any.
         seed: of the weights, the order and the crops.
-        workers: threads that decode; None for one a core, 16 at most.
+        workers: processes that decode; None for one a core, 16 at most.
         precision: auto is bf16 where a GPU has it, else fp32.
         device: auto is a GPU where there is one.
-        cache: memory keeps the decoded images, none reads them each time, auto decides by their size.
+        cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
+            that take less than 2 GB on the device.
+        order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for
+            storage that is slow to read here and there.
         checkpoint_s: seconds between checkpoints.
     """
 
@@ -56,6 +59,7 @@ class LoopConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: str = "auto"
     cache: Cache = "auto"
+    order: Literal["shuffled", "blocks"] = "shuffled"
     checkpoint_s: float = 300.0
 
     def check(self) -> None:
@@ -135,7 +139,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_workers(config: LoopConfig) -> int:
-    """Return the number of threads that decode."""
+    """Return the number of processes that decode."""
     return config.workers if config.workers is not None else min(16, Machine.here().cores)
 
 

@@ -70,8 +70,7 @@ def _loader(dataset: Dataset, run: Run, device: torch.device) -> Loader:
         seed=0,
         augment=False,
         workers=pick_workers(LoopConfig()),
-        drop_last=False,
-        shuffle=False,
+        order="manifest",
         split=None,
         device=device,
     )

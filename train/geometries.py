@@ -1,144 +1,176 @@
-"""From bytes to the pixels that a model sees, in two steps: decode (keeps) and cut (differs by epoch).
+"""From bytes to the pixels that a model sees: what a worker makes of each image, and the batch of all.
 
-What is done depends on the size of the model's images alone, never on how much memory there is: a set that
-fits into memory and one that does not are cut the same way, so they can be compared.
+Where crops are taken from depends on the dataset and on the size of the model's images, never on how much memory
+there is: a set that fits into memory and one that does not are cut the same way, so they can be compared.
 
-- `Squares`, up to 96 px: the middle square, shrunk to 8/7 of the image size. Whole batches are cut at once,
-  by torch, where the model is.
-- `Photos`, above: the whole image, at the scale where a JPEG decodes fastest. Pillow cuts each, in a worker.
+- `Squares`: from the middle square of each image, shrunk to 8/7 of the image size. Squares can be kept, and
+  whole batches are cut at once, by torch, where the model is.
+- `Photos`: from the whole image, by the worker that decodes it, as most published trainings do.
 """
 
-# B images, S side of a stored square, T side of the result
+# B images, H height, W width, S side of what a worker makes, T side of the result
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from PIL import Image
+import torch
 from torch import Tensor
+from torch.nn import functional
 
-from curate.images import decode
+from curate.images import BadImage
 from train import augmentations
-from train.chances import Chances
+from train.chances import Chances, Passes
+from train.decoders import header_of, pixels, pixels_into
 
-SMALL = 96  # px; above it, a square of 8/7 would lose too much of a photograph
+CropFrom = Literal["auto", "square", "photo"]
+
+SMALL = 96  # px; above it, "auto" takes the whole image: a square of 8/7 would lose too much of a photograph
 MARGIN = 8 / 7  # 256 for 224: what is kept around the middle crop
-BILINEAR = Image.Resampling.BILINEAR
-UNKNOWN = 500 * 375  # pixels of an image whose manifest does not say; ImageNet's usual size
 
 
 class Geometry(Protocol):
-    """How images of one size are kept and cut."""
+    """How images of one size are made."""
 
-    def decode(self, data: bytes) -> Any:
-        """Return what is kept of an image; raises BadImage."""
+    image_size: int
+    side: int  # S
 
-    def cut(self, kept: Sequence[Any], chances_B: Chances, epoch: int) -> np.ndarray:
-        """Do the worker's part for some images: uint8, B.., to be concatenated."""
+    def fill(
+        self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
+    ) -> dict[int, str]:
+        """Make pixels of images' bytes; return the reason of each, by its number, that cannot be decoded."""
 
-    def finish(self, pixels: Tensor, chances_B: Chances, epoch: int) -> Tensor:
+    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
         """Do the batch's part where the model is: images_B3TT, uint8."""
-
-    def kept_bytes(self, pixels_N: np.ndarray) -> int:
-        """Return the memory that all images would take, given their width times height (0: unknown)."""
 
 
 class Squares:
-    """The middle square, kept at 8/7 of the image size; see the module.
+    """The middle square of each image; see the module.
 
     Args:
         image_size: T, in pixels.
         augment: a random resized crop and flip; else the middle.
         min_area: smallest share of the square that a random crop may take.
+        largest: the longest short side in the dataset: squares are not made larger than any image is.
     """
 
-    def __init__(self, image_size: int, augment: bool, min_area: float) -> None:
+    def __init__(self, image_size: int, augment: bool, min_area: float, largest: int | None = None) -> None:
         self.image_size = image_size
         self.augment = augment
         self.min_area = min_area
-        self.side = round(image_size * MARGIN)
+        self.side = max(image_size, min(round(image_size * MARGIN), largest or 1 << 30))
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """Return an image's middle square, SS3."""
-        image = decode(data, at_least=self.side)
-        edge = min(image.size)
-        left, top = (image.width - edge) / 2, (image.height - edge) / 2
-        box = (left, top, left + edge, top + edge)
-        return np.asarray(image.resize((self.side, self.side), BILINEAR, box=box, reducing_gap=2.0))
+    def fill(
+        self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
+    ) -> dict[int, str]:
+        """Decode images to their middle squares."""
+        broken = {}
+        for i, one in enumerate(data):
+            image_SS3 = images_BSS3[i]
+            if one[:2] == b"\xff\xd8" and pixels_into(one, image_SS3):
+                continue  # it has the square's size already
+            try:
+                header = header_of(one)
+                image_HW3 = pixels(one, header, min(header.width, header.height) / self.side)
+                height, width, _ = image_HW3.shape
+                edge = min(height, width)
+                top, left = (height - edge) // 2, (width - edge) // 2
+                image_SS3[:] = _resized(image_HW3[top : top + edge, left : left + edge], self.side)
+            except BadImage as error:
+                broken[i] = str(error)
+        return broken
 
-    def cut(self, kept: Sequence[np.ndarray], chances_B: Chances, epoch: int) -> np.ndarray:
-        """Leave the squares as they are: BSS3."""
-        return np.stack(kept)
-
-    def finish(self, pixels: Tensor, chances_B: Chances, epoch: int) -> Tensor:
+    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
         """Cut every square of the batch."""
         if not self.augment:
-            return augmentations.center_batch(pixels, self.image_size)
-        crops = augmentations.random_crops(chances_B, epoch, min_area=self.min_area)
-        return augmentations.crop_batch(pixels, crops, self.image_size)
-
-    def kept_bytes(self, pixels_N: np.ndarray) -> int:
-        """Every square takes the same."""
-        return len(pixels_N) * self.side**2 * 3
+            return augmentations.center_batch(images_BSS3, self.image_size)
+        crops = augmentations.random_crops(chances_B, passes, min_area=self.min_area)
+        return augmentations.crop_batch(images_BSS3, crops, self.image_size)
 
 
 class Photos:
-    """The whole image, decoded at the smallest scale that is enough; arguments as for `Squares`."""
+    """A crop of the whole image; arguments as for `Squares`. A worker makes the result itself, so S is T."""
 
     def __init__(self, image_size: int, augment: bool, min_area: float) -> None:
         self.image_size = image_size
         self.augment = augment
         self.min_area = min_area
-        self.short = round(image_size * MARGIN)
+        self.side = image_size
 
-    def decode(self, data: bytes) -> Image.Image:
-        """Return the image, with a short side of at least 8/7 of the image size if it had so much."""
-        return decode(data, at_least=self.short)
+    def fill(
+        self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
+    ) -> dict[int, str]:
+        """Decode, cut, resize and flip images, each as far as its crop needs it."""
+        headers = []
+        broken = {}
+        for i, one in enumerate(data):
+            try:
+                headers.append(header_of(one))
+            except BadImage as error:
+                broken[i] = str(error)
+                headers.append(None)
+        shape_B2 = np.array([(h.width, h.height) if h else (1, 1) for h in headers])
+        crops = self._crops(shape_B2, chances_B, passes)
+        for i, (one, header, left, top, width, height, flip) in enumerate(
+            zip(data, headers, *(part.tolist() for part in crops), strict=True)
+        ):
+            if header is None:
+                continue
+            try:
+                enough = min(width * header.width, height * header.height) / self.image_size
+                image_HW3 = pixels(one, header, enough)
+            except BadImage as error:
+                broken[i] = str(error)
+                continue
+            rows, columns = _span(top, height, image_HW3.shape[0]), _span(left, width, image_HW3.shape[1])
+            images_BSS3[i] = _resized(image_HW3[rows, columns], self.image_size, flip)
+        return broken
 
-    def cut(self, kept: Sequence[Image.Image], chances_B: Chances, epoch: int) -> np.ndarray:
-        """Crop, resize and flip each image: BTT3."""
-        return np.stack(
-            [
-                np.asarray(image)
-                for image in (self._random if self.augment else self._middle)(kept, chances_B, epoch)
-            ]
+    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
+        """Turn BTT3 into B3TT."""
+        return images_BSS3.permute(0, 3, 1, 2)
+
+    def _crops(self, shape_B2: np.ndarray, chances_B: Chances, passes: Passes) -> augmentations.Crops:
+        if self.augment:
+            return augmentations.random_crops(chances_B, passes, min_area=self.min_area, shape=shape_B2)
+        width_B, height_B = (shape_B2.min(axis=1, keepdims=True) / shape_B2 / MARGIN).T
+        return augmentations.Crops(
+            (1 - width_B) / 2, (1 - height_B) / 2, width_B, height_B, np.zeros(len(shape_B2), bool)
         )
 
-    def finish(self, pixels: Tensor, chances_B: Chances, epoch: int) -> Tensor:
-        """Turn BTT3 into B3TT."""
-        return pixels.permute(0, 3, 1, 2)
 
-    def kept_bytes(self, pixels_N: np.ndarray) -> int:
-        """Decoded at full size, at the worst."""
-        return int(np.where(pixels_N > 0, pixels_N, UNKNOWN).sum()) * 3
-
-    def _random(self, kept: Sequence[Image.Image], chances_B: Chances, epoch: int) -> list[Image.Image]:
-        shape = np.array([image.size for image in kept])
-        crops = augmentations.random_crops(chances_B, epoch, min_area=self.min_area, shape=shape)
-        cut = []
-        for image, left, top, width, height, flip in zip(kept, *crops, strict=True):
-            x, y = left * image.width, top * image.height
-            result = self._resize(image, (x, y, x + width * image.width, y + height * image.height))
-            cut.append(result.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else result)
-        return cut
-
-    def _middle(self, kept: Sequence[Image.Image], chances_B: Chances, epoch: int) -> list[Image.Image]:
-        cut = []
-        for image in kept:
-            edge = min(image.size) * self.image_size / self.short
-            x, y = (image.width - edge) / 2, (image.height - edge) / 2
-            cut.append(self._resize(image, (x, y, x + edge, y + edge)))
-        return cut
-
-    def _resize(self, image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-        right, bottom = min(box[2], image.width), min(box[3], image.height)  # past the edge by rounding
-        size = (self.image_size, self.image_size)
-        return image.resize(size, BILINEAR, box=(box[0], box[1], right, bottom), reducing_gap=2.0)
+def _span(start: float, length: float, pixels: int) -> slice:
+    """Return the whole pixels that a share of a side comes to, one at least."""
+    first = min(round(start * pixels), pixels - 1)
+    return slice(first, max(first + 1, round((start + length) * pixels)))
 
 
-def geometry(image_size: int, *, augment: bool, min_area: float) -> Geometry:
-    """Return how images of a size are kept and cut."""
-    kind = Squares if image_size <= SMALL else Photos
-    return kind(image_size, augment, min_area)
+def _resized(image_HW3: np.ndarray, side: int, flip: bool = False) -> np.ndarray:
+    """Resize to a square, bilinear and antialiased, and mirror it if asked to.
+
+    Pillow takes twice as long. So does torch, unless it is told that colours lie next to each other: of one image
+    in a batch the strides do not say it.
+    """
+    image_13HW = torch.from_numpy(image_HW3).permute(2, 0, 1)[None]
+    if image_HW3.shape != (side, side, 3):
+        image_13HW = image_13HW.contiguous(memory_format=torch.channels_last)
+        image_13HW = functional.interpolate(image_13HW, (side, side), mode="bilinear", antialias=True)
+    if flip:
+        image_13HW = image_13HW.flip(3)
+    return image_13HW[0].permute(1, 2, 0).numpy()
+
+
+def geometry(
+    image_size: int,
+    *,
+    augment: bool,
+    min_area: float,
+    crop_from: CropFrom = "auto",
+    largest: int | None = None,
+) -> Geometry:
+    """Return how images of a size are made."""
+    if crop_from == "square" or (crop_from == "auto" and image_size <= SMALL):
+        return Squares(image_size, augment, min_area, largest)
+    return Photos(image_size, augment, min_area)

@@ -1,140 +1,192 @@
-"""Batches of a dataset, read by byte ranges; keys, seed and epoch alone decide their order and crops.
+"""Batches of datasets, read by byte ranges; keys, seed and epoch alone decide their order and crops.
 
-They are equal bit for bit for any number of workers, in memory or not, from shards or from an overlay; and an
-epoch can be entered at any step, which is what makes a resumed run exact.
+They are equal bit for bit for any number of workers and ranks, in memory or not, from shards or from an overlay;
+and a run can be entered at any step, which is what makes a resumed one exact.
 """
 
-# B images of a batch, N samples of the loader, T side of an image in pixels
+# B images of a batch, L places of an epoch, N samples, S side that a worker makes, T side of the result, in pixels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from curate.datasets import Dataset
-from curate.errors import DataError
-from curate.images import BadImage
+from curate.errors import DataError, RecipeError
 from train import chances
-from train.geometries import Squares, geometry
-from train.samples import labels_of, rows_of
-from train.threads import in_order
+from train.broken import Broken
+from train.geometries import CropFrom, Geometry, Squares, geometry
+from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, Mixture, Order, Shuffled, Straight
+from train.samples import Samples, Union, samples_of
+from train.steps import Last, Part, Step, Steps
+from train.texts import Texts
+from train.workers import Workers
 
-Cache = Literal["auto", "memory", "none"]
+Cache = Literal["auto", "device", "memory", "none"]
+OrderName = Literal["shuffled", "blocks", "manifest"]
 
 CACHE_BYTES = 2_000_000_000  # what "auto" may keep
-CHUNK = 128  # samples that a worker decodes at a time when the cache is filled
-AHEAD = 3  # batches being read while one is used
+CACHE_CHUNK = 512  # samples decoded at a time when the cache is filled
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples. Images that cannot be read are left out, so it may be smaller than the batch size."""
+    """Some samples.
 
-    images: Tensor  # B3TT, uint8, 0..255
-    labels: Tensor  # B, int64; -1 for none
-    keys: list[str]
-    rows: np.ndarray  # B, int64: their places in `Loader.table`
+    Args:
+        images: B3TT, uint8, 0..255.
+        labels: B, int64; -1 for none.
+        rows: B, whole numbers: the samples' numbers in the loader.
+        epoch: the epoch it belongs to.
+        fingerprint: of who stands where in the run; see `chances.fingerprint`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: np.ndarray
+    epoch: int
+    fingerprint: int
+    _keys: Texts = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The samples' keys."""
+        return self._keys.take(self.rows)
 
 
-class _Part(NamedTuple):
-    """What a worker makes of some rows."""
+@dataclass(frozen=True)
+class _Fill:
+    """Read and decode rows; return the reason of each that cannot be. This runs in a worker."""
 
-    rows: np.ndarray  # those that could be read
-    content: Any  # what the geometry keeps of each, or the pixels cut from them
-    broken: dict[int, str]  # row -> reason
+    samples: Samples | Union
+    geometry: Geometry
+
+    def __call__(self, images_BSS3: np.ndarray, part: Part) -> dict[int, str]:
+        answers = self.samples.read(part.rows)
+        broken = {i: one.message for i, one in enumerate(answers) if isinstance(one, DataError)}
+        data = [b"" if isinstance(one, DataError) else one for one in answers]
+        return self.geometry.fill(images_BSS3, data, self.samples.chances_N[part.rows], part.passes) | broken
 
 
 class Loader:
-    """Read a dataset in batches.
+    """Read datasets in batches.
 
     Args:
-        dataset: with shards or an overlay.
-        batch_size: samples a step.
+        datasets: with shards or overlays; one, or several to mix by `weights`.
+        batch_size: samples a step, over all ranks.
         image_size: T, in pixels.
         seed: of the order and the crops.
         augment: random resized crops and flips; else the middle of each image.
-        workers: threads that read and decode; with 0, the caller's does. Threads, not processes: Pillow lets
-            go of the interpreter while it decodes, and nothing is copied between them (3,100 images/s at 64
-            px with two threads, 1,700 with two processes, on the same two busy cores).
+        workers: processes that read and decode; with 0, the caller does.
+        weights: of several datasets: each epoch has exactly so many of each, drawn in passes over it.
+        epoch_samples: places of an epoch of several datasets; as many as they have samples by default.
+        rank: which part of each batch this process takes: every `ranks`-th sample, so all ranks take the same
+            number of steps, and together the batches that one process alone would see.
+        ranks: how many processes share each batch.
+        order: "shuffled" anew each epoch over the whole set; "blocks" keeps neighbours near each other, for
+            storage that reads slowly in the middle (see `orders.Blocks`); or the "manifest"'s.
+        block_samples: rows of a block.
+        window_blocks: blocks that are shuffled among each other.
+        last: of an epoch's last samples, where they do not fill a batch: "keep" them as a smaller batch (a rank's
+            part may then be one smaller than another's, or empty), "drop" them, or "pad" with its first ones.
         max_broken_fraction: share of the samples that may be unreadable before it is an error.
-        drop_last: leave out the last samples of an epoch where they do not fill a batch.
         split: only the rows of this split; "train" means all that are not held out (val, test).
-        cache: "memory" keeps the decoded images; "auto" does where they take less than 2 GB. It changes the
-            speed and nothing else.
-        shuffle: a new order each epoch; else the manifest's.
+        cache: keep the decoded squares, on the "device" or in "memory" of the host; "auto" does on the device
+            where they take less than 2 GB. It changes the speed and nothing else.
+        crop_from: the middle "square", at 8/7 of the image size, or the whole "photo"; "auto" takes squares up to
+            96 px. Only squares can be cached.
         min_area: smallest share of the image that a random crop may take.
         need_labels: refuse rows without one.
         device: where the batches go; squares are kept and cut there.
 
+    An image that cannot be read is noted in `broken` and, in a shuffled order, replaced by the next one of the
+    epoch, so that a batch keeps its size; in the manifest's order it is left out, so that none counts twice.
+
     Raises:
         DataError: no rows, or labels that are missing or out of range.
+        RecipeError: options that contradict each other.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
+        datasets: Dataset | Sequence[Dataset],
         *,
         batch_size: int,
         image_size: int,
         seed: int,
         augment: bool,
         workers: int,
+        weights: Sequence[float] | None = None,
+        epoch_samples: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        order: OrderName = "shuffled",
+        block_samples: int = BLOCK_SAMPLES,
+        window_blocks: int = WINDOW_BLOCKS,
+        last: Last = "keep",
         max_broken_fraction: float = 0.01,
-        drop_last: bool = False,
         split: str | None = None,
         cache: Cache = "auto",
-        shuffle: bool = True,
+        crop_from: CropFrom = "auto",
         min_area: float = 0.25,
         need_labels: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.dataset = dataset
+        self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         self.batch_size = batch_size
         self.workers = workers
-        self.max_broken_fraction = max_broken_fraction
-        self.drop_last = drop_last
-        self.shuffle = shuffle
         self.device = torch.device(device)
-        self.table = rows_of(dataset, split)
-        self.labels_N = labels_of(dataset, self.table, need_labels)
-        self.broken: dict[str, str] = {}  # key -> reason, of every sample that could not be read so far
-        self._keys = self.table["key"]
-        self._chances_N = chances.of_keys(self._keys.to_pylist(), seed)
-        self._geometry = geometry(image_size, augment=augment, min_area=min_area)
-        self._reader = dataset.reader()
-        self.cached = cache == "memory" or (cache == "auto" and self._cache_bytes() <= CACHE_BYTES)
-        self._squares: Tensor | None = None  # NSS3, uint8: the cache where every image is kept as a square
-        self._photos: list[Any] | None = None  # the cache where they differ in size
-        self._known_broken: dict[int, str] = {}  # row -> reason, of the rows that a cache lacks
+        self.samples = samples_of(self.datasets, split, seed=seed, need_labels=need_labels)
+        self.labels_N = self.samples.labels_N
+        self.broken = Broken(str(self.dataset.path), self.samples.keys, max_broken_fraction)
+        self._replaces = order != "manifest"
+        self.order = self._order(order, weights, epoch_samples, block_samples, window_blocks)
+        self.steps = Steps(self.order, batch_size, rank=rank, ranks=ranks, last=last)
+        self.geometry = geometry(
+            image_size,
+            augment=augment,
+            min_area=min_area,
+            crop_from=crop_from,
+            largest=self.samples.largest(),
+        )
+        self.cache = self._cache(cache)
+        self._fill = _Fill(self.samples, self.geometry)
+        self._squares: Tensor | None = None  # NSS3, uint8
+        self._idle: Workers | None = None  # kept from one epoch to the next
+        self._all: weakref.WeakSet[Workers] = weakref.WeakSet()
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.table)
+        return len(self.samples)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The first dataset, or the only one."""
+        return self.datasets[0]
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        whole, rest = divmod(len(self), self.batch_size)
-        return whole + (1 if rest and not self.drop_last else 0)
+        return self.steps.per_epoch
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the rows in the order of an epoch."""
-        return chances.order(self._chances_N, epoch) if self.shuffle else np.arange(len(self))
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """The workers that run now."""
+        return [process for workers in self._all for process in workers.processes]
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch: every readable sample once (less what `drop_last` leaves out).
+        """Yield the batches of an epoch.
 
         Args:
             epoch: decides order and crops.
@@ -142,15 +194,17 @@ class Loader:
 
         Raises:
             DataError: more samples are broken than `max_broken_fraction` allows.
+            MissingError: a worker was killed.
         """
-        self.prepare()
-        order = self.order(epoch)
-        size = self.batch_size
-        slices = [order[step * size : (step + 1) * size] for step in range(start_step, self.steps_per_epoch)]
-        if self._squares is not None:
-            yield from (self._from_squares(self._squares, rows, epoch) for rows in slices)
-        else:
-            yield from self._from_workers(slices, epoch)
+        yield from self._batches(self.steps.epoch(epoch, start_step))
+
+    def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of a run from a step on, epoch after epoch without a pause between them, for ever.
+
+        Raises:
+            DataError: as `epoch`.
+        """
+        yield from self._batches(self.steps.run(first_step))
 
     def prepare(self, report: Callable[[int], None] | None = None) -> None:
         """Fill the cache, if there is to be one and it is not filled; `epoch` does so too.
@@ -161,104 +215,133 @@ class Loader:
         Raises:
             DataError: more samples are broken than `max_broken_fraction` allows.
         """
-        if not self.cached or self._squares is not None or self._photos is not None:
+        if self.cache == "none" or self._squares is not None:
             return
-        side = self._geometry.side if isinstance(self._geometry, Squares) else 0
-        squares_NSS3 = torch.zeros(len(self), side, side, 3, dtype=torch.uint8)
-        photos: list[Any] = [None] * len(self)
-        chunks = np.split(np.arange(len(self)), range(CHUNK, len(self), CHUNK))
-        with closing(
-            in_order((partial(self._read, c) for c in chunks), self.workers, 4 * self.workers)
-        ) as parts:
-            for part in parts:
-                self._note(part.broken)
-                self._known_broken |= part.broken
-                for row, kept in zip(part.rows, part.content, strict=True):
-                    if side:
-                        squares_NSS3.numpy()[row] = kept
-                    else:
-                        photos[row] = kept
+        side = self.geometry.side
+        squares_NSS3 = torch.empty(len(self), side, side, 3, dtype=torch.uint8)
+        in_turn = Steps(Straight(len(self)), min(CACHE_CHUNK, len(self)), rank=0, ranks=1, last="keep")
+        workers = self._new_workers(in_turn.part_size)
+        with closing(workers), closing(workers.run(in_turn.epoch(0))) as filled:
+            for step, images, broken in filled:
+                rows = step.part().rows
+                self.broken.note({int(rows[i]): reason for i, reason in broken.items()})
+                squares_NSS3[rows[0] : rows[-1] + 1] = torch.from_numpy(images)
                 if report:
-                    report(len(part.rows) + len(part.broken))
-        if side:
-            self._squares = squares_NSS3.to(self.device)
-        else:
-            self._photos = photos
+                    report(len(images))
+        self._squares = squares_NSS3.to(self.device) if self.cache == "device" else squares_NSS3
 
-    def _from_squares(self, squares_NSS3: Tensor, rows: np.ndarray, epoch: int) -> Batch:
-        if self._known_broken:
-            rows = rows[[row not in self._known_broken for row in rows]]
-        pixels_BSS3 = squares_NSS3[torch.from_numpy(rows).to(self.device)]
-        return self._batch(pixels_BSS3, rows, epoch)
+    def close(self) -> None:
+        """End the workers; the next epoch starts them again."""
+        if self._idle:
+            self._idle.close()
+        self._idle = None
 
-    def _from_workers(self, slices: Sequence[np.ndarray], epoch: int) -> Iterator[Batch]:
-        shares = max(1, self.workers)  # of a batch, one a worker
-        tasks = (
-            partial(self._cut, share, epoch) for rows in slices for share in np.array_split(rows, shares)
-        )
-        with closing(in_order(tasks, self.workers, AHEAD * shares)) as parts:
-            for _ in slices:
-                done = [next(parts) for _ in range(shares)]
-                for part in done:
-                    self._note(part.broken)
-                read = [part.content for part in done if len(part.rows)]
-                if not read:
-                    yield self._nothing()
-                    continue
-                pixels = torch.from_numpy(np.concatenate(read))
-                if self.device.type == "cuda":
-                    pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-                yield self._batch(pixels, np.concatenate([part.rows for part in done]), epoch)
-
-    def _batch(self, pixels: Tensor, rows: np.ndarray, epoch: int) -> Batch:
-        images_B3TT = self._geometry.finish(pixels, self._chances_N[rows], epoch)
-        labels = torch.from_numpy(self.labels_N[rows]).to(self.device)
-        return Batch(images_B3TT, labels, self._keys.take(pa.array(rows)).to_pylist(), rows)
-
-    @staticmethod
-    def _nothing() -> (
-        Batch
-    ):  # a batch of broken images alone still is a step, or a resumed run would lose count
-        return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0), [], np.zeros(0, np.int64))
-
-    def _cut(self, rows: np.ndarray, epoch: int) -> _Part:
-        part = self._read(rows)
-        if not len(part.rows):
-            return part
-        return part._replace(content=self._geometry.cut(part.content, self._chances_N[part.rows], epoch))
-
-    def _read(self, rows: np.ndarray) -> _Part:
-        """Take rows from memory, or read and decode them. This runs in a worker."""
-        content: dict[int, Any] = {}
-        broken: dict[int, str] = {}
-        if self._photos is not None:
-            broken = {row: self._known_broken[row] for row in rows if row in self._known_broken}
-            content = {row: self._photos[row] for row in rows if row not in broken}
-        else:
-            places = self.table.select(["file", "offset", "size"]).take(pa.array(rows)).to_pylist()
-            for row, place in zip(rows, places, strict=True):
-                try:
-                    content[row] = self._geometry.decode(self._reader.read(**place))
-                except (BadImage, DataError) as error:
-                    broken[row] = error.message if isinstance(error, DataError) else str(error)
-        return _Part(np.array(list(content), dtype=np.int64), list(content.values()), broken)
-
-    def _note(self, broken: dict[int, str]) -> None:
-        """Remember what could not be read, and stop when it is too much."""
-        if not broken:
+    def _batches(self, steps: Iterable[Step]) -> Iterator[Batch]:
+        self.prepare()
+        if self._squares is not None:
+            yield from (self._from_squares(self._squares, step) for step in steps)
             return
-        self.broken |= {self._keys[row].as_py(): reason for row, reason in broken.items()}
-        share = len(self.broken) / len(self)
-        if share > self.max_broken_fraction:
-            examples = "".join(f"\n  {key}: {self.broken[key]}" for key in sorted(self.broken)[:3])
-            raise DataError(
-                f"{self.dataset.path}: {len(self.broken)} of {len(self)} images cannot be read so far "
-                f"({share:.1%}, {self.max_broken_fraction:.1%} may be){examples}",
-                hint=f"`curate verify {self.dataset.path}` lists them all",
-            )
+        workers, self._idle = self._idle or self._new_workers(self.steps.part_size), None
+        try:
+            with closing(workers.run(steps)) as filled:
+                for step, images, broken in filled:
+                    rows_B, kept_B = self._repaired(step, broken, images)
+                    # The slot is used again. numpy's copy asks for huge pages and takes half of torch's time.
+                    pixels = images if self.device.type == "cuda" else images.copy()
+                    yield self._batch(step, rows_B, kept_B, torch.from_numpy(pixels))
+        finally:
+            if self._idle is None and len(workers.processes) == self.workers:
+                self._idle = workers
+            else:  # one was killed, or another epoch of this loader ended first
+                workers.close()
 
-    def _cache_bytes(self) -> int:
-        sizes = [
-            pc.fill_null(self.table[side], 0).to_numpy().astype(np.int64) for side in ("width", "height")
-        ]
-        return self._geometry.kept_bytes(sizes[0] * sizes[1])
+    def _from_squares(self, squares_NSS3: Tensor, step: Step) -> Batch:
+        broken = {}
+        if len(self.broken):
+            rows = step.part().rows.tolist()
+            broken = {i: self.broken.by_row[row] for i, row in enumerate(rows) if row in self.broken}
+        rows_B, kept_B = self._repaired(step, broken, None)
+        images_BSS3 = squares_NSS3[torch.from_numpy(rows_B.astype(np.int64)).to(squares_NSS3.device)]
+        return self._batch(step, rows_B, kept_B, images_BSS3)
+
+    def _batch(self, step: Step, rows_B: np.ndarray, kept_B: np.ndarray | None, images: Tensor) -> Batch:
+        """Turn squares into a batch, less those that are not kept."""
+        places_B, passes = step.places, step.part().passes
+        if kept_B is not None:
+            rows_B, places_B, images = rows_B[kept_B], places_B[kept_B], images[torch.from_numpy(kept_B)]
+            passes = passes if isinstance(passes, int) else passes[kept_B]
+        chances_B = self.samples.chances_N[rows_B]
+        images_B3TT = self.geometry.finish(images.to(self.device), chances_B, passes)
+        labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64)).to(self.device)
+        seen = chances.fingerprint(chances_B, step.epoch * len(self.order) + places_B)
+        return Batch(images_B3TT, labels_B, rows_B, step.epoch, seen, self.samples.keys)
+
+    def _repaired(
+        self, step: Step, broken: Mapping[int, str], images: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Replace broken samples, or leave them out: the rows, and which to keep (None: all)."""
+        rows_B = step.part().rows
+        if not broken:
+            return rows_B, None
+        self.broken.note({int(rows_B[i]): reason for i, reason in broken.items()})
+        if not self._replaces:
+            return rows_B, ~np.isin(np.arange(len(step)), list(broken))
+        rows_B = rows_B.copy()
+        for i in broken:
+            rows_B[i] = self._next_readable(step, i, None if images is None else images[i : i + 1])
+        return rows_B, None
+
+    def _next_readable(self, step: Step, i: int, image: np.ndarray | None) -> int:
+        """Return the row that stands in for a broken one: the next of the epoch that can be read."""
+        order_L = step.turn.rows
+        for ahead in range(1, len(order_L)):
+            row = int(order_L[(step.places[i] + ahead) % len(order_L)])
+            if row in self.broken:
+                continue
+            if image is None:
+                return row
+            broken = self._fill(image, Part(np.array([row]), step.part(i, i + 1).passes))
+            if not broken:
+                return row
+            self.broken.note({row: broken[0]})
+        raise DataError(f"{self.dataset.path}: no image can be read", hint="is this the right pool?")
+
+    def _new_workers(self, samples: int) -> Workers:
+        shape = (samples, self.geometry.side, self.geometry.side, 3)
+        workers = Workers(self._fill, self.workers, shape)
+        weakref.finalize(self, workers.close)
+        self._all.add(workers)
+        return workers
+
+    def _order(
+        self,
+        name: OrderName,
+        weights: Sequence[float] | None,
+        epoch_samples: int | None,
+        block_samples: int,
+        window_blocks: int,
+    ) -> Order:
+        samples = self.samples
+        if isinstance(samples, Union):
+            if name != "shuffled":
+                raise RecipeError(f"several datasets in the order {name!r}", hint="they can only be shuffled")
+            parts = [part.chances_N for part in samples.parts]
+            return Mixture(parts, weights or list(map(len, parts)), epoch_samples or len(samples))
+        if weights is not None or epoch_samples is not None:
+            raise RecipeError(
+                "weights or epoch_samples with one dataset", hint="they say how several are mixed"
+            )
+        if name == "blocks":
+            return Blocks(samples.chances_N, block_samples, window_blocks)
+        return Straight(len(samples)) if name == "manifest" else Shuffled(samples.chances_N)
+
+    def _cache(self, wanted: Cache) -> Literal["device", "memory", "none"]:
+        squares = isinstance(self.geometry, Squares)
+        if wanted in ("device", "memory") and not squares:
+            raise RecipeError(
+                f"cache {wanted!r} with crops from whole photographs",
+                hint="crop_from 'square' keeps the middle square of each image, at 8/7 of the image size",
+            )
+        if wanted == "auto":
+            return "device" if squares and len(self) * self.geometry.side**2 * 3 <= CACHE_BYTES else "none"
+        return wanted

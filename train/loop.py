@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ class State:
     loss: float = math.nan  # mean of the last line of the log
     loss_sum: float = 0.0  # since that line
     loss_steps: int = 0
+    fingerprint: int = 0  # of all samples so far and their places; equal for runs that saw the same
 
 
 def fit(
@@ -83,13 +84,15 @@ def fit(
     loop = Loop(method, loader, config, out)
     with Log(out, quiet=quiet) as log:
         log.say(_opening(method, loader, loop))
-        if loader.cached:
+        if loader.cache != "none":
             log.phase("decode", len(loader))
             loader.prepare(log.advance)
         loop.run(log)
-        if loader.broken:
+        if len(loader.broken):
             log.say(f"{len(loader.broken)} images could not be read; {out / BROKEN} lists them")
-            write_atomic(out / BROKEN, json.dumps(loader.broken, indent=2, sort_keys=True).encode() + b"\n")
+            write_atomic(
+                out / BROKEN, json.dumps(loader.broken.reasons, indent=2, sort_keys=True).encode() + b"\n"
+            )
         state = loop.state
         metrics = {"loss": state.loss} | (method.evaluate() if method.evaluate else {})
         log.record({"step": state.step, "final": metrics})
@@ -101,6 +104,7 @@ def fit(
             "seed": config.seed,
             "steps": state.step,
             "samples_seen": state.samples,
+            "samples_fingerprint": f"{state.fingerprint:016x}",
             "seconds": round(state.seconds, 3),
             "metrics": metrics,
             "machine": Machine.here(str(loader.device)),
@@ -135,35 +139,27 @@ class Loop:
         self.method.module.train()
         meter, saved_at = Meter(), time.monotonic()
         began = time.monotonic() - state.seconds
-        with Stop() as stop, closing(self._batches()) as batches:
+        with Stop() as stop, closing(self.loader.batches(state.step)) as batches:
             while state.step < self.total_steps:
                 asked = time.perf_counter()
-                epoch, batch = next(batches)
+                batch = next(batches)
                 waited_s = time.perf_counter() - asked
                 lr = self._lr()
                 if len(batch):  # else its images are all broken, and only the count goes on
                     self._learn(batch, lr)
                 state.step += 1
                 state.samples += len(batch)
+                state.fingerprint = (state.fingerprint + batch.fingerprint) % 2**64
                 meter.add(len(batch), waited_s)
                 state.seconds = time.monotonic() - began
                 if state.step % LOG_STEPS == 0 or state.step == self.total_steps:
-                    self._note(log, epoch, lr, meter)
+                    self._note(log, batch.epoch, lr, meter)
                 if stop.signal or time.monotonic() - saved_at > self.config.checkpoint_s:
                     self._save()
                     saved_at = time.monotonic()
                 if stop.signal:
                     log.say(f"stopped at step {state.step}; the same command goes on from there")
                     raise SystemExit(128 + stop.signal)
-
-    def _batches(self) -> Generator[tuple[int, Batch], None, None]:
-        """Yield the epoch and the batch of each step that is left."""
-        epoch, first = divmod(self.state.step, self.loader.steps_per_epoch)
-        while True:
-            with closing(self.loader.epoch(epoch, first)) as batches:
-                for batch in batches:
-                    yield epoch, batch
-            epoch, first = epoch + 1, 0
 
     def _learn(self, batch: Batch, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -193,7 +189,10 @@ class Loop:
             self.state.loss = self.loss_sum.item() / self.state.loss_steps
         self.state.loss_steps = 0
         self.loss_sum.zero_()
-        log.step({"step": self.state.step, "epoch": epoch, "loss": self.state.loss, "lr": lr} | meter.read())
+        record = {"step": self.state.step, "epoch": epoch, "loss": self.state.loss, "lr": lr} | meter.read()
+        if len(self.loader.broken):
+            record["broken"] = len(self.loader.broken)
+        log.step(record | {"samples_fingerprint": f"{self.state.fingerprint:016x}"})
 
     def _check_loss(self) -> None:
         if not math.isfinite(self.loss_sum.item()):

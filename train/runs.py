@@ -79,6 +79,7 @@ class RunInfo(Record):
     seed: int
     steps: int
     samples_seen: int
+    samples_fingerprint: str | None = None  # equal for runs that saw the same samples in the same order
     seconds: float
     metrics: dict[str, float]  # final: loss, and top1, top5 (0..1) where there was something to evaluate on
     weights: str  # "sha256:…" of model.safetensors

@@ -18,6 +18,7 @@ from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from train import checkpoints
 from train.configs import LoopConfig, autocast, parse, pick_device, pick_workers
+from train.geometries import CropFrom
 from train.loader import Batch, Loader
 from train.loop import Method, fit
 from train.models import Model, Stem, build, normalize
@@ -33,6 +34,8 @@ class SupervisedConfig(LoopConfig):
         model: resnet18, resnet50, resnet101, alexnet, convnet, or any of timm's.
         stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
         image_size: side of the images in pixels.
+        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
+            96 px. Only squares can be cached.
         min_area: smallest share of an image that a random crop may take.
         label_smoothing: share of each label that is spread over all classes.
     """
@@ -40,6 +43,7 @@ class SupervisedConfig(LoopConfig):
     model: str = "resnet18"
     stem: Stem = "imagenet"
     image_size: int = 224
+    crop_from: CropFrom = "auto"
     min_area: float = 0.25
     label_smoothing: float = 0.1
 
@@ -148,10 +152,11 @@ def _loader(dataset: Dataset, config: SupervisedConfig, device: torch.device, sp
         augment=learning,
         min_area=config.min_area,
         workers=pick_workers(config),
-        drop_last=learning,
-        shuffle=learning,
+        last="drop" if learning else "keep",
+        order=config.order if learning else "manifest",
         split=split,
         cache=config.cache,
+        crop_from=config.crop_from,
         device=device,
     )
 

@@ -21,7 +21,7 @@ def in_order(tasks: Iterable[Callable[[], T]], workers: int, ahead: int) -> Gene
     if not workers:
         yield from (task() for task in tasks)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[T]] = deque()
     try:
         for task in tasks:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from curate.datasets import ClassRecord, Dataset, DatasetInfo, ShardRecord, open_dataset
 from curate.manifests import CORE, digest
@@ -27,6 +27,7 @@ class Sample:
     data: bytes
     split: str | None = None
     ext: str = "png"
+    caption: str | None = None
 
 
 def picture(number: int, label: int, size: tuple[int, int] = (40, 32), kind: str = "PNG") -> bytes:
@@ -60,7 +61,8 @@ def write_dataset(path: Path, samples: list[Sample], *, classes: int = 4, sharde
         rows.append(
             dict.fromkeys(CORE)
             | {"key": sample.key, "file": file, "offset": 0, "size": len(sample.data), "ext": sample.ext}
-            | {"label": sample.label, "split": sample.split}
+            | {"label": sample.label, "split": sample.split, "caption": sample.caption}
+            | dict(zip(("width", "height"), _size(sample.data), strict=True))
         )
     kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "INTEGER": pa.int32()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in CORE.items()])
@@ -82,6 +84,13 @@ def write_dataset(path: Path, samples: list[Sample], *, classes: int = 4, sharde
     )
     (path / "dataset.json").write_text(info.model_dump_json())
     return open_dataset(path)
+
+
+def _size(data: bytes) -> tuple[int, int] | tuple[None, None]:
+    try:
+        return Image.open(io.BytesIO(data)).size
+    except UnidentifiedImageError:
+        return None, None
 
 
 def _shard(path: Path, samples: list[Sample]) -> ShardRecord:

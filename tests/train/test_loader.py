@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 
 from curate.datasets import Dataset
 from curate.errors import DataError
-from train.geometries import geometry
+from train import decoders
 from train.loader import Batch, Loader
 
 MakeDataset = Callable[..., Dataset]
@@ -47,13 +47,14 @@ def keys(batches: list[Batch]) -> list[str]:
     return [key for batch in batches for key in batch.keys]
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("cache", ["none", "memory", "device"])
 @pytest.mark.parametrize("image_size", [16, 100])  # squares and photos
 def test_every_key_comes_once_an_epoch_with_its_label(
     dataset: MakeDataset, cache: str, image_size: int
 ) -> None:
     samples = pictures(21)
-    batches = list(loader(dataset(samples), cache=cache, image_size=image_size).epoch(3))
+    crop_from = "auto" if cache == "none" else "square"
+    batches = list(loader(dataset(samples), cache=cache, image_size=image_size, crop_from=crop_from).epoch(3))
     assert [len(batch) for batch in batches] == [8, 8, 5]
     labels = {s.key: s.label for s in samples}
     assert sorted(keys(batches)) == sorted(labels)
@@ -63,19 +64,27 @@ def test_every_key_comes_once_an_epoch_with_its_label(
 
 
 @pytest.mark.parametrize("image_size", [16, 100])
-def test_batches_do_not_depend_on_workers_memory_or_shards(dataset: MakeDataset, image_size: int) -> None:
+@pytest.mark.parametrize("crop_from", ["square", "photo"])
+def test_batches_do_not_depend_on_workers_memory_or_shards(
+    dataset: MakeDataset, image_size: int, crop_from: str
+) -> None:
     samples = pictures(30)
     overlay, sharded = dataset(samples, "overlay"), dataset(samples, "sharded", sharded=True)
     assert sharded.sharded
     assert not overlay.sharded
-    reference = list(loader(overlay, image_size=image_size).epoch(1))
+    options = {"image_size": image_size, "crop_from": crop_from}
+    reference = list(loader(overlay, **options).epoch(1))
     assert reference
-    for other in (
-        loader(overlay, image_size=image_size, workers=1),
-        loader(overlay, image_size=image_size, workers=3),
-        loader(overlay, image_size=image_size, workers=3, cache="memory"),
-        loader(sharded, image_size=image_size, workers=2),
-    ):
+    others = [
+        loader(overlay, workers=1, **options),
+        loader(overlay, workers=3, **options),
+        loader(sharded, workers=2, **options),
+    ]
+    if crop_from == "square":
+        others += [
+            loader(overlay, workers=w, cache=c, **options) for w in (0, 3) for c in ("memory", "device")
+        ]
+    for other in others:
         assert same(reference, list(other.epoch(1)))
 
 
@@ -101,7 +110,7 @@ def test_order_and_crops_follow_the_keys_not_their_places(dataset: MakeDataset) 
 
 def test_orders_are_uniform(dataset: MakeDataset) -> None:
     one = loader(dataset(pictures(10)))
-    places = np.array([np.argsort(one.order(epoch)) for epoch in range(2000)])  # of each row
+    places = np.array([np.argsort(one.order.turn(epoch).rows) for epoch in range(2000)])  # of each row
     expected, spread = 4.5, np.sqrt((10**2 - 1) / 12 / 2000)  # mean place, and its standard error
     assert np.abs(places.mean(axis=0) - expected).max() < 5 * spread
     pairs = np.corrcoef(places[:-1, 0], places[1:, 0])[0, 1]  # one epoch tells nothing of the next
@@ -118,14 +127,14 @@ def test_an_epoch_can_be_entered_at_any_step(dataset: MakeDataset, cache: str, w
 
 
 def test_drop_last_leaves_out_the_rest(dataset: MakeDataset) -> None:
-    one = loader(dataset(pictures(21)), drop_last=True)
+    one = loader(dataset(pictures(21)), last="drop")
     assert one.steps_per_epoch == 2
     assert [len(batch) for batch in one.epoch(0)] == [8, 8]
 
 
 def test_without_augmentation_it_is_the_middle_in_the_manifests_order(dataset: MakeDataset) -> None:
     data = dataset(pictures(6, size=(48, 36)))
-    (batch,) = loader(data, augment=False, shuffle=False, image_size=28).epoch(0)
+    (batch,) = loader(data, augment=False, order="manifest", image_size=28).epoch(0)
     assert batch.keys == [f"all/{i:04d}" for i in range(6)]
     original = np.asarray(Image.open(data.path.parent / "set-pool" / "all" / "0002.png"))
     square = np.asarray(
@@ -146,20 +155,64 @@ def test_splits_are_kept_apart(dataset: MakeDataset) -> None:
         loader(data, split="dev")
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize("image_size", [16, 100])
-def test_a_broken_image_is_left_out_and_named(dataset: MakeDataset, cache: str, image_size: int) -> None:
-    samples = [*pictures(20), BROKEN]
-    one = loader(dataset(samples), cache=cache, image_size=image_size, max_broken_fraction=0.1)
+BROKEN_PLACES = [
+    ("none", "auto", 16),
+    ("none", "auto", 100),
+    ("memory", "square", 16),
+    ("device", "square", 100),
+]
+
+
+@pytest.mark.parametrize(("cache", "crop_from", "image_size"), BROKEN_PLACES)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_named_and_replaced_by_the_next_of_the_epoch(
+    dataset: MakeDataset, cache: str, crop_from: str, image_size: int, workers: int
+) -> None:
+    one = loader(
+        dataset([*pictures(20), BROKEN]), cache=cache, crop_from=crop_from, image_size=image_size,
+        max_broken_fraction=0.1, workers=workers, batch_size=7,
+    )  # fmt: skip
     for epoch in (0, 1):
-        assert sorted(keys(list(one.epoch(epoch)))) == [s.key for s in pictures(20)]
-    assert list(one.broken) == ["all/broken"]
-    assert one.broken["all/broken"]
+        batches = list(one.epoch(epoch))
+        assert [len(batch) for batch in batches] == [7, 7, 7]
+        order = one.samples.keys.take(one.order.turn(epoch).rows)
+        place = order.index("all/broken")
+        seen = keys(batches)
+        assert seen[:place] + seen[place + 1 :] == order[:place] + order[place + 1 :]
+        assert seen[place] == order[(place + 1) % 21]
+        twin = [i for i, key in enumerate(seen) if key == seen[place]]
+        images = torch.cat([batch.images for batch in batches])
+        assert torch.equal(images[twin[0]], images[twin[1]])  # the stand-in brings its own pixels and label
+        labels = torch.cat([batch.labels for batch in batches])
+        assert labels[twin[0]] == labels[twin[1]]
+    assert list(one.broken.reasons) == ["all/broken"]
+    assert one.broken.reasons["all/broken"]
 
 
-def test_a_batch_of_broken_images_alone_still_is_a_step(dataset: MakeDataset) -> None:
-    one = loader(dataset([*pictures(3), BROKEN]), batch_size=1, max_broken_fraction=0.5)
-    assert sorted(len(batch) for batch in one.epoch(0)) == [0, 1, 1, 1]
+def test_broken_neighbours_are_passed_over_together(dataset: MakeDataset) -> None:
+    gone = [dataclasses.replace(BROKEN, key=f"all/gone{i}") for i in range(3)]
+    one = loader(dataset([*pictures(6), *gone]), max_broken_fraction=0.5, batch_size=9)
+    for epoch in range(5):
+        (batch,) = one.epoch(epoch)
+        assert len(batch) == 9
+        assert not any(key.startswith("all/gone") for key in batch.keys)
+    assert len(one.broken) == 3
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_in_the_manifests_order_a_broken_image_is_left_out(dataset: MakeDataset, cache: str) -> None:
+    data = dataset([*pictures(3), BROKEN])
+    one = loader(data, order="manifest", cache=cache, batch_size=2, max_broken_fraction=0.5)
+    batches = list(one.epoch(0))
+    assert [batch.keys for batch in batches] == [["all/0000", "all/0001"], ["all/0002"]]
+    alone = loader(data, order="manifest", cache=cache, batch_size=1, max_broken_fraction=0.5)
+    assert [len(batch) for batch in alone.epoch(0)] == [1, 1, 1, 0]  # still a step
+
+
+def test_where_nothing_can_be_read_the_run_stops(dataset: MakeDataset) -> None:
+    broken = [dataclasses.replace(BROKEN, key=f"all/{i}") for i in range(9)]
+    with pytest.raises(DataError, match="no image can be read"):
+        list(loader(dataset(broken), max_broken_fraction=1.0).epoch(0))
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
@@ -193,18 +246,30 @@ def test_large_photographs_are_cut_to_size(dataset: MakeDataset, kind: str) -> N
             assert colour.argmax() == (int(label) if label < 3 else int(colour.argmax()))
 
 
-@pytest.mark.parametrize(("image_size", "kept"), [(112, (350, 250)), (56, (64, 64)), (280, (700, 500))])
-def test_a_photograph_is_decoded_at_the_smallest_scale_that_is_enough(
-    image_size: int, kept: tuple[int, int]
+def test_a_photograph_is_decoded_no_larger_than_its_crop_needs(
+    dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = picture(0, 0, (700, 500), "JPEG")
-    image = geometry(image_size, augment=True, min_area=0.25).decode(data)
-    assert Image.fromarray(np.asarray(image)).size == kept
+    shapes = []
+    whole = decoders.pixels
+
+    def spy(*args):
+        shapes.append(whole(*args).shape[:2])
+        return whole(*args)
+
+    monkeypatch.setattr("train.geometries.pixels", spy)
+    data = dataset([Sample(f"all/{i}", i % 4, picture(i, i, (800, 640), "JPEG")) for i in range(4)])
+    for image_size, expected in ((320, (640, 800)), (230, (320, 400)), (100, (160, 200))):
+        shapes.clear()
+        list(loader(data, image_size=image_size, augment=False).epoch(0))
+        assert shapes == [expected] * 4
 
 
-def test_closing_an_epoch_early_ends_its_threads(dataset: MakeDataset) -> None:
-    batches = loader(dataset(pictures(64)), workers=3).epoch(0)
-    next(batches)
-    assert any(thread.name.startswith("loader") for thread in threading.enumerate())
-    batches.close()
-    assert not any(thread.name.startswith("loader") for thread in threading.enumerate())
+@pytest.mark.parametrize(("mode", "kind"), [("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "GIF")])
+def test_other_kinds_of_images_look_as_pillow_shows_them(dataset: MakeDataset, mode: str, kind: str) -> None:
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(picture(3, 1, (48, 48)))).convert(mode).save(stream, kind)
+    data = dataset([Sample("all/odd", 1, stream.getvalue(), ext=kind.lower().replace("jpeg", "jpg"))])
+    (batch,) = loader(data, image_size=48, augment=False).epoch(0)
+    expected = np.asarray(Image.open(stream).convert("RGB"))
+    difference = batch.images[0].permute(1, 2, 0).numpy().astype(int) - expected
+    assert np.abs(difference).max() <= 1  # of CMYK; the others are equal

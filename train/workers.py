@@ -1,0 +1,187 @@
+"""Processes that fill memory which they share with the caller.
+
+Processes, because decoders of small images return so soon that threads wait for the interpreter more than they
+work; shared memory, because images sent through a pipe, or through new memory each time, cost as much as decoding
+them at 64 px. The memory is anonymous: it needs no room in /dev/shm, of which containers have little.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import multiprocessing
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from curate.errors import CurateError, MissingError
+from train.steps import Part, Step
+
+CHUNK = 32  # samples that one worker fills at least, where a batch has so many
+
+Fill = Callable[
+    [np.ndarray, Part], dict[int, str]
+]  # makes images; says why some could not be made, by number
+
+
+class Filled(NamedTuple):
+    """A step, its images (valid until the next are asked for), and why some could not be made, by number."""
+
+    step: Step
+    images: np.ndarray
+    broken: dict[int, str]
+
+
+class Workers:
+    """A few processes, and slots of memory that they fill, each holding one step's images.
+
+    Args:
+        fill: what a worker does with a part of a step; a worker is a copy of this process as it is now.
+        count: processes; with 0 the caller fills the memory itself.
+        shape: of one slot; its first side is the most samples that a step has.
+    """
+
+    def __init__(self, fill: Fill, count: int, shape: Sequence[int]) -> None:
+        self.fill = fill
+        samples = shape[0]
+        self.chunk = min(samples, max(CHUNK, -(-samples // max(1, count))))
+        slots = -(-2 * count * self.chunk // samples) + 1  # two parts a worker under way, and one slot in use
+        size = int(np.prod([slots, *shape]))
+        self.memory = np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)[:size].reshape(slots, *shape)
+        self.processes: list[Any] = []
+        self.pipes: list[Connection] = []
+        self._turn = 0  # whose turn it is
+        for _ in range(count):
+            self._start()
+
+    def run(self, steps: Iterable[Step]) -> Generator[Filled, None, None]:
+        """Yield the steps in order, each with its images; several are under way meanwhile.
+
+        Raises:
+            MissingError: a worker was killed.
+        """
+        slots = itertools.cycle(range(len(self.memory)))
+        waiting = zip(steps, slots, strict=False)
+        ahead = max(1, len(self.memory) - 1)
+        under_way: deque[tuple[Step, int, list[tuple[int, int]]]] = (
+            deque()
+        )  # step, slot, (worker, first sample)
+
+        def send() -> None:
+            for step, slot in itertools.islice(waiting, ahead - len(under_way)):
+                under_way.append((step, slot, []))
+                self._send(*under_way[-1])
+
+        try:
+            send()
+            while under_way:
+                step, slot, parts = under_way[0]
+                images = self.memory[slot, : len(step)]
+                broken = {} if self.pipes else self.fill(images, step.part())
+                while parts:
+                    worker, start = parts.pop(0)
+                    broken |= {start + i: reason for i, reason in self._receive(worker).items()}
+                under_way.popleft()
+                send()
+                yield Filled(step, images, broken)
+        finally:  # what is still under way is waited for, so that the next run hears only its own answers
+            for _, _, parts in under_way:
+                for worker, _ in parts:
+                    self._drop(worker)
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self.pipes:
+            with suppress(OSError):  # it is gone already
+                pipe.send(None)
+                pipe.close()
+        for process in self.processes:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self.pipes, self.processes = [], []
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        self.pipes.append(ours)
+        process = context.Process(target=self._serve, args=(theirs,), daemon=True, name="loader")
+        process.start()
+        theirs.close()  # so that the worker's end is seen here
+        self.processes.append(process)
+
+    def _send(self, step: Step, slot: int, parts: list[tuple[int, int]]) -> None:
+        if not self.pipes:
+            return
+        for start in range(0, len(step), self.chunk):
+            stop = min(len(step), start + self.chunk)
+            worker = self._turn % len(self.pipes)
+            self._turn += 1
+            try:
+                self.pipes[worker].send((slot, start, stop, step.part(start, stop)))
+            except OSError:
+                raise self._killed(worker) from None
+            parts.append((worker, start))
+
+    def _receive(self, worker: int) -> Any:
+        try:
+            answer = self.pipes[worker].recv()
+        except (EOFError, OSError):
+            raise self._killed(worker) from None
+        if isinstance(answer, CurateError):
+            raise answer
+        if isinstance(answer, _Failure):
+            raise RuntimeError(f"a worker of the loader failed:\n{answer.text}")
+        return answer
+
+    def _drop(self, worker: int) -> None:
+        with suppress(EOFError, OSError, IndexError):  # the worker is gone, and its answer with it
+            self.pipes[worker].recv()
+
+    def _killed(self, worker: int) -> MissingError:
+        process = self.processes[worker]
+        process.join(1)
+        self.close()
+        return MissingError(
+            f"a worker of the loader was ended from outside (exit code {process.exitcode})",
+            hint="mostly that is a lack of memory: take fewer workers; the same command goes on from the last "
+            "checkpoint",
+        )
+
+    def _serve(self, pipe: Connection) -> None:
+        """Do what comes through the pipe, until its other end closes. This runs in the worker."""
+        for caller in self.pipes:  # so that the caller's end is seen here, its own copies notwithstanding
+            caller.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller decides
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        torch.set_num_threads(1)
+        while True:
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):
+                return
+            if message is None:
+                return
+            slot, start, stop, part = message
+            try:
+                answer = self.fill(self.memory[slot, start:stop], part)
+            except CurateError as error:
+                answer = error
+            except Exception:
+                answer = _Failure(traceback.format_exc())
+            try:
+                pipe.send(answer)
+            except OSError:
+                return
+
+
+class _Failure(NamedTuple):
+    text: str
