@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curate.images import BadImage
+from curate.images import BadImage, Header
 from train import augmentations
 from train.chances import Chances, Passes
 from train.decoders import header_of, pixels, pixels_into
@@ -103,7 +103,7 @@ class Photos:
         self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
     ) -> dict[int, str]:
         """Decode, cut, resize and flip images, each as far as its crop needs it."""
-        headers = []
+        headers: list[Header | None] = []
         broken = {}
         for i, one in enumerate(data):
             try:

@@ -158,7 +158,7 @@ class Loader:
             augment=augment,
             min_area=min_area,
             crop_from=crop_from,
-            largest=self.samples.largest(),
+            largest=self.samples.largest,
         )
         self.cache = self._cache(cache)
         self._fill = _Fill(self.samples, self.geometry)

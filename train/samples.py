@@ -20,7 +20,7 @@ HELD_OUT = ("val", "valid", "validation", "test")  # splits that are never train
 
 
 class Samples:
-    """The rows of a split of a dataset, in the manifest's order.
+    """The rows of a split of a dataset, in the manifest's order; `largest` is the longest short side in pixels.
 
     Args:
         dataset: where from.
@@ -42,7 +42,11 @@ class Samples:
         self.files = Texts(self._column("file"))
         self.offsets_N = _numbers(self._column("offset"), 0)
         self.sizes_N = _numbers(self._column("size"), -1)
+        short = pc.min_element_wise(self._column("width"), self._column("height"), skip_nulls=False)
+        self.largest: int | None = pc.max(short).as_py()
+        del keys, short
         self.reader = dataset.reader()
+        pa.default_memory_pool().release_unused()  # what reading took, before workers copy this process
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -51,11 +55,6 @@ class Samples:
     def captions(self) -> Texts:
         """The samples' captions; None where there is none."""
         return Texts(self._column("caption"))
-
-    def largest(self) -> int | None:
-        """Return the longest short side in pixels, of the images whose size is known; None where none is."""
-        short = pc.min_element_wise(self._column("width"), self._column("height"), skip_nulls=False)
-        return pc.max(short).as_py()
 
     def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
         """Return the bytes of samples, or why they cannot be read."""
@@ -84,6 +83,7 @@ class Union:
         self.chances_N = np.concatenate([part.chances_N for part in parts])
         self.labels_N = np.concatenate([part.labels_N for part in parts])
         self.keys = Texts.joined([part.keys for part in parts])
+        self.largest = max((one.largest for one in parts if one.largest is not None), default=None)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -92,10 +92,6 @@ class Union:
     def captions(self) -> Texts:
         """The samples' captions; None where there is none."""
         return Texts.joined([part.captions for part in self.parts])
-
-    def largest(self) -> int | None:
-        """Return the longest short side in pixels, of the images whose size is known; None where none is."""
-        return max((one for part in self.parts if (one := part.largest()) is not None), default=None)
 
     def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
         """Return the bytes of samples, or why they cannot be read."""

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.files import cache_folder
 
 MAX_BYTES = 64 << 20  # of a column that is kept in memory
+LOOKED_AT = 100_000  # texts, to see whether they repeat themselves
 
 
 class Texts:
@@ -21,11 +23,13 @@ class Texts:
     """
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        if column.nbytes > MAX_BYTES:
-            column = column.dictionary_encode().unify_dictionaries()
-        if column.nbytes > MAX_BYTES:
-            column = _mapped(column)
-        self._column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        self._column: pa.Array
+        if column.nbytes <= MAX_BYTES:
+            self._column = column.combine_chunks()
+        elif _repeat(column):
+            self._column = column.combine_chunks().dictionary_encode()
+        else:
+            self._column = _mapped(column)
 
     def __len__(self) -> int:
         return len(self._column)
@@ -42,7 +46,13 @@ class Texts:
         return cls(pa.chunked_array([part._column.cast(pa.large_string()) for part in parts]))
 
 
-def _mapped(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _repeat(column: pa.ChunkedArray) -> bool:
+    """Whether there are few different texts, by the first of them."""
+    first = column.slice(0, LOOKED_AT)
+    return pc.count_distinct(first).as_py() * 10 < len(first)
+
+
+def _mapped(column: pa.ChunkedArray) -> pa.Array:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     handle, path = tempfile.mkstemp(dir=folder, suffix=".arrow")
@@ -50,9 +60,8 @@ def _mapped(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         schema = pa.schema([("text", pa.large_string())])
         with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(
-                pa.record_batch([column.cast(pa.large_string()).combine_chunks()], schema=schema)
-            )
-        return pa.ipc.open_file(pa.memory_map(path)).read_all()["text"]
+            whole = column.cast(pa.large_string()).combine_chunks()
+            writer.write_batch(pa.record_batch([whole], schema=schema))
+        return pa.ipc.open_file(pa.memory_map(path)).get_batch(0).column(0)
     finally:
         os.unlink(path)

@@ -171,6 +171,7 @@ class Workers:
             if message is None:
                 return
             slot, start, stop, part = message
+            answer: Any
             try:
                 answer = self.fill(self.memory[slot, start:stop], part)
             except CurateError as error:
