@@ -26,6 +26,7 @@ from train.broken import Broken
 from train.geometries import CropFrom, Geometry, Squares, geometry
 from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, Mixture, Order, Shuffled, Straight
 from train.samples import Samples, Union, samples_of
+from train.spools import Spool
 from train.steps import Last, Part, Step, Steps
 from train.texts import Texts
 from train.workers import Workers
@@ -70,10 +71,11 @@ class _Fill:
     """Read and decode rows; return the reason of each that cannot be. This runs in a worker."""
 
     samples: Samples | Union
+    read: Callable[[np.ndarray], list[bytes | DataError]]
     geometry: Geometry
 
     def __call__(self, images_BSS3: np.ndarray, part: Part) -> dict[int, str]:
-        answers = self.samples.read(part.rows)
+        answers = self.read(part.rows)
         broken = {i: one.message for i, one in enumerate(answers) if isinstance(one, DataError)}
         data = [b"" if isinstance(one, DataError) else one for one in answers]
         return self.geometry.fill(images_BSS3, data, self.samples.chances_N[part.rows], part.passes) | broken
@@ -95,7 +97,8 @@ class Loader:
             number of steps, and together the batches that one process alone would see.
         ranks: how many processes share each batch.
         order: "shuffled" anew each epoch over the whole set; "blocks" keeps neighbours near each other, for
-            storage that reads slowly in the middle (see `orders.Blocks`); or the "manifest"'s.
+            storage that reads slowly here and there (see `orders.Blocks`): in a store, blocks are fetched whole
+            and ahead; or the "manifest"'s.
         block_samples: rows of a block.
         window_blocks: blocks that are shuffled among each other.
         last: of an epoch's last samples, where they do not fill a batch: "keep" them as a smaller batch (a rank's
@@ -161,7 +164,10 @@ class Loader:
             largest=self.samples.largest,
         )
         self.cache = self._cache(cache)
-        self._fill = _Fill(self.samples, self.geometry)
+        self._spool: Spool | None = None
+        if isinstance(self.order, Blocks) and isinstance(self.samples, Samples) and self.samples.remote:
+            self._spool = Spool(self.samples, self.order)
+        self._fill = _Fill(self.samples, (self._spool or self.samples).read, self.geometry)
         self._squares: Tensor | None = None  # NSS3, uint8
         self._idle: Workers | None = None  # kept from one epoch to the next
         self._all: weakref.WeakSet[Workers] = weakref.WeakSet()
@@ -243,7 +249,8 @@ class Loader:
             return
         workers, self._idle = self._idle or self._new_workers(self.steps.part_size), None
         try:
-            with closing(workers.run(steps)) as filled:
+            ahead = self._spool.ahead(steps) if self._spool else steps
+            with closing(workers.run(ahead)) as filled:
                 for step, images, broken in filled:
                     rows_B, kept_B = self._repaired(step, broken, images)
                     # The slot is used again. numpy's copy asks for huge pages and takes half of torch's time.

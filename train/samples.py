@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
+from curate.ranges import is_remote
 from train import chances
 from train.texts import Texts
 
@@ -55,6 +56,11 @@ class Samples:
     def captions(self) -> Texts:
         """The samples' captions; None where there is none."""
         return Texts(self._column("caption"))
+
+    @property
+    def remote(self) -> bool:
+        """Whether the bytes are in a store, not in files."""
+        return is_remote(self.reader.root)
 
     def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
         """Return the bytes of samples, or why they cannot be read."""

@@ -1,0 +1,102 @@
+"""Blocks fetched ahead from a store: the same batches, in fewer reads, and nothing left on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from handmade import pictures
+
+from curate.datasets import Dataset
+from curate.files import cache_folder
+from curate.ranges import Reader
+from train.loader import Loader
+from train.samples import Samples
+from train.spools import Spool
+
+MakeDataset = Callable[..., Dataset]
+
+
+def loader(dataset: Dataset, **options) -> Loader:
+    standard = {"batch_size": 8, "image_size": 16, "seed": 0, "augment": True, "workers": 0, "cache": "none"}
+    blocks = {"order": "blocks", "block_samples": 10, "window_blocks": 2}
+    return Loader(dataset, **{**standard, **blocks, **options})
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take files for a store; list how many ranges each call asks of it."""
+    calls: list[int] = []
+    read_many = Reader.read_many
+
+    def counted(self: Reader, files, offsets, sizes):
+        calls.append(len(files))
+        return read_many(self, files, offsets, sizes)
+
+    monkeypatch.setattr(Samples, "remote", True)
+    monkeypatch.setattr(Reader, "read_many", counted)
+    return calls
+
+
+def spools() -> list[Path]:
+    return list(cache_folder().glob("spool-*"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_batches_are_those_without_a_spool(
+    dataset: MakeDataset, store: list[int], monkeypatch: pytest.MonkeyPatch, workers: int, sharded: bool
+) -> None:
+    data = dataset(pictures(303), sharded=sharded)
+    spooled = loader(data, workers=workers)
+    with monkeypatch.context() as patch:
+        patch.setattr(Samples, "remote", False)
+        plain = loader(data, workers=workers)
+    assert spools()
+    for start in (0, 50):
+        took, wanted = spooled.batches(start), plain.batches(start)
+        for _ in range(60):  # more than an epoch
+            a, b = next(took), next(wanted)
+            assert a.keys == b.keys
+            assert torch.equal(a.images, b.images)
+        took.close()
+        wanted.close()
+        assert len(list(spools()[0].iterdir())) <= 20  # of 31: windows under way and behind
+    if workers == 0:
+        assert set(store[: store.index(8)]) == {
+            10,
+            3,
+        }  # whole blocks; the plain loader asks for eight at a time
+    spooled.close()
+    plain.close()
+    del spooled, took
+    assert not spools()
+
+
+def test_a_block_that_cannot_be_fetched_is_read_by_the_sample(dataset: MakeDataset, store: list[int]) -> None:
+    data = dataset(pictures(40))
+    os.unlink(data.path.parent / "set-pool" / "all" / "0013.png")
+    one = loader(data, max_broken_fraction=0.5)
+    seen = [key for batch in one.epoch(0) for key in batch.keys]
+    assert set(seen) == {f"all/{i:04d}" for i in range(40)} - {"all/0013"}
+    assert list(one.broken.reasons) == ["all/0013"]
+    assert "0013.png" in one.broken.reasons["all/0013"]
+
+
+def test_a_spool_is_for_workers_to_read_and_for_its_owner_to_drop(
+    dataset: MakeDataset, store: list[int]
+) -> None:
+    data = dataset(pictures(40))
+    samples = Samples(data, None, seed=0, need_labels=True)
+    spool = Spool(samples, loader(data).order)
+    list(spool.ahead(loader(data).steps.epoch(0)))
+    if os.fork() == 0:  # a worker that ends
+        del spool
+        os._exit(0)
+    os.wait()
+    assert list(spool.folder.iterdir())
+    spool.close()
+    assert not spool.folder.exists()
