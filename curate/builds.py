@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -30,18 +31,22 @@ from curate.datasets import (
     file_sha256,
     open_dataset,
     render,
+    set_digest,
 )
 from curate.errors import CurateError, DataError, RecipeError
+from curate.fields import Resize
 from curate.files import write_atomic
 from curate.frames import Made, Seconds, make_manifest
 from curate.manifests import digest
+from curate.places import Place, Remote, is_remote, place, sizes
 from curate.plans import Plan, plan
 from curate.progress import Quiet
-from curate.ranges import is_remote
+from curate.ranges import Reader
 from curate.recipes import Recipe
-from curate.shards.writing import write_shards
+from curate.shards.resizes import gains, resize_record
+from curate.shards.writing import Layout, write_shards
 from curate.sources import Index
-from curate.stagings import Staging, refuse_foreign, refuse_source, restore
+from curate.stagings import RemoteStaging, Staging, refuse_foreign, refuse_source, restore, staged
 
 
 @dataclass(frozen=True)
@@ -60,38 +65,62 @@ class Built:
 
 def build(
     recipe: Recipe,
-    out: str | Path,
+    out: str | Place,
     *,
     overlay: bool = False,
     workers: int | None = None,
+    executor: str = "local",
     replace: bool = False,
     progress: Quiet | None = None,
 ) -> list[Built]:
     """Build what a recipe says into a folder; a matrix, each set into a folder of its own below it.
 
     Nothing stands in the folder until the set is finished. A set that is there and up to date is left alone; a
-    build that was killed goes on where it was, and ends with the same bytes.
+    build that was killed goes on where it was, and ends with the same bytes. In a store, where nothing can be
+    renamed, a set that is to be replaced is gone from the moment that its successor's first shard is written.
 
     Args:
-        out: the dataset's folder.
+        out: the dataset's folder, or a URL such as `s3://bucket/prefix`.
         overlay: leave the bytes where they are instead of copying them into shards.
         workers: threads that write shards; one a core by default. They change nothing but the time.
+        executor: what writes the shards: `local` (threads) or `ray` (tasks, whose workers see the same paths).
         replace: whether to replace a dataset of another name that stands in `out`.
 
     Raises:
         RecipeError: the recipe is wrong, or `out` holds something else.
         DataError: the rows do not allow a step, break a promise of `expect`, or cannot be read.
+        MissingError: the executor, or the store's driver, is not installed.
     """
-    out = Path(out)
-    progress = progress or Quiet()
-    workers = workers or os.cpu_count() or 1
-    if recipe.family:
-        plans = [plan(one) for one in recipe.family]  # find every fault before the first is built
-        return [_build(p, out / p.recipe.name, overlay, workers, replace, progress) for p in plans]
-    return [_build(plan(recipe), out, overlay, workers, replace, progress)]
+    out = place(out)
+    family = recipe.family or (recipe,)
+    if overlay and any(one.resize for one in family):
+        raise RecipeError(
+            f"{recipe.where}: resize makes new bytes, and an overlay has none of its own",
+            hint="leave out --overlay, or the recipe's `resize`",
+        )
+    how = How(overlay, workers or os.cpu_count() or 1, executor, replace, progress or Quiet())
+    plans = [plan(one) for one in family]  # find every fault before the first is built
+    return [_build(p, out / p.recipe.name if recipe.family else out, how) for p in plans]
 
 
-def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None = None) -> Built:
+@dataclass(frozen=True)
+class How:
+    """How a build goes about it; see `build`."""
+
+    overlay: bool
+    workers: int
+    executor: str
+    replace: bool
+    progress: Quiet
+
+
+def shard(
+    out: str | Place,
+    *,
+    workers: int | None = None,
+    executor: str = "local",
+    progress: Quiet | None = None,
+) -> Built:
     """Give an overlay its shards, as `build` without `overlay` would have.
 
     Raises:
@@ -99,62 +128,71 @@ def shard(out: str | Path, *, workers: int | None = None, progress: Quiet | None
         DataError: the pool that the overlay points into has changed or is gone.
     """
     began = time.monotonic()
-    restore(Path(out))
+    restore(place(out))
     dataset = open_dataset(out)
     if dataset.sharded:
         return Built(dataset, True, time.monotonic() - began)
-    with _told(dataset.path), Staging(dataset.path) as staging:
+    how = How(False, workers or os.cpu_count() or 1, executor, False, progress or Quiet())
+    with _told(dataset.path), staged(dataset.path) as staging:
         staging.keep = True
-        staging.begin(dataset.info.plan)
-        info = _with_shards(dataset, staging.path, workers or os.cpu_count() or 1, progress or Quiet())
-        for name in (MANIFEST, CARD, BUILD):
-            shutil.copy2(dataset.path / name, staging.path / name)
-        write_atomic(staging.path / INFO, render(info))
+        staging.begin(dataset.info.plan, replaces=False)
+        if isinstance(dataset.path, Path):
+            for name in (MANIFEST, BUILD):
+                shutil.copy2(dataset.path / name, staging.work / name)
+        info, _ = _with_shards(dataset, dataset.path / MANIFEST, dataset.byte_root, staging, how)
+        write_atomic(staging.work / CARD, card(info).encode())
+        write_atomic(staging.work / INFO, render(info))
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
 
 
-def _build(plan: Plan, out: Path, overlay: bool, workers: int, replace: bool, progress: Quiet) -> Built:
+def _build(plan: Plan, out: Place, how: How) -> Built:
     began = time.monotonic()
-    restore(out)
-    refuse_foreign(out)
-    for home in plan.source.homes:
-        refuse_source(out, home)
-    with _told(out), Staging(out) as staging:
-        with progress.stage("reading the source") as stage:
+    with _told(out):
+        restore(out)
+        refuse_foreign(out)
+        for home in plan.source.homes:
+            refuse_source(out, home)
+    with _told(out), staged(out) as staging:
+        with how.progress.stage("reading the source") as stage:
             fingerprint = plan.source.fingerprint()
             index = plan.source.index(fingerprint=fingerprint, progress=stage.advance)
         wanted = plan.digest(index.digest)
-        there = _there(out, plan.recipe.name, replace)
-        if there and (overlay or there.sharded) and _is_current(there, wanted, fingerprint):
+        there = _there(out, plan.recipe.name, how.replace)
+        if there and (how.overlay or there.sharded) and _is_current(there, wanted, fingerprint):
             return Built(there, True, time.monotonic() - began)
         staging.keep = True
-        staging.begin(digest([wanted, fingerprint, overlay]))
-        made = make_manifest(plan, index, staging.path, progress=progress)
-        info = _describe(plan, index, made, staging.path, wanted, out)
-        seconds = made.seconds
-        if not overlay:
+        staging.begin(digest([wanted, fingerprint, how.overlay]))
+        made = make_manifest(plan, index, staging.work, progress=how.progress)
+        info = _describe(plan, index, made, staging.work, wanted, out)
+        seconds, resizing = made.seconds, None
+        if not how.overlay:
             started = time.monotonic()
-            info = _with_shards(
-                Dataset(staging.path, info), staging.path, workers, progress, root=plan.source.root
-            )
+            dataset, manifest = Dataset(staging.work, info), _shown(staging, how)
+            info, resizing = _with_shards(dataset, manifest, plan.source.root, staging, how)
             seconds.append(["shards", time.monotonic() - started])
-        _finish(staging.path, info, seconds, fingerprint)
+        _finish(staging.work, info, seconds, fingerprint, resizing)
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
 
 
+def _shown(staging: Staging | RemoteStaging, how: How) -> Place:
+    """Return the manifest where those who write the shards find it."""
+    manifest = staging.work / MANIFEST
+    if isinstance(staging.path, Remote) and how.executor != "local":  # on machines that see the store alone
+        write_atomic(staging.path / MANIFEST, manifest.read_bytes())
+        return staging.path / MANIFEST
+    return manifest
+
+
 def _is_current(there: Dataset, wanted: str, fingerprint: str) -> bool:
-    try:
-        seen = json.loads((there.path / BUILD).read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError):
-        return False
-    shards = [SHARD_INDEX, *(s.file for s in there.info.shards)] if there.info.shards is not None else []
-    whole = all((there.path / file).is_file() for file in [MANIFEST, *shards])
+    seen = there.build_record().get("fingerprint")
+    shards = {SHARD_INDEX, *(s.file for s in there.info.shards)} if there.info.shards is not None else set()
+    whole = {MANIFEST, *shards} <= sizes(there.path).keys()
     return whole and there.info.plan == wanted and seen == digest(fingerprint)
 
 
-def _there(out: Path, name: str, replace: bool) -> Dataset | None:
+def _there(out: Place, name: str, replace: bool) -> Dataset | None:
     """Return the dataset in `out`, if any; refuse one of another name."""
     if not (out / INFO).exists():
         return None
@@ -170,19 +208,21 @@ def _there(out: Path, name: str, replace: bool) -> Dataset | None:
     return there
 
 
-def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Path) -> DatasetInfo:
+def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Place) -> DatasetInfo:
     root = plan.source.root
+    near = not is_remote(root) and isinstance(out, Path)
     numbered = enumerate(made.classes)
+    recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
     return DatasetInfo(
         name=plan.recipe.name,
-        digest=made.digest,
+        digest=set_digest(made.digest, recipe),
         plan=wanted,
         rows=made.rows,
         bytes=made.bytes,
-        root=root if is_remote(root) else os.path.relpath(root, out.resolve()),
+        root=os.path.relpath(root, str(out.resolve())) if near else root,
         columns=made.columns,
         classes=[ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine)) for i, c in numbered],
-        recipe=plan.recipe.model_dump(mode="json", exclude_defaults=True),
+        recipe=recipe,
         source={"digest": index.digest, "left_out": dict(index.counts)},
         ledger=made.ledger,
         manifest_sha256=file_sha256(folder / MANIFEST),
@@ -190,25 +230,41 @@ def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, o
 
 
 def _with_shards(
-    dataset: Dataset, folder: Path, workers: int, progress: Quiet, *, root: str | None = None
-) -> DatasetInfo:
-    from curate.ranges import Reader
+    dataset: Dataset, manifest: Place, root: str, staging: Staging | RemoteStaging, how: How
+) -> tuple[DatasetInfo, dict[str, Any] | None]:
+    """Write the shards; return what the dataset is then, and what resizing gained."""
+    info, recipe = dataset.info, dataset.info.recipe
+    resize = Resize(**recipe["resize"]) if recipe.get("resize") else None
+    layout = Layout(
+        samples_per_shard=recipe.get("samples_per_shard", 10_000),
+        bytes_per_shard=recipe.get("bytes_per_shard"),
+        resize=resize,
+        # A column of that name from elsewhere may be of other bytes.
+        hashed=any(s.step == "hashes" and "sha256" in s.columns_added for s in info.ledger),
+    )
+    with Reader(root) as reader:
+        written = write_shards(
+            manifest, reader, staging.path, layout,
+            workers=how.workers, executor=how.executor, progress=how.progress,
+        )  # fmt: skip
+        index = file_sha256(staging.path / SHARD_INDEX)
+        info = info.model_copy(update={"shards": written.records, "index_sha256": index})
+        if not resize:
+            return info, None
+        total = written.resized
+        update = {"bytes": total.bytes_after, "ledger": [*info.ledger, resize_record(resize, info, total)]}
+        return info.model_copy(update=update), gains(total, dataset.table(), reader, staging.path)
 
-    reader = Reader(root) if root else dataset.reader()
-    records = write_shards(
-        dataset.table(), reader, folder, samples_per_shard=dataset.info.recipe.get("samples_per_shard", 10_000),
-        workers=workers, progress=progress,
-    )  # fmt: skip
-    index = file_sha256(folder / SHARD_INDEX)
-    return dataset.info.model_copy(update={"shards": records, "index_sha256": index})
 
-
-def _finish(folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str) -> None:
+def _finish(
+    folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str, resizing: dict[str, Any] | None
+) -> None:
     write_atomic(folder / CARD, card(info).encode())
     record = {
         "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": [[name, round(spent, 3)] for name, spent in seconds],
         "fingerprint": digest(fingerprint),
+        **({"resize": resizing} if resizing else {}),
         "machine": {
             "python": platform.python_version(),
             "system": platform.platform(),
@@ -221,7 +277,7 @@ def _finish(folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str)
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
+def _told(out: Place) -> Iterator[None]:
     """Turn a full disk, and DuckDB's word for it, into an error that a person can act on."""
     try:
         yield

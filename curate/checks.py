@@ -1,22 +1,41 @@
-"""Does a dataset hold what it says? Digests, counts, the index, and every image decoded."""
+"""Does a dataset hold what it says? Digests, counts, the index, and every image decoded; others' tars are linted."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from curate.datasets import INFO, MANIFEST, SHARD_INDEX, Dataset, file_sha256, open_dataset, render
-from curate.errors import DataError
-from curate.images import BadImage, decode
-from curate.manifests import content_digest, rows_digest, text
+from curate.datasets import (
+    INFO,
+    MANIFEST,
+    SHARD_INDEX,
+    Dataset,
+    ShardRecord,
+    file_sha256,
+    open_dataset,
+    render,
+    set_digest,
+)
+from curate.errors import DataError, RecipeError
+from curate.images import BadImage, decode, probe
+from curate.manifests import content_digest, plain, rows_digest, text
+from curate.places import is_remote, local_copy, place
 from curate.progress import Quiet, Stage
 from curate.ranges import Reader
+from curate.shards.findings import Report
+from curate.shards.headers import BadTar
+from curate.shards.lints import lint
+from curate.shards.scans import open_tar, split_name
 
 ROWS_PER_TASK = 256
 
@@ -27,6 +46,59 @@ class Problem:
 
     where: str
     what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What checking datasets came to: which were looked at, and what does not hold."""
+
+    paths: Sequence[str]
+    problems: list[Problem]
+
+    @property
+    def failed(self) -> bool:
+        """Whether something does not hold."""
+        return bool(self.problems)
+
+
+def check(paths: Sequence[str], *, images: bool = True, progress: Quiet | None = None) -> Verdict | Report:
+    """Check datasets against what they say, or lint tars that anybody wrote.
+
+    Args:
+        paths: datasets; or tars, folders of tars, patterns, URLs, which are taken together.
+        images: also decode every image.
+
+    Raises:
+        RecipeError: nothing stands at a path, or datasets and other things are mixed.
+        DataError: a `dataset.json` is damaged beyond reading.
+    """
+    ours = [path for path in paths if _is_dataset(path)]
+    if not ours:
+        try:
+            return lint(paths, images=images, progress=progress)
+        except RecipeError as error:
+            hint = "name a dataset's folder, a .tar, a folder of them, or a pattern"
+            raise RecipeError(f"{error.message}, and not a dataset", hint=hint) from error
+    others = [path for path in paths if path not in ours]
+    if others:
+        raise RecipeError(
+            f"{ours[0]} is a dataset, {others[0]} is not",
+            hint="verify datasets and others' tars one after the other",
+        )
+    problems = []
+    for path in ours:
+        before = f"{path}: " if len(ours) > 1 else ""
+        problems += [
+            Problem(before + p.where, p.what) for p in verify(path, images=images, progress=progress)
+        ]
+    return Verdict(paths, problems)
+
+
+def _is_dataset(path: str) -> bool:
+    """Whether a path is a dataset, a family of them, or what is left of one; `open_dataset` tells these apart."""
+    if any((place(path) / name).exists() for name in (INFO, MANIFEST)):
+        return True
+    return not is_remote(path) and any(Path(path).glob(f"*/{INFO}"))
 
 
 def verify(path: str | Path, *, images: bool = True, progress: Quiet | None = None) -> list[Problem]:
@@ -60,21 +132,21 @@ def _document(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _manifest(dataset: Dataset) -> Iterator[Problem]:
-    info, path = dataset.info, dataset.path / MANIFEST
+    info = dataset.info
     try:
-        if file_sha256(path) != info.manifest_sha256:
-            yield Problem(MANIFEST, "its bytes are not those that were written (sha256 differs)")
-            return
-        with duckdb.connect() as con:
-            con.execute(f"CREATE VIEW rows AS FROM read_parquet({text(str(path))}, file_row_number = true)")
-            count = con.execute("SELECT count(*) FROM rows").fetchone()
+        with local_copy(dataset.path / MANIFEST) as path, duckdb.connect() as con:
+            if file_sha256(path) != info.manifest_sha256:
+                yield Problem(MANIFEST, "its bytes are not those that were written (sha256 differs)")
+                return
+            con.execute(f"CREATE VIEW rows AS FROM read_parquet({text(plain(path))}, file_row_number = true)")
+            [(count,)] = con.execute("SELECT count(*) FROM rows").fetchall()
             rows = rows_digest(con, "rows", "file_row_number", list(info.columns))
     except (OSError, duckdb.Error) as error:
         yield Problem(MANIFEST, f"cannot be read: {str(error).splitlines()[0]}")
         return
-    if count != (info.rows,):
-        yield Problem(MANIFEST, f"{count[0] if count else 0:,} rows, {INFO} says {info.rows:,}")
-    if content_digest(rows, dataset.classes) != info.digest:
+    if count != info.rows:
+        yield Problem(MANIFEST, f"{count:,} rows, {INFO} says {info.rows:,}")
+    if set_digest(content_digest(rows, dataset.classes), info.recipe) != info.digest:
         yield Problem(INFO, "the digest of rows and classes is another")
 
 
@@ -82,31 +154,75 @@ def _shards(dataset: Dataset, progress: Quiet) -> list[Problem]:
     records = dataset.info.shards
     if records is None:
         return []
-    problems = []
-    with progress.stage("hashing shards", len(records)) as stage, ThreadPoolExecutor() as pool:
-        for record, found in zip(
-            records, pool.map(lambda r: _hashed(dataset.path / r.file), records), strict=True
-        ):
-            if found != record.sha256:
-                problems.append(
-                    Problem(record.file, found if " " in found else "its bytes changed (sha256 differs)")
-                )
+    index, problems = _index(dataset)
+    starts = itertools.accumulate(
+        (r.samples for r in records), initial=0
+    )  # rows lie in the order of the shards
+
+    def look(record: ShardRecord, start: int) -> list[Problem]:
+        with local_copy(dataset.path / record.file) as tar:
+            if fault := _changed(tar, record.sha256):
+                return [Problem(record.file, fault)]
+            return [] if index is None else list(_headers(tar, record, index.slice(start, record.samples)))
+
+    with progress.stage("reading shards", len(records)) as stage, ThreadPoolExecutor() as pool:
+        for found in pool.map(look, records, starts):
+            problems += found
             stage.advance()
-    found = _hashed(dataset.path / SHARD_INDEX)
-    if found != dataset.info.index_sha256:
-        problems.append(Problem(SHARD_INDEX, found if " " in found else "its bytes changed (sha256 differs)"))
     return problems
 
 
-def _hashed(path: Path) -> str:
+def _index(dataset: Dataset) -> tuple[Any, list[Problem]]:
+    """Return the index with `ext`, from the manifest where it has none; or None, and what is wrong with it."""
+    with local_copy(dataset.path / SHARD_INDEX) as path:
+        if fault := _changed(path, dataset.info.index_sha256):
+            return None, [Problem(SHARD_INDEX, fault)]
+        index = pq.read_table(path)
+    with local_copy(dataset.path / MANIFEST) as path:
+        if _changed(path, dataset.info.manifest_sha256):
+            return None, []  # the manifest's own check says so
+        rows = pq.read_table(path, columns=["key", "ext"])
+    if index["key"] != rows["key"]:
+        return None, [Problem(SHARD_INDEX, f"its keys are not those of {MANIFEST}, row for row")]
+    return (index if "ext" in index.column_names else index.append_column("ext", rows["ext"])), []
+
+
+def _changed(path: Path, sha256: str | None) -> str | None:
+    """Return what is wrong with a file that should have this sha256."""
     try:
-        return file_sha256(path)
+        return None if file_sha256(path) == sha256 else "its bytes changed (sha256 differs)"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
+
+
+def _headers(path: Path, record: ShardRecord, rows: pa.Table) -> Iterator[Problem]:
+    """Hold what the index says of one tar against the headers in it."""
+    if rows["file"].unique().to_pylist() != [record.file]:
+        yield Problem(
+            SHARD_INDEX, f"{len(rows):,} rows should be of {record.file}, and others are among them"
+        )
+        return
+    try:
+        with open_tar(str(path)) as tar:
+            members = {m.offset: m for m in tar.members()}
+    except (BadTar, OSError) as error:
+        yield Problem(record.file, f"not a sound tar ({error})")
+        return
+    samples = len({split_name(m.name)[0] for m in members.values()})
+    if samples != len(rows):
+        yield Problem(record.file, f"holds {samples:,} samples, the index has {len(rows):,} of them")
+    for row in rows.to_pylist():
+        member = members.get(row["offset"])
+        if member is None or (member.name, member.size) != (f"{row['key']}.{row['ext']}", row["size"]):
+            there = f"{member.name!r} of {member.size} bytes" if member else "no member"
+            told = f"the index has it at byte {row['offset']} of {record.file}, where there is {there}"
+            yield Problem(row["key"], told)
 
 
 def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
     columns = ["key", "file", "offset", "size", "width", "height"]
+    if not dataset.sharded:  # shards have a sha256 of their own; the files of a pool may be exchanged
+        columns += ["ext", *(["sha256"] if _hashed_here(dataset) else [])]
     batches = dataset.table(columns).to_batches(max_chunksize=ROWS_PER_TASK)
     reader = dataset.reader()
 
@@ -123,11 +239,22 @@ def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
                 stage.advance(batch.num_rows)
 
 
+def _hashed_here(dataset: Dataset) -> bool:
+    """Whether `hashes` made the column sha256; another's column of that name may be of other bytes."""
+    return any(s.step == "hashes" and "sha256" in s.columns_added for s in dataset.info.ledger)
+
+
 def _image_fault(reader: Reader, row: dict[str, Any]) -> str | None:
     try:
-        image = decode(reader.read(row["file"], row["offset"], row["size"]))
+        data = reader.read(row["file"], row["offset"], row["size"])
+        if row.get("sha256") and hashlib.sha256(data).hexdigest() != row["sha256"]:
+            return "other bytes than were indexed (sha256 differs)"
+        image = decode(data)
+        kind = probe(data).ext
     except (BadImage, DataError) as error:
         return str(error).split("\n")[0]
     if row["width"] is not None and image.size != (row["width"], row["height"]):
         return f"{image.width} x {image.height} pixels, the manifest says {row['width']} x {row['height']}"
+    if kind != row.get("ext", kind):
+        return f"its bytes are {kind}, the manifest says {row['ext']}"
     return None

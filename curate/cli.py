@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import Json, QuietOption, Sets, Workers, bars, settings, told
+from curate import exports
+from curate.commands import ExecutorOption, Json, QuietOption, Sets, Workers, bars, settings, told
 from curate.errors import RecipeError
 from train.cli import more_app, train_app  # neither imports torch
 
@@ -23,7 +24,7 @@ app = typer.Typer(
 @told
 def build(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
-    out: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    out: Annotated[str | None, typer.Option(help="The dataset's folder, or a URL (s3://…).")] = None,
     set_: Sets = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Leave the bytes where they are; no shards.")
@@ -33,6 +34,7 @@ def build(
         bool, typer.Option("--replace", help="Replace a dataset of another name in --out.")
     ] = False,
     workers: Workers = None,
+    executor: ExecutorOption = "local",
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -46,39 +48,63 @@ def build(
         return
     if out is None:
         raise RecipeError("--out is missing", hint="name the dataset's folder, or say --plan")
-    built = builds.build(loaded, out, overlay=overlay, workers=workers, replace=replace, progress=bars(quiet))
+    how = {"overlay": overlay, "workers": workers, "executor": executor, "replace": replace}
+    built = builds.build(loaded, out, **how, progress=bars(quiet))  # type: ignore[arg-type]
     tables.print_built(built, json=json)
 
 
 @app.command()
 @told
 def shard(
-    dataset: Annotated[Path, typer.Argument(help="An overlay.")],
+    dataset: Annotated[str, typer.Argument(help="An overlay.")],
     workers: Workers = None,
+    executor: ExecutorOption = "local",
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
     """Give an overlay its shards."""
     from curate import builds, tables
 
-    tables.print_built([builds.shard(dataset, workers=workers, progress=bars(quiet))], json=json)
+    tables.print_built(
+        [builds.shard(dataset, workers=workers, executor=executor, progress=bars(quiet))], json=json
+    )
 
 
 @app.command()
 @told
 def verify(
-    dataset: Annotated[Path, typer.Argument(help="A dataset.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Datasets; or tars of anyone: files, folders of them, patterns, URLs."),
+    ],
     images: Annotated[bool, typer.Option(help="Also decode every image.")] = True,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check that a dataset holds what it says."""
+    """Check that datasets hold what they say; of anyone's tars, say what readers would trip over."""
     from curate import checks, tables
 
-    problems = checks.verify(dataset, images=images, progress=bars(quiet))
-    tables.print_problems(dataset, problems, json=json)
-    if problems:
+    found = checks.check(paths, images=images, progress=bars(quiet))
+    tables.print_checked(found, json=json)
+    if found.failed:
         raise typer.Exit(3)
+
+
+@app.command()
+@told
+def export(
+    dataset: Annotated[str, typer.Argument(help="A dataset.")],
+    to: Annotated[str, typer.Option(metavar="NAME[,NAME…]", help=f"Formats: {', '.join(exports.names())}.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of a copy; sidecars stand beside the shards.")
+    ] = None,
+    json: Json = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write what other libraries need to read a dataset: sidecars of its shards, or a copy in another form."""
+    from curate import tables
+
+    tables.print_exports(exports.export(dataset, to.split(","), out, progress=bars(quiet)), json=json)
 
 
 @app.command()
@@ -123,7 +149,7 @@ def query(
 @app.command()
 @told
 def show(
-    dataset: Annotated[Path, typer.Argument(help="A dataset.")],
+    dataset: Annotated[str, typer.Argument(help="A dataset.")],
     html: Annotated[
         bool, typer.Option("--html", help="Also write gallery.html with thumbnails into it.")
     ] = False,

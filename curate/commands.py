@@ -22,6 +22,9 @@ Sets = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads; one a core by default. Changes only the time.")
 ]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", metavar="local|ray", help="What writes the shards: threads here, or Ray.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 

@@ -7,6 +7,8 @@ the byte; when, where and how long stands beside it in `build.json`.
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydantic import Field
 
 from curate.errors import DataError, RecipeError
 from curate.manifests import Class, digest
+from curate.places import Place, Remote, is_remote, place
 from curate.ranges import Reader
 from curate.records import Record, read_record
 
@@ -24,6 +27,7 @@ MANIFEST = "manifest.parquet"
 BUILD = "build.json"
 CARD = "README.md"
 SHARDS = "shards"
+PARTS = "parts"  # below a dataset that is not finished: a record of each shard that is
 SHARD_INDEX = "shards/index.parquet"
 FORMAT = 1
 
@@ -91,9 +95,13 @@ def render(info: DatasetInfo) -> bytes:
 
 
 class Dataset:
-    """A finished dataset, opened for reading. Make one with `open_dataset`."""
+    """A finished dataset, opened for reading. Make one with `open_dataset`.
 
-    def __init__(self, path: Path, info: DatasetInfo) -> None:
+    Args:
+        path: its folder, here or in a store.
+    """
+
+    def __init__(self, path: Place, info: DatasetInfo) -> None:
         self.path = path
         self.info = info
 
@@ -144,10 +152,10 @@ class Dataset:
                 f"{self.path}: no column {absent[0]!r}", hint=f"it has: {', '.join(self.info.columns)}"
             )
         try:
-            table = pq.read_table(self.path / MANIFEST, columns=columns)
-            if self.sharded:
-                index = pq.read_table(self.path / SHARD_INDEX, columns=["file", "offset", "size"])
-                for name in set(index.column_names) & set(table.column_names):
+            table = pq.read_table(_readable(self.path / MANIFEST), columns=columns)
+            if self.sharded:  # after resizing, width, height and ext are there too
+                index = pq.read_table(_readable(self.path / SHARD_INDEX))
+                for name in (set(index.column_names) & set(table.column_names)) - {"key"}:
                     table = table.set_column(table.column_names.index(name), name, index[name])
         except (OSError, ValueError) as error:
             raise DataError(
@@ -158,35 +166,56 @@ class Dataset:
     @property
     def byte_root(self) -> str:
         """What the `file` of `table()` is relative to."""
-        return str(self.path) if self.sharded else str((self.path / self.info.root).resolve())
+        if self.sharded or not is_remote(self.info.root):
+            return str(self.path if self.sharded else (self.path / self.info.root).resolve())
+        return self.info.root
+
+    def build_record(self) -> dict[str, Any]:
+        """Return `build.json`: when, where and how long; empty where it is gone."""
+        try:
+            found = json.loads((self.path / BUILD).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def reader(self) -> Reader:
         """Return a reader for the byte ranges of `table()`."""
         return Reader(self.byte_root)
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Place) -> Dataset:
     """Open a finished dataset.
 
     Raises:
         RecipeError: there is no dataset at `path`.
         DataError: `dataset.json` is damaged or of another format.
     """
-    path = Path(path)
+    path = place(path)
     try:
         info = read_record(path / INFO, DatasetInfo, format_version=FORMAT, hint="build it again")
     except (FileNotFoundError, NotADirectoryError):
         hint = "`curate build RECIPE --out DIR` makes one"
-        if path.is_dir() and any(path.glob(f"*/{INFO}")):
+        if isinstance(path, Path) and path.is_dir() and any(path.glob(f"*/{INFO}")):
             hint = "it holds a family of datasets; name one of its folders"
         raise RecipeError(f"{path}: not a dataset (no {INFO})", hint=hint) from None
     return Dataset(path, info)
 
 
-def file_sha256(path: Path) -> str:
+def _readable(file: Place) -> Any:
+    """Return what Parquet is read from."""
+    return io.BytesIO(file.read_bytes()) if isinstance(file, Remote) else file
+
+
+def set_digest(content: str, recipe: dict[str, Any]) -> str:
+    """Return the digest that names a dataset: that of rows and classes, and of resizing, which changes neither."""
+    resize = recipe.get("resize")
+    return digest([content, {"resize": resize}]) if resize else content
+
+
+def file_sha256(path: Place) -> str:
     """Return the sha256 of a file's bytes, in hex."""
     state = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             state.update(block)
     return state.hexdigest()

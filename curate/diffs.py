@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
+from curate.places import Place, place
 
 EXAMPLES = 3
 
@@ -51,7 +52,7 @@ class Diff:
         return "≬" if self.kept else "∥"
 
 
-def diff(a: str | Path, b: str | Path) -> Diff:
+def diff(a: str | Place, b: str | Place) -> Diff:
     """Compare two datasets by key.
 
     Raises:
@@ -77,14 +78,14 @@ def diff(a: str | Path, b: str | Path) -> Diff:
     return Diff(first.name, second.name, len(first), len(second), kept, **counts, examples=examples)
 
 
-def chain(paths: Sequence[str | Path]) -> list[Diff]:
+def chain(paths: Sequence[str | Place]) -> list[Diff]:
     """Compare each dataset with the next; of one folder that holds a family of them, from the smallest to the largest.
 
     Raises:
         RecipeError: there are fewer than two datasets.
     """
-    if len(paths) == 1 and not (Path(paths[0]) / INFO).exists():
-        found = [open_dataset(info.parent) for info in Path(paths[0]).glob(f"*/{INFO}")]
+    if len(paths) == 1 and not (place(paths[0]) / INFO).exists():
+        found = [open_dataset(info.parent) for info in Path(str(paths[0])).glob(f"*/{INFO}")]
         paths = [d.path for d in sorted(found, key=lambda d: (len(d), _natural(d.name)))]
     if len(paths) < 2:
         raise RecipeError(

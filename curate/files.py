@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from curate.places import Place, Remote
 
-def write_atomic(path: Path, data: bytes) -> None:
+
+def write_atomic(path: Place, data: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one, never a part."""
-    path = Path(path)
+    if isinstance(path, Remote):
+        path.write_bytes(data)
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as stream:

@@ -19,7 +19,7 @@ from curate.errors import DataError
 from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare, reasons
-from curate.manifests import Class, content_digest, ordered, quoted, rows_digest, text
+from curate.manifests import Class, content_digest, ordered, plain, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
@@ -64,7 +64,7 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
         con.execute(
             f"COPY (SELECT {chosen} FROM {rows} ORDER BY {order}) TO {manifest} (FORMAT parquet, COMPRESSION zstd)"
         )
-        written = f"read_parquet({manifest}, file_row_number = true)"
+        written = f"read_parquet({text(plain(folder / MANIFEST))}, file_row_number = true)"
         named = content_digest(rows_digest(con, written, "file_row_number", columns), rows.classes)
     sync_file(folder / MANIFEST)
     kinds = {c: rows.columns[c] for c in columns}
@@ -123,7 +123,7 @@ def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
         con.execute(f"SET memory_limit = {text(os.environ.get('CURATE_MEMORY', MEMORY))}")
         read = [file for step in plan.steps for file in step.reads]
         allow_only(con, files=[str(index.parquet), *read], folders=[str(folder)])
-        con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(str(index.parquet))})")
+        con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(plain(index.parquet))})")
         yield con
 
 

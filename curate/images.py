@@ -1,17 +1,39 @@
-"""What an image's first bytes say: its kind, width and height, without decoding it."""
+"""What an image's first bytes say: its kind, width and height, without decoding it; and decoding."""
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import struct
-from typing import NamedTuple
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from typing import Any, NamedTuple
 
 # Enough for the header of nearly every image; a JPEG with a large EXIF block needs more.
 HEADER_BYTES = 4096
-MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn: 0.36 GB, and as much again while it is made RGB
+LARGE_PIXELS = (
+    1 << 24
+)  # images above are decoded one at a time, so that memory does not grow with the threads
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe", "jfif", "ppm", "pgm"}
 )
+
+
+_FORMATS = {
+    "jpg": "JPEG",
+    "png": "PNG",
+    "gif": "GIF",
+    "webp": "WEBP",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+    "ppm": "PPM",
+}
+_large = threading.Lock()
 
 
 class Header(NamedTuple):
@@ -24,6 +46,10 @@ class Header(NamedTuple):
 
 class BadImage(ValueError):
     """Bytes that are no image we know; the message is a reason to count by ("empty", "not an image")."""
+
+
+class TooLarge(BadImage):
+    """An image of more pixels than are decoded."""
 
 
 class NeedMore(Exception):
@@ -89,16 +115,28 @@ def _webp(data: bytes) -> Header:
 
 def _other(data: bytes) -> Header:
     """Ask Pillow about the rarer kinds (BMP, TIFF, PPM)."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=("BMP", "TIFF", "PPM")) as image:
+        with _pillow().open(io.BytesIO(data), formats=("BMP", "TIFF", "PPM")) as image:
             kind = {"BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}[image.format or ""]
             return Header(kind, *image.size)
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
         if len(data) == HEADER_BYTES and data[:4] in (b"II*\0", b"MM\0*"):
             raise NeedMore from None  # a TIFF's directory may stand at its end
         raise BadImage("not an image") from error
+
+
+@cache
+def _pillow() -> Any:
+    """Import Pillow, and keep it from stderr: an image is taken, or it is refused with its name and reason."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with suppress(OSError, AttributeError):  # the TIFF library writes there itself, past Python
+        library = ctypes.CDLL(Image.core.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+    return Image
 
 
 def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
@@ -110,21 +148,55 @@ def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
     Raises:
         BadImage: with the reason.
     """
-    from PIL import Image
+    with _opened(data) as (header, image):
+        if at_least is not None and min(header.width, header.height) >= 2 * at_least:
+            image.draft(None, (at_least, at_least))  # a JPEG at a half, a quarter or an eighth
+        decoded = image.convert("RGB")
+        if header.ext == "gif" and decoded.size != header[1:]:  # a frame larger than the screen
+            decoded = decoded.crop((0, 0, header.width, header.height))
+        return decoded
 
+
+def oddities(data: bytes) -> list[str]:
+    """Decode an image wholly and return what is unusual about it: "animated", "CMYK", "16 bits a channel".
+
+    Raises:
+        BadImage: with the reason.
+    """
+    with _opened(data) as (header, image):
+        found = ["animated"] if getattr(image, "is_animated", False) else []
+        if image.mode == "CMYK":
+            found.append("CMYK")
+        if image.mode.startswith("I") or (header.ext == "png" and data[24] == 16):
+            found.append("16 bits a channel")
+        image.load()
+        return found
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[tuple[Header, Any]]:
+    """Open an image that may be decoded; whatever goes wrong inside is a BadImage."""
+    Image = _pillow()
     try:
         try:
             header = probe(data)
         except NeedMore:
             raise BadImage("damaged header") from None
-        if header.width * header.height > MAX_PIXELS:
-            raise BadImage(f"{header.width} x {header.height} pixels is over the limit of {MAX_PIXELS}")
-        with Image.open(io.BytesIO(data)) as image:
-            if at_least is not None and min(header.width, header.height) >= 2 * at_least:
-                image.draft(None, (at_least, at_least))  # a JPEG at a half, a quarter or an eighth
-            return image.convert("RGB")
+        pixels = header.width * header.height
+        if pixels > MAX_PIXELS:
+            raise TooLarge(f"{header.width} x {header.height} pixels is over the limit of {MAX_PIXELS}")
+        alone = _large if pixels > LARGE_PIXELS else nullcontext()
+        with alone, Image.open(io.BytesIO(data), formats=(_FORMATS[header.ext],)) as image:
+            yield header, image
     except BadImage:
         raise
     except Exception as error:  # any decoder, any damage: one counted sample, never the run
-        reason = "truncated" if "truncated" in str(error) else f"cannot be decoded: {error}"
-        raise BadImage(reason) from error
+        if isinstance(error, Image.DecompressionBombError):
+            raise TooLarge(str(error)) from error
+        # The error of a file that is not identified holds an address, which is another one each time.
+        told = (
+            "damaged header"
+            if isinstance(error, Image.UnidentifiedImageError)
+            else f"cannot be decoded: {error}"
+        )
+        raise BadImage("truncated" if "truncated" in told.lower() else told) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,11 @@ def quoted(column: str) -> str:
 def text(value: str) -> str:
     """Return a text as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def plain(path: object) -> str:
+    """Return a path in which `*`, `?` and `[` stand for themselves where DuckDB reads it, as a pattern it does not."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
 
 def ordered(columns: Iterable[str]) -> list[str]:

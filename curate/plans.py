@@ -12,7 +12,7 @@ import duckdb
 
 from curate.datasets import file_sha256, open_dataset
 from curate.errors import CurateError, RecipeError
-from curate.manifests import Class, digest, quoted, text
+from curate.manifests import Class, digest, plain, quoted, text
 from curate.ops import Operation, find
 from curate.recipes import Recipe
 from curate.rows import NotKnownYet, Rows, columns_of, located
@@ -73,7 +73,12 @@ class Plan:
 
         recipe = self.recipe
         steps = [step.content for step in self.steps]
-        parts = [PLAN_VERSION, recipe.name, recipe.seed, recipe.order, recipe.samples_per_shard]
+        parts: list[Any] = [PLAN_VERSION, recipe.name, recipe.seed, recipe.order, recipe.samples_per_shard]
+        told = {
+            "bytes_per_shard": recipe.bytes_per_shard,
+            "resize": recipe.resize and recipe.resize.model_dump(),
+        }
+        parts += [[name, value] for name, value in told.items() if value is not None]
         return digest([*parts, source_digest, steps, wordnet_digest()])
 
 
@@ -152,8 +157,9 @@ def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
 
 def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
     """Take from a DuckDB connection, for good, all files but these: what a recipe says runs on it."""
-    con.execute(f"SET allowed_paths = [{', '.join(map(text, files))}]")
-    con.execute(f"SET allowed_directories = [{', '.join(map(text, folders))}]")
+    for option, paths in (("allowed_paths", files), ("allowed_directories", folders)):
+        both = [*paths, *map(plain, paths)]  # as they are for writing, as patterns for reading
+        con.execute(f"SET {option} = [{', '.join(map(text, both))}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
 

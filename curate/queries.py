@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError
-from curate.manifests import quoted, text
+from curate.manifests import plain, quoted, text
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6
@@ -114,7 +114,7 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
         with suppress(duckdb.Error):  # a damaged manifest is for `verify` too
             con.execute(
                 f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
-                f"FROM read_parquet({text(str(dataset.path / MANIFEST))}) r "
+                f"FROM read_parquet({text(plain(dataset.path / MANIFEST))}) r "
                 f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
             )
 
@@ -147,14 +147,14 @@ def _runs(con: Any, folders: list[Path]) -> None:
     logs = [str(f / "metrics.jsonl") for f in folders if (f / "metrics.jsonl").exists()]
     if logs:
         con.execute(
-            f"CREATE VIEW metrics AS SELECT * FROM read_json([{', '.join(map(text, logs))}], "
+            f"CREATE VIEW metrics AS SELECT * FROM read_json([{', '.join(text(plain(log)) for log in logs)}], "
             "format = 'newline_delimited', union_by_name = true, filename = true)"
         )
 
 
 def _results(con: Any, folders: list[Path]) -> None:
     if folders:
-        files = ", ".join(text(str(f / "results.parquet")) for f in folders)
+        files = ", ".join(text(plain(f / "results.parquet")) for f in folders)
         con.execute(f"CREATE VIEW results AS SELECT * FROM read_parquet([{files}], union_by_name = true)")
 
 

@@ -10,38 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from curate.errors import RecipeError, did_you_mean
 from curate.expressions import fill, variables
-from curate.signatures import Count, Fraction, Seed, explain
+from curate.fields import Expect, Resize, Strict
+from curate.signatures import Count, Seed, explain
 
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Span(_Strict):
-    """A smallest and a largest value, both allowed."""
-
-    min: int = 0
-    max: int = 2**62
-
-
-class Expect(_Strict):
-    """What a recipe promises; checked before anything is published."""
-
-    rows: int | None = None
-    classes: int | None = None
-    per_class: int | Span | None = None
-    noise_rate: Fraction | None = None
-    captions: bool | None = None
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """One set: a name, a seed, a source, steps in order, and what to expect.
 
     Args:
@@ -50,7 +30,9 @@ class Recipe(_Strict):
         source: see `curate.sources`.
         steps: a list of `operation: arguments`.
         order: of the rows and so of the shards; `shuffled` by chance, or by `key`.
-        samples_per_shard: how many samples go into one tar.
+        samples_per_shard: how many samples go into one tar, at most.
+        bytes_per_shard: how many bytes of images, at most, but for one image that alone is larger.
+        resize: what becomes of large images; by default all keep their bytes.
         expect: what the result must be.
         base: the folder of the file it came from; relative paths start there.
         given: values from `--set`, which may name files outside the recipe's folder.
@@ -60,9 +42,11 @@ class Recipe(_Strict):
     name: str = Field(pattern=_NAME)
     seed: Seed = 0
     source: dict[str, Any]
-    steps: list[Any] = []
+    steps: list[Any] = Field(default_factory=list)
     order: Literal["shuffled", "key"] = "shuffled"
     samples_per_shard: Count = 10_000
+    bytes_per_shard: Count | None = None
+    resize: Resize | None = None
     expect: Expect = Expect()
     base: Path = Field(default=Path(), exclude=True)
     given: tuple[str, ...] = Field(default=(), exclude=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import DataError
+from curate.places import Place
 
 
 class Record(BaseModel):
@@ -20,7 +20,7 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
-def read_record(path: Path, kind: type[R], *, format_version: int, hint: str) -> R:
+def read_record(path: Place, kind: type[R], *, format_version: int, hint: str) -> R:
     """Read a document of a kind.
 
     Args:

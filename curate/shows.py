@@ -51,6 +51,7 @@ class Summary:
         noise_rate: share of labels that are not the true ones; None without `clean_label`.
         confusions: the most frequent wrong labels: true class, given class, rows.
         captions: rows with one, and examples.
+        resize: what resizing came to, as `build.json` has it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Summary:
     confusions: list[tuple[str, str, int]]
     captioned: int
     captions: list[str]
+    resize: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -119,7 +121,16 @@ def summarize(path: str | Path) -> Summary:
             confusions=confusions,
             captioned=_one(con, "SELECT count(caption) FROM rows")[0],
             captions=captions,
+            resize=dataset.build_record().get("resize"),
         )  # fmt: skip
+
+
+def gain(resize: dict[str, Any]) -> str:
+    """Return in words what resizing came to."""
+    told = f"{resize['shrunk']:,} of {resize['images']:,} images made smaller"
+    told += f": {resize['bytes_ratio']:.2f} of the bytes"
+    ratio = resize["decode_time_ratio"]
+    return told + (f", {ratio:.2f} of the time to decode those" if ratio is not None else "")
 
 
 def notes(step: dict[str, Any]) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from curate.datasets import BUILD, CARD, INFO, MANIFEST, SHARDS
+from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
-from curate.files import sync_folder, write_atomic
-from curate.ranges import is_remote
+from curate.files import cache_folder, sync_folder, write_atomic
+from curate.places import Place, Remote, StoreError, is_remote
 
-OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html"}
+OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
+
+PLAN = "plan.json"  # names the plan that an unfinished build belongs to
+LOCK = "lock"
 
 
 class Staging:
@@ -23,13 +30,17 @@ class Staging:
     A second build of the same result is refused while this one holds the lock. What another plan left behind
     is cleared; what the same plan left (it was killed) is gone on with.
 
+    Attributes:
+        path: where the shards go.
+        work: where the manifest is made, always on this machine; here the same.
+
     Args:
         out: the result's folder.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.path = out.parent / f".{out.name}.building"
+        self.path = self.work = out.parent / f".{out.name}.building"
         self.keep = False  # whether to leave the folder for the same command to go on
 
     def __enter__(self) -> Staging:
@@ -40,46 +51,46 @@ class Staging:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "w")
+            self._lock = _locked(self.path / LOCK, self.out)
         except OSError as error:
             raise RecipeError(
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RecipeError(
-                f"{self.out}: another build is writing it", hint="wait for it, or choose another --out"
-            ) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        if not self.keep or isinstance(error, CurateError | OSError):
+        failed = isinstance(error, CurateError | OSError) and not isinstance(error, StoreError)
+        if failed or not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
-    def begin(self, digest: str) -> None:
-        """Clear what another plan left in the folder, and mark it as this plan's."""
-        mark = self.path / "plan.json"
+    def begin(self, digest: str, *, replaces: bool = True) -> None:
+        """Clear what another plan left in the folder, and mark it as this plan's.
+
+        Args:
+            replaces: whether what stands in `out` goes; nothing of it does here before `publish`.
+        """
+        mark = self.path / PLAN
         try:
             same = json.loads(mark.read_text()) == digest
         except (OSError, ValueError):
             same = False
         if not same:
             for entry in self.path.iterdir():
-                if entry.name != "lock":
+                if entry.name != LOCK:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             write_atomic(mark, json.dumps(digest).encode())
 
     def publish(self) -> None:
         """Put the finished folder in the result's place."""
-        for name in ("plan.json", "parts", "work", "lock"):
+        for name in (PLAN, PARTS, "work", LOCK):
             entry = self.path / name
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
+        for leftover in self.path.glob(f"{SHARDS}/.*.tmp"):  # of a worker that was lost
+            leftover.unlink()
         sync_folder(self.path)
         old = _old(self.out)
         shutil.rmtree(old, ignore_errors=True)
@@ -90,8 +101,102 @@ class Staging:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(out: Path) -> None:
+class RemoteStaging:
+    """What `Staging` does, for a result in a store, where nothing can be renamed. A context.
+
+    Shards are written to where they stay; `dataset.json`, written last, makes a dataset of them. What is small is
+    made in a folder of the cache, which also keeps two builds on this machine apart. Against one on another
+    machine there is an object `lock`; a build that was killed there leaves it behind, and a person removes it.
+
+    Args:
+        out: the result's URL.
+    """
+
+    def __init__(self, out: Remote) -> None:
+        self.out = self.path = out
+        self.work = cache_folder() / "builds" / hashlib.sha256(str(out).encode()).hexdigest()[:24]
+        self.keep = False
+
+    def __enter__(self) -> RemoteStaging:
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.work / "lock", self.out)
+        try:
+            self._lock_there()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(
+            CurateError, OSError
+        ):  # a store that is gone; the next build knows its own lock
+            (self.out / LOCK).unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+        self._lock.close()
+
+    def begin(self, digest: str, *, replaces: bool = True) -> None:
+        """Clear what another plan left below the URL, and mark it as this plan's.
+
+        Args:
+            replaces: whether what stands in `out` goes: its `dataset.json` first, so that it is no dataset any more.
+        """
+        try:
+            same = json.loads((self.out / PLAN).read_text()) == digest
+        except (OSError, ValueError):
+            same = False
+        if replaces:
+            (self.out / INFO).unlink(missing_ok=True)
+        if not same:
+            self._clear(lambda name: name.startswith((f"{SHARDS}/", f"{PARTS}/")))
+            write_atomic(self.out / PLAN, json.dumps(digest).encode())
+
+    def publish(self) -> None:
+        """Put what was made here beside the shards, `dataset.json` last."""
+        for name in (MANIFEST, CARD, BUILD, INFO):
+            if (self.work / name).exists():
+                (self.out / name).write_bytes((self.work / name).read_bytes())
+        self._clear(lambda name: name == PLAN or name.startswith(f"{PARTS}/"))
+
+    def _clear(self, goes: Callable[[str], bool]) -> None:
+        for name in filter(goes, self.out.sizes()):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _lock_there(self) -> None:
+        lock = Remote(f"{self.out}/{LOCK}")
+        owner = f"{socket.gethostname()} ({cache_folder()})"
+        try:
+            lock.write_bytes(owner.encode(), create=True)
+        except FileExistsError:
+            holder = lock.read_text()
+            if holder != owner:  # ours was left by a build that was killed, for the lock here is held
+                raise RecipeError(
+                    f"{self.out}: a build on {holder} is writing it",
+                    hint=f"wait for it; if it was killed, remove {lock}",
+                ) from None
+
+
+def staged(out: Place) -> Staging | RemoteStaging:
+    """Return where a build of this result works."""
+    return RemoteStaging(out) if isinstance(out, Remote) else Staging(out)
+
+
+def _locked(file: Path, out: Place) -> IO[str]:
+    lock = open(file, "w")  # noqa: SIM115 - held as long as the build
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise RecipeError(
+            f"{out}: another build is writing it", hint="wait for it, or choose another --out"
+        ) from None
+    return lock
+
+
+def restore(out: Place) -> None:
     """Put back the set that a kill between the two renames of `publish` left aside."""
+    if isinstance(out, Remote):
+        return
     if not out.exists() and _old(out).exists():
         os.rename(_old(out), out)
 
@@ -100,18 +205,22 @@ def _old(out: Path) -> Path:
     return out.parent / f".{out.name}.old"
 
 
-def refuse_foreign(out: Path) -> None:
+def refuse_foreign(out: Place) -> None:
     """Refuse to write over what is not a dataset of ours, or holds more than one.
 
     Raises:
         RecipeError: the folder is somebody else's, or `out` is no folder.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RecipeError(f"{out}: is a file", hint="give --out a folder")
-    names = {entry.name for entry in out.iterdir()}
-    if names and INFO not in names:
+    if isinstance(out, Remote):
+        names = {name.partition("/")[0] for name in out.sizes()} - {PLAN, PARTS, LOCK}
+        unfinished = (out / PLAN).exists() if names and INFO not in names else False
+    else:
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise RecipeError(f"{out}: is a file", hint="give --out a folder")
+        names, unfinished = {entry.name for entry in out.iterdir()}, False
+    if names and INFO not in names and not unfinished:
         raise RecipeError(
             f"{out}: holds {len(names)} things and is no dataset (such as {min(names)!r}); nothing was touched",
             hint="give --out a new folder",
@@ -124,11 +233,15 @@ def refuse_foreign(out: Path) -> None:
         )
 
 
-def refuse_source(out: Path, home: str) -> None:
+def refuse_source(out: Place, home: str) -> None:
     """Refuse to write over what the recipe reads: the result would stand on bytes that are gone.
 
     Raises:
         RecipeError: `home`, where the source lies, is `out` or inside it.
     """
-    if not is_remote(home) and Path(home).resolve().is_relative_to(out.resolve()):
+    if isinstance(out, Remote):
+        inside = f"{home}/".startswith(f"{out}/")
+    else:
+        inside = not is_remote(home) and Path(home).resolve().is_relative_to(out.resolve())
+    if inside:
         raise RecipeError(f"{out}: the recipe would replace its own source", hint="choose another --out")

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from curate.builds import Built
-from curate.checks import Problem
+from curate.checks import Verdict
 from curate.diffs import Diff
+from curate.exports import Exported
 from curate.plans import Plan
-from curate.shows import Balance, Summary, notes
+from curate.shards.findings import Report
+from curate.shows import Balance, Summary, gain, notes
 
 CLASSES_SHOWN = 20
+FINDINGS_SHOWN = 20  # of a kind; JSON has more
 FIRST_WIDTH = 24  # characters up to which a first column is not folded: it says what a row is
 
 
@@ -58,7 +61,11 @@ def print_plan(plan: Plan) -> None:
     classes = (
         "classes found when it is read" if source.classes is None else f"{len(source.classes):,} classes"
     )
-    print(f"{recipe.name}: seed {recipe.seed}, {recipe.order}, {recipe.samples_per_shard:,} samples a shard")
+    shards = f"{recipe.samples_per_shard:,} samples"
+    shards += f" or {recipe.bytes_per_shard:,} bytes of images" if recipe.bytes_per_shard else ""
+    print(f"{recipe.name}: seed {recipe.seed}, {recipe.order}, {shards} a shard")
+    if recipe.resize:
+        print(f"  resize to a short side of {recipe.resize.short} px, JPEG quality {recipe.resize.quality}")
     print(f"  source {json.dumps(recipe.source, default=str)}: {known}, {classes}")
     for number, step in enumerate(plan.steps, start=1):
         unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
@@ -85,6 +92,8 @@ def print_summary(summary: Summary) -> None:
         print(f"  largest class {summary.majority:.2%} of the labels: what guessing it would score")
     if summary.balance is not None:
         print(f"  balance: {_balance(summary.balance)}")
+    if summary.resize is not None:
+        print(f"  resize: {gain(summary.resize)}")
     if summary.noise_rate is not None:
         print(f"  wrong labels {summary.noise_rate:.4%}")
     print_table(
@@ -136,6 +145,16 @@ def print_diffs(diffs: Sequence[Diff]) -> None:
     print(" ".join(sizes))
 
 
+def print_exports(done: Sequence[Exported], *, json: bool) -> None:
+    """Print what each export wrote, and the Python that opens it."""
+    if json:
+        print_json([vars(e) | {"files": [str(f) for f in e.files]} for e in done])
+        return
+    for e in done:
+        count = f"{e.files[0]}" if len(e.files) == 1 else f"{len(e.files):,} files, such as {e.files[0]}"
+        print(f"{e.format}: {count}{', unchanged, nothing to do' if e.unchanged else ''}\n  {e.use}")
+
+
 def _short(value: Any) -> str:
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
@@ -166,6 +185,8 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
         state = "unchanged, nothing to do" if b.unchanged else "built"
         what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
         print(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
+        if resize := b.dataset.build_record().get("resize"):
+            print(f"  resize: {gain(resize)}")
     same: dict[str, list[str]] = {}
     for b in built:
         same.setdefault(b.dataset.digest, []).append(b.dataset.name)
@@ -181,15 +202,28 @@ def _document(built: Built) -> dict[str, Any]:
     return named | counted | {"unchanged": built.unchanged, "seconds": round(built.seconds, 3)}
 
 
-def print_problems(path: Any, problems: Sequence[Problem], *, json: bool) -> None:
-    """Print what is wrong with a dataset, or that nothing is."""
-    if json:
-        print_json([vars(p) for p in problems])
-    elif not problems:
-        print(f"{path}: holds what it says")
+def print_checked(found: Verdict | Report, *, json: bool) -> None:
+    """Print what checking datasets or linting tars came to."""
+    if isinstance(found, Report):
+        print_json(found.document()) if json else _print_findings(found)
+    elif json:
+        print_json([vars(p) for p in found.problems])
+    elif found.problems:
+        title = f"{', '.join(found.paths)}: {len(found.problems)} problems"
+        print_table(["where", "what"], [[p.where, p.what] for p in found.problems], title=title)
     else:
-        print_table(
-            ["where", "what"],
-            [[p.where, p.what] for p in problems],
-            title=f"{path}: {len(problems)} problems",
-        )
+        for path in found.paths:
+            print(f"{path}: holds what it says")
+
+
+def _print_findings(report: Report) -> None:
+    rows = [[f.severity, f.kind, f.shard, f.member, f.what] for f in report.first(FINDINGS_SHOWN)]
+    if rows:
+        print_table(["severity", "kind", "shard", "member", "what"], rows)
+    for kind, count in report.counts.items():
+        if count > FINDINGS_SHOWN:
+            print(f"{kind}: {count:,} in all")
+    images = ", ".join(f"{n:,} {kind}" for kind, n in report.images.most_common())
+    counted = f"{report.shards:,} shards, {report.samples:,} samples, {report.bytes:,} bytes"
+    grave = ", ".join(f"{report.count(s):,} {s}s" for s in ("error", "warning", "note"))
+    print(f"{counted}{f'; {images}' if images else ''}: {grave}")

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}: CURATE_SHARED names its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def odd_files(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the awkward files of the shared data: `images/` of 830 and `tars/` of 68; to read, not to change."""
+    folder = tmp_path_factory.mktemp("odd")
+    with tarfile.open(shared / "data" / "odd-files.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "odd-files"
 
 
 @pytest.fixture(scope="session")

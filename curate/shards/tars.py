@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import socket
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from curate.errors import DataError
+from curate.places import PART_BYTES, Place, Remote, filesystem
 
 BLOCK = 512
+NAME_BYTES = 100  # that a header holds; a longer name takes a prefix or a header of its own
 MAX_MEMBER_BYTES = 8**11 - 1  # what eleven octal digits hold: 8 GiB less one
 
 # A header up to the size: name, mode 0644, uid and gid 0. Then mtime 0, the checksum, type, magic, owner.
@@ -33,31 +38,31 @@ def header(name: str, size: int) -> bytes:
     if size > MAX_MEMBER_BYTES:
         raise DataError(f"{name}: {size:,} bytes do not fit into a tar member", hint="leave this sample out")
     raw = name.encode()
-    if len(raw) > 100:
+    if len(raw) > NAME_BYTES:
         return _long(name, size)
     digits = b"%011o\0" % size
     checksum = _FIXED_SUM + sum(raw) + sum(digits)
     return raw.ljust(100, b"\0") + _OWNER + digits + _REST + b"%06o\0 " % checksum + _KIND
 
 
-def headers(names: Sequence[bytes], sizes: np.ndarray) -> np.ndarray:
+def headers(names: Sequence[bytes] | np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return the headers of many plain files with names of at most 100 bytes, as `header` makes them, in bulk.
 
     Returns:
         uint8 of shape (M, 512).
     """
-    heads = np.zeros((len(names), BLOCK), np.uint8)
+    heads = np.empty((len(names), BLOCK), np.uint8)
+    heads[:] = np.frombuffer(header("", 0), np.uint8)
     if not len(names):
         return heads
-    heads[:, :100] = np.array(names, "S100").view(np.uint8).reshape(-1, 100)
-    fixed = np.frombuffer(header("", 0), np.uint8)
-    heads[:, 100:] = fixed[100:]
-    digits = (sizes[:, None] >> np.arange(30, -1, -3)) & 7  # eleven octal digits
-    heads[:, 124:135] = digits + ord("0")
-    heads[:, 148:156] = ord(" ")  # the checksum counts itself as eight spaces
-    sums = heads.sum(axis=1, dtype=np.int64)
+    raw = np.asarray(names, "S100").view(np.uint8).reshape(-1, NAME_BYTES)
+    digits = ((sizes[:, None] >> np.arange(30, -1, -3)) & 7).astype(np.uint8) + ord(
+        "0"
+    )  # eleven octal digits
+    sums = _FIXED_SUM + raw.sum(axis=1, dtype=np.int64) + digits.sum(axis=1, dtype=np.int64)
+    heads[:, :NAME_BYTES] = raw
+    heads[:, 124:135] = digits
     heads[:, 148:154] = ((sums[:, None] >> np.arange(15, -1, -3)) & 7) + ord("0")
-    heads[:, 154] = 0
     return heads
 
 
@@ -71,36 +76,86 @@ def _long(name: str, size: int) -> bytes:
 
 
 class TarWriter:
-    """Write a tar beside its final name; `close` makes it durable and gives it the name.
+    """Write a tar so that nothing has its name before `close`, which makes it durable.
+
+    On this machine it is written beside, synced and renamed; in a store it is one multipart upload. Writing and
+    hashing go on behind the caller, one block at a time.
 
     Args:
-        path: the final name. Nothing stands there before `close`.
+        path: the final name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._beside = path.with_name(f".{path.name}.tmp")
-        self._stream = open(self._beside, "wb", buffering=0)  # noqa: SIM115 - closed by close or abort
-        self._sha = hashlib.sha256()
+    def __init__(self, path: Place) -> None:
         self.bytes = 0
+        self._sha = hashlib.sha256()
+        self._stream: _Upload | _File = _Upload(path) if isinstance(path, Remote) else _File(path)
+        self._behind = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
 
     def put(self, block: memoryview | bytes) -> None:
-        """Write whole blocks of members."""
+        """Write whole blocks of members. The memory belongs to the writer from now on."""
         self.bytes += len(block)
-        self._sha.update(block)
-        view = memoryview(block)
-        while view:  # a full disk may take a part and refuse the rest
-            view = view[self._stream.write(view) :]
+        last, self._last = self._last, self._behind.submit(self._put, block)
+        if last:
+            last.result()
 
     def close(self) -> str:
-        """Finish, sync and name the tar; return its sha256 in hex."""
+        """Finish and name the tar; return its sha256 in hex."""
         self.put(bytes(-(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE + 2 * BLOCK))
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        os.replace(self._beside, self.path)
+        self._behind.shutdown()
+        assert self._last is not None
+        self._last.result()
+        self._stream.finish()
         return self._sha.hexdigest()
 
     def abort(self) -> None:
         """Leave nothing."""
+        self._behind.shutdown(cancel_futures=True)
+        self._stream.discard()
+
+    def _put(self, block: memoryview | bytes) -> None:
+        self._stream.write(block)
+        self._sha.update(block)
+
+
+class _File:
+    """A file written beside its name, which `finish` gives it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Another worker may be at the same shard, when it was lost and came back.
+        self._beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        self._stream = open(self._beside, "wb", buffering=0)  # noqa: SIM115 - closed by finish or discard
+
+    def write(self, block: memoryview | bytes) -> None:
+        view = memoryview(block)
+        while view:  # a full disk may take a part and refuse the rest
+            view = view[self._stream.write(view) :]
+
+    def finish(self) -> None:
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        os.replace(self._beside, self.path)
+
+    def discard(self) -> None:
         self._stream.close()
         self._beside.unlink(missing_ok=True)
+
+
+class _Upload:
+    """A multipart upload; the object is there when `finish` is through, and not before."""
+
+    def __init__(self, url: Remote) -> None:
+        store, path = filesystem(str(url))
+        self._stream = store.open(path, "wb", block_size=PART_BYTES)
+
+    def write(self, block: memoryview | bytes) -> None:
+        self._stream.write(block)
+
+    def finish(self) -> None:
+        self._stream.close()
+
+    def discard(self) -> None:
+        with contextlib.suppress(Exception):  # the store may be gone; what it holds of the parts has no name
+            self._stream.discard()
+        self._stream.closed = True  # or it would finish the upload when it is collected

@@ -129,7 +129,8 @@ def _write(
     """Write the rows in key order and return the record that describes them."""
     parquet = folder / f"{place}.parquet"
     beside = folder / f".{place}.{os.getpid()}.tmp"
-    with tempfile.TemporaryDirectory(dir=folder) as work, duckdb.connect(f"{work}/rows.duckdb") as con:
+    with tempfile.TemporaryDirectory(dir=folder) as work, duckdb.connect() as con:
+        con.execute(f"SET temp_directory = {text(work)}")
         if isinstance(table, str):
             con.execute(f"CREATE TEMP VIEW found AS {table}")
         else:
@@ -138,7 +139,7 @@ def _write(
         chosen = ", ".join(
             f"{quoted(c)}::{CORE[c]} AS {quoted(c)}" if c in CORE else quoted(c) for c in columns
         )
-        con.execute(f"CREATE TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
+        con.execute(f"CREATE TEMP TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
         _refuse_duplicates(con)
         rows = rows_digest(con, "indexed", "rowid", columns)
         [count] = con.execute("SELECT count(*) FROM indexed").fetchall()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from curate.manifests import CORE, Class
@@ -17,6 +18,7 @@ SIDE_FIELDS = ("cls", "txt", "json")
 LOCATION = frozenset({"key", "file", "offset", "size", "ext", "width", "height"})
 LABELS = ("label", "clean_label")
 MAX_DIGITS = 6  # of a label that is a number
+_TAKEN = frozenset({*LOCATION, *CORE, *LABELS})
 
 
 def read_side(fields: Mapping[str, bytes]) -> dict[str, Any]:
@@ -28,13 +30,13 @@ def read_side(fields: Mapping[str, bytes]) -> dict[str, Any]:
         document = json.loads(fields.get("json", b"{}"))
     except (ValueError, RecursionError):
         document = {}  # the sample still has its image
-    told = {_text(k).lower(): v for k, v in document.items()} if isinstance(document, dict) else {}
+    told = {_column(k): v for k, v in document.items()} if isinstance(document, dict) else {}
     if "txt" in fields:
         told["caption"] = fields["txt"].decode("utf-8", "replace")
     if "cls" in fields:
         told["label"] = fields["cls"].decode("utf-8", "replace").strip()
     texts = {k: _text(told[k]) for k in ("caption", "split", *LABELS) if told.get(k) not in (None, "")}
-    others = {k: v for k, v in told.items() if k and v is not None and k not in {*LOCATION, *CORE, *LABELS}}
+    others = {k: v for k, v in told.items() if k and v is not None and k not in _TAKEN}
     return others | texts
 
 
@@ -65,9 +67,15 @@ def side_columns(sides: Sequence[Mapping[str, Any]]) -> tuple[dict[str, pa.Array
     return columns, classes
 
 
+@lru_cache(maxsize=1024)
+def _column(name: str) -> str:
+    return _text(name).lower()
+
+
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text.encode("utf-8", "replace").decode()  # JSON can hold halves of a character
+    # JSON can hold halves of a character
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _kind(values: Sequence[Any]) -> str:

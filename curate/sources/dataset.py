@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from curate.datasets import MANIFEST, Dataset, open_dataset
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached
@@ -38,7 +40,7 @@ class DatasetSource(Source):
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
         """Point to the manifest, or to one whose rows point into the dataset's own shards."""
         data = self.dataset
-        if not data.sharded:
+        if not data.sharded and isinstance(data.path, Path):
             return Index(data.path / MANIFEST, data.classes, data.digest, len(data))
         identity = {"path": str(data.path.resolve())}
         return cached("dataset", identity, fingerprint, lambda: (data.table(), data.classes, LeftOut()))

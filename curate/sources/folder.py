@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from curate.errors import DataError, RecipeError
 from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.manifests import CORE, Class
+from curate.places import is_remote
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
 from curate.sources._scans import fingerprint, is_folder
@@ -68,6 +69,11 @@ class Folder(Source):
     """The source that `folder` opens."""
 
     def __init__(self, path: str, split: str | None, broken: str) -> None:
+        if is_remote(path):
+            raise RecipeError(
+                f"{path}: `folder` takes the files of this machine, one by one",
+                hint="in a store, pack them into tars (`source: {shards: URL}`) or take a dataset that is there",
+            )
         self.root = os.path.abspath(path)
         if not os.path.isdir(path):
             raise RecipeError(
@@ -204,15 +210,16 @@ def _is_utf8(name: str) -> bool:
 def _probe(root: str, found: Found) -> Header | str:
     """Return the header of an image, or the reason why it has none."""
     try:
-        with open(os.path.join(root, found.file), "rb", buffering=0) as stream:
-            data = stream.read(HEADER_BYTES) or b""
+        handle = os.open(f"{root}/{found.file}", os.O_RDONLY)
+        try:
             try:
-                return probe(data)
+                return probe(os.read(handle, HEADER_BYTES))
             except NeedMore:
-                try:
-                    return probe(data + (stream.readall() or b""))
-                except NeedMore:
-                    return "damaged header"
+                return probe(os.pread(handle, found.size, 0))
+        finally:
+            os.close(handle)
+    except NeedMore:
+        return "damaged header"
     except BadImage as error:
         return str(error)
     except OSError as error:

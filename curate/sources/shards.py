@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import DataError, RecipeError
-from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, NeedMore, probe
+from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.manifests import CORE, Class
-from curate.ranges import is_remote
+from curate.places import filesystem, is_remote
+from curate.shards.headers import FILE, FOLDER, BadTar
+from curate.shards.scans import Member, Tar, find_tars, open_tar, split_name
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, make_key, require_rows
 from curate.sources._sides import SIDE_FIELDS, read_side, side_columns, side_kinds
@@ -42,13 +44,11 @@ def shards(*, path: str | list[str]) -> Source:
 
 @dataclass
 class Sample:
-    """One sample as it stands in a tar: its image's member and range, and its side fields' bytes."""
+    """One sample as it stands in a tar: where its image is and what it is, and its side fields' bytes."""
 
     name: str
-    image: str | None = None
-    offset: int = 0
-    size: int = 0
-    header: bytes = b""
+    image: Member | None = None
+    header: Header | str = ""  # of the image, or why it has none
     fields: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ class Shards(Source):
     """The source that `shards` opens."""
 
     def __init__(self, paths: list[str]) -> None:
-        self.tars = sorted({tar for path in paths for tar in _expand(path)})
+        self.tars = sorted({tar for path in paths for tar in find_tars(path)})
         if not self.tars:
             raise RecipeError(
                 f"no tars at {', '.join(paths)}", hint="give a .tar, a folder of them or a pattern"
@@ -67,17 +67,15 @@ class Shards(Source):
                 f"{packed[0]}: not a plain .tar", hint="a compressed tar has no byte ranges: unpack it"
             )
         self.root = _common(self.tars)
-        with _open(self.tars[0]) as stream:
-            peeked = list(islice(_samples(stream, self.tars[0], LeftOut()), PEEKED_SAMPLES))
+        with closing(_samples(self.tars[0], LeftOut())) as samples:
+            peeked = list(islice(samples, PEEKED_SAMPLES))
         self.columns = dict(CORE) | side_kinds([read_side(s.fields) for s in peeked])
 
     def fingerprint(self) -> str:
         """Name, size and time of each tar; for a remote one what its store says of it."""
         if is_remote(self.root):
-            import fsspec
-
-            filesystem, _ = fsspec.core.url_to_fs(self.root)
-            return json.dumps([[t, filesystem.size(t), str(filesystem.ukey(t))] for t in self.tars])
+            files, _ = filesystem(self.root)
+            return json.dumps([[t, files.size(t), str(files.ukey(t))] for t in self.tars])
         return json.dumps([[t, os.stat(t).st_size, os.stat(t).st_mtime_ns] for t in self.tars])
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
@@ -90,34 +88,14 @@ class Shards(Source):
         sides: list[dict[str, Any]] = []
         with ThreadPoolExecutor(max_workers=4) as pool:
             for tar, (found, missed) in zip(self.tars, pool.map(_read_tar, self.tars), strict=True):
-                for reason, name in missed:
-                    left_out.add(reason, name)
+                left_out.take(missed.counts, missed.names)
                 relative = tar[len(self.root) :].lstrip("/")
                 rows += [row | {"file": relative} for row, _ in found]
                 sides += [side for _, side in found]
                 if progress:
                     progress(1, len(self.tars))
-        require_rows(len(rows), self.root, left_out)
+        require_rows(len(rows), self.tars[0] if len(self.tars) == 1 else self.root, left_out)
         return _assemble(rows, sides, left_out)
-
-
-def _expand(path: str) -> list[str]:
-    import braceexpand
-    import fsspec
-
-    found: list[str] = []
-    for one in braceexpand.braceexpand(path):
-        filesystem, place = fsspec.core.url_to_fs(one)
-        if filesystem.isdir(place):
-            matches = filesystem.glob(f"{place.rstrip('/')}/**/*.tar")
-        else:
-            matches = filesystem.glob(place) if any(c in place for c in "*?[") else [place]
-            if not all(filesystem.exists(m) for m in matches):
-                raise RecipeError(
-                    f"{one}: no such tar", hint="`--set NAME=PATH` fills in a path of the recipe"
-                )
-        found += [filesystem.unstrip_protocol(m) if is_remote(one) else m for m in matches]
-    return found
 
 
 def _common(tars: list[str]) -> str:
@@ -129,99 +107,76 @@ def _common(tars: list[str]) -> str:
     return "/".join(shared) or "/"
 
 
-def _open(tar: str) -> Any:
-    if not is_remote(tar):
-        return open(tar, "rb")
-    import fsspec
-
-    return fsspec.open(tar, "rb").open()
+Read = tuple[list[tuple[dict[str, Any], dict[str, Any]]], LeftOut]
 
 
-def _read_tar(tar: str) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[tuple[str, str]]]:
+def _read_tar(tar: str) -> Read:
+    """Return the rows of a tar, each with its side fields, and what became none."""
     left_out = LeftOut()
     found = []
-    missed: list[tuple[str, str]] = []
-    with _open(tar) as stream:
-        for sample in _samples(stream, tar, left_out):
-            row, reason = _row(sample)
-            if row is None:
-                missed.append((reason, f"{tar}: {sample.name}"))
-            else:
-                found.append((row, read_side(sample.fields)))
-    missed += [(reason, name) for reason, names in left_out.names.items() for name in names]
-    return found, missed
+    for sample in _samples(tar, left_out):
+        row, reason = _row(sample)
+        if row is None:
+            left_out.add(reason, f"{tar}: {sample.name}")
+        else:
+            found.append((row, read_side(sample.fields)))
+    return found, left_out
 
 
-def _samples(stream: Any, tar: str, left_out: LeftOut) -> Iterator[Sample]:
+def _samples(path: str, left_out: LeftOut) -> Generator[Sample, None, None]:
     """Yield the samples of a tar; members of one sample must stand together.
 
     Raises:
-        DataError: the tar is damaged, cut, or holds sparse files.
+        DataError: the tar is damaged, cut, or cannot be read.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as archive:
+        with open_tar(path) as tar:
             sample: Sample | None = None
-            for member in archive:
-                if not member.isreg() or member.sparse is not None:
-                    if not member.isdir():
-                        left_out.add("not a plain file in its tar", f"{tar}: {member.name}")
+            for member in tar.members():
+                if member.kind != FILE:
+                    if member.kind != FOLDER:
+                        left_out.add("not a plain file in its tar", f"{path}: {member.name}")
                     continue
-                folder, base = os.path.split(member.name)
-                stem, _, extension = base.partition(".")
-                name = f"{folder}/{stem}" if folder else stem
+                name, extension = split_name(member.name)
                 if sample is None or sample.name != name:
                     if sample is not None:
                         yield sample
                     sample = Sample(name)
-                _take(sample, archive, member, extension.lower())
+                if extension in EXTENSIONS:
+                    if sample.image is None:
+                        sample.image, sample.header = member, _header(tar, member)
+                elif extension in SIDE_FIELDS and member.size <= MAX_FIELD_BYTES:
+                    sample.fields[extension] = tar.read(member.offset, member.size)
             if sample is not None:
                 yield sample
-            end = archive.offset
-        stream.seek(end)
-        if stream.read(512) != bytes(512):
-            raise DataError(
-                f"{tar}: cut at byte {end}, no end-of-archive marker", hint="fetch or write it again"
-            )
-    # tarfile leaks ValueError and OverflowError on damaged archives, besides its own errors
-    except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
-        raise DataError(f"{tar}: not a sound tar ({error})", hint="fetch or write it again") from error
+    except (BadTar, OSError) as error:
+        raise DataError(f"{path}: not a sound tar ({error})", hint="fetch or write it again") from error
 
 
-def _take(sample: Sample, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> None:
-    if extension in EXTENSIONS and sample.image is None:
-        sample.image, sample.offset, sample.size = member.name, member.offset_data, member.size
-        stream = archive.extractfile(member)
-        assert stream is not None
-        sample.header = stream.read(HEADER_BYTES)
+def _header(tar: Tar, member: Member) -> Header | str:
+    """Return the header of an image, or the reason why it has none."""
+    try:
         try:
-            probe(sample.header)
+            return probe(tar.read(member.offset, min(member.size, HEADER_BYTES)))
         except NeedMore:
-            sample.header += stream.read()
-        except BadImage:
-            pass  # found again, and counted, when the row is made
-    elif extension in SIDE_FIELDS and member.size <= MAX_FIELD_BYTES:
-        stream = archive.extractfile(member)
-        assert stream is not None
-        sample.fields[extension] = stream.read()
+            return probe(tar.read(member.offset, member.size))
+    except NeedMore:
+        return "damaged header"
+    except BadImage as error:
+        return str(error)
 
 
 def _row(sample: Sample) -> tuple[dict[str, Any] | None, str]:
+    """Return the row of a sample, or why it is none."""
+    image, header = sample.image, sample.header
     if not sample.name.rpartition("/")[2]:
         return None, "without a name"
-    if sample.image is None:
+    if image is None:
         return None, "without an image"
-    try:
-        header = probe(sample.header)
-    except BadImage as error:
-        return None, str(error)
-    except NeedMore:
-        return None, "damaged header"
-    row = {
-        "key": make_key(sample.name.removeprefix("./").lstrip("/")),
-        "offset": sample.offset,
-        "size": sample.size,
-    }
-    return row | {"ext": header.ext, "width": header.width, "height": header.height}, ""
+    if isinstance(header, str):
+        return None, header
+    key = make_key(sample.name.removeprefix("./").lstrip("/"))
+    return {"key": key, "offset": image.offset, "size": image.size, **header._asdict()}, ""
 
 
 def _assemble(

@@ -7,7 +7,7 @@ import re
 from typing import Any, Literal
 
 from curate.errors import RecipeError
-from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
+from curate.manifests import CORE, KEY_LIMIT, Class, digest, plain, quoted, text
 from curate.ranges import is_remote
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached
@@ -99,7 +99,7 @@ class Union(Source):
         chosen = ", ".join(f"{new.get(c, quoted(c))} AS {quoted(c)}" for c in part.columns if c != SOURCE)
         return (
             f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS part_number "
-            f"FROM read_parquet({text(str(index.parquet))})"
+            f"FROM read_parquet({text(plain(index.parquet))})"
         )
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build, shard
+from curate.checks import verify
 from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from curate.manifests import CORE, digest, rows_digest
@@ -355,6 +356,21 @@ def test_current_folder_is_not_replaced_under_ones_feet(
     with pytest.raises(RecipeError, match="is the current folder"):
         build(recipe(STEPS), Path("."), overlay=True)
     assert [p.name for p in tmp_path.rglob("*building*")] == []
+
+
+@pytest.mark.parametrize("name", ["s?t", "s*", "s[ae]t"])
+def test_folder_named_like_a_pattern_holds_its_own_set(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree, name: str, run_curate: Callable[..., Any]
+) -> None:
+    build(recipe([{"sample": 3}], "other"), tmp_path / "set", overlay=True)  # which the pattern matches
+    (tmp_path / ".set.building").mkdir()
+    shutil.copy(tmp_path / "set" / "manifest.parquet", tmp_path / ".set.building")
+    build(recipe(STEPS), tmp_path / "plain" / "a")
+    [made] = build(recipe(STEPS), tmp_path / name)
+    assert tree(tmp_path / name / "shards") == tree(tmp_path / "plain" / "a" / "shards")
+    assert verify(made.dataset.path) == []
+    asked = run_curate("query", "SELECT count(*) AS n FROM set", "--root", tmp_path / name, "--json")
+    assert json.loads(asked.stdout) == [{"n": 48}]
 
 
 def test_card_tells_how_it_was_made(built: Callable[..., Dataset], tmp_path: Path) -> None:

@@ -164,6 +164,50 @@ def test_killed_build_goes_on_to_the_same_bytes(
     assert not staging.exists()
 
 
+TIMES = 20
+
+
+def test_build_killed_at_any_of_twenty_moments_goes_on_to_the_same_bytes(
+    start: Callable[..., subprocess.Popen[str]],
+    recipe: MakeRecipe,
+    tmp_path: Path,
+    tree: Tree,
+    undisturbed: dict[str, bytes],
+) -> None:
+    began = time.monotonic()
+    out, staging = tmp_path / "set", tmp_path / ".set.building"
+    assert start(out).wait() == 0
+    whole_s = time.monotonic() - began
+    states = []
+    for i in range(TIMES):
+        shutil.rmtree(out)
+        process = start(out)
+        time.sleep(whole_s * (0.3 + 0.7 * i / TIMES))  # before that, Python is still importing
+        process.kill()
+        process.wait()
+        states.append((out.exists(), len(list(staging.glob("shards/*.tar")))))
+        build(recipe(STEPS, **ONE_EACH), out)
+        assert tree(out) == undisturbed
+        assert not staging.exists()
+    assert len(set(states)) > 3  # the moments were not all the same one
+
+
+def test_of_two_builds_at_once_one_wins_and_the_other_says_so(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
+) -> None:
+    out, staging = tmp_path / "set", tmp_path / ".set.building"
+    first = caught(lambda: start(out), out, lambda: len(list(staging.glob("shards/*.tar"))) >= 1)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = start(out)
+        _, told = second.communicate(timeout=60)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert (second.returncode, first.wait()) == (2, 0)
+    assert "another build is writing it" in told
+    assert tree(out) == undisturbed
+
+
 SLOW = {"where": "length(md5(repeat(key, 500000))) > 0"}  # seconds
 
 

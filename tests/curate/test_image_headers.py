@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.images import HEADER_BYTES, MAX_PIXELS, BadImage, NeedMore, decode, probe
+from curate.images import HEADER_BYTES, MAX_PIXELS, BadImage, NeedMore, TooLarge, decode, oddities, probe
 
 SIZES = [(1, 1), (67, 41), (300, 200)]
 
@@ -180,5 +180,75 @@ def test_bomb_is_refused_before_it_is_decoded() -> None:
     side = int(MAX_PIXELS**0.5) + 1
     data = bytearray(encode("PNG"))
     data[16:24] = struct.pack(">II", side, side)
-    with pytest.raises(BadImage, match="pixels is over the limit"):
+    with pytest.raises(TooLarge, match="pixels is over the limit"):
         decode(bytes(data))
+
+
+def test_frame_larger_than_its_screen_is_cut_to_it() -> None:
+    stream = io.BytesIO()
+    frame = Image.new("RGB", (40, 30), (0, 0, 0))
+    frame.paste((250, 0, 0), (0, 0, 20, 10))
+    frame.save(stream, "GIF")
+    data = bytearray(stream.getvalue())
+    data[6:10] = struct.pack("<HH", 20, 10)  # the screen
+    assert probe(bytes(data)) == ("gif", 20, 10)
+    image = decode(bytes(data))
+    assert image.size == (20, 10)
+    assert image.getextrema()[0] == (250, 250)
+
+
+def test_only_the_decoder_of_the_kind_in_the_header_is_asked() -> None:
+    data = b"II*\0" + encode("PNG")  # neither the one nor the other
+    with pytest.raises(BadImage):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "odd"),
+    [
+        (encode("JPEG"), []),
+        (encode("PNG", mode="RGBA"), []),
+        (encode("JPEG", mode="CMYK"), ["CMYK"]),
+        (encode("PNG", mode="I;16"), ["16 bits a channel"]),
+        (encode("WEBP", save_all=True, append_images=[Image.new("RGB", (67, 41))]), ["animated"]),
+    ],
+)
+def test_what_is_unusual_about_an_image_is_told(data: bytes, odd: list[str]) -> None:
+    assert oddities(data) == odd
+
+
+def test_unusual_image_that_is_cut_is_no_image() -> None:
+    data = encode("JPEG", (300, 200), mode="CMYK")
+    with pytest.raises(BadImage, match="truncated"):
+        oddities(data[: len(data) // 2])
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from curate import images
+
+    at_once, most = 0, 0
+    lock = threading.Lock()
+    load = Image.Image.convert
+
+    def convert(*args: Any, **kwargs: Any) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.01)
+        with lock:
+            at_once -= 1
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    data = [encode("JPEG", (64, 48))] * 8
+    for limit, expected in ((64 * 48, range(2, 5)), (64 * 48 - 1, range(1, 2))):
+        monkeypatch.setattr(images, "LARGE_PIXELS", limit)
+        most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(decode, data))
+        assert most in expected

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import DataError
+from curate.shards.cuts import cuts
 from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header, headers
 from curate.sources._indexes import make_key
 
@@ -194,3 +196,41 @@ def test_samples_per_shard_changes_shards_and_not_the_rows(
     sets = [build(recipe([], samples_per_shard=n), tmp_path / f"s{n}")[0].dataset for n in (7, 60, 1000)]
     assert [len(s.info.shards or []) for s in sets] == [9, 1, 1]
     assert len({s.digest for s in sets}) == 1
+
+
+@given(
+    st.lists(st.integers(0, 100), max_size=60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 300))
+)
+def test_shards_hold_as_much_as_they_may_and_no_more(
+    sizes: list[int], samples: int, limit: int | None
+) -> None:
+    found = cuts(np.array(sizes, np.int64), samples_per_shard=samples, bytes_per_shard=limit)
+    assert (found[0], found[-1]) == (0, len(sizes))
+    for first, end in pairwise(found):
+        assert 0 < end - first <= samples
+        if limit is not None:
+            assert sum(sizes[first:end]) <= limit or end - first == 1
+            full = end < len(sizes) and sum(sizes[first : end + 1]) > limit
+            assert full or end - first == samples or end == len(sizes)
+
+
+def test_bytes_per_shard_bounds_the_images_of_a_tar(built: Callable[..., Dataset], run_curate: Any) -> None:
+    made = built([], overlay=False, bytes_per_shard=3000, samples_per_shard=5)
+    sizes = made.table(["size"])["size"].to_pylist()
+    assert max(sizes) < 3000
+    at = 0
+    for record in made.info.shards or []:
+        assert record.samples <= 5
+        assert sum(sizes[at : at + record.samples]) <= 3000
+        at += record.samples
+    assert at == len(made)
+    assert len({r.samples for r in made.info.shards or []} | {5, 0}) > 2
+    assert verify(made.path) == []
+    planned = run_curate("build", made.path.parent / "set.yaml", "--plan").stdout
+    assert "5 samples or 3,000 bytes of images a shard" in planned
+
+
+def test_limit_of_bytes_changes_the_plan_and_not_the_digest(built: Callable[..., Dataset]) -> None:
+    plain, limited = built([], "set"), built([], "set", bytes_per_shard=3000)
+    assert plain.digest == limited.digest
+    assert plain.info.plan != limited.info.plan

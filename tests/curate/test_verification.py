@@ -140,6 +140,100 @@ def test_missing_shard_names_each_of_its_samples(copy: Path) -> None:
     assert len(lost) == 12
 
 
+def seal(folder: Path, changes: dict[str, Any]) -> None:
+    """Make `dataset.json` say what stands there now, as a forger would."""
+    from curate.datasets import file_sha256, open_dataset
+
+    info = open_dataset(folder).info
+    told = {f"{name}_sha256": file_sha256(folder / file) for name, file in changes.items()}
+    (folder / "dataset.json").write_bytes(render(info.model_copy(update=told)))
+
+
+@pytest.mark.parametrize("change", ["offset", "size", "key", "file", "a row less"])
+def test_index_that_does_not_fit_the_headers_of_the_tars_is_seen(copy: Path, change: str) -> None:
+    path = copy / "shards/index.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    key, file = rows[20]["key"], rows[20]["file"]
+    if change == "a row less":
+        rows.pop()
+    elif change in ("offset", "size"):
+        rows[20][change] += 512
+    else:
+        rows[20][change] = "shards/000003.tar" if change == "file" else "another"
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    seal(copy, {"index": "shards/index.parquet"})
+    [problem] = verify(copy, images=False)
+    if change in ("offset", "size"):
+        assert problem.where == key
+        assert problem.what.startswith(
+            f"the index has it at byte {rows[20]['offset']} of {file}, where there is"
+        )
+    else:
+        assert problem.where == "shards/index.parquet"
+
+
+def test_shard_with_more_samples_than_the_index_is_seen(copy: Path) -> None:
+    import io
+    import tarfile
+
+    from curate.datasets import file_sha256, open_dataset
+
+    with tarfile.open(copy / "shards/000001.tar", "a") as archive:
+        member = tarfile.TarInfo("more.jpg")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"more"))
+    info = open_dataset(copy).info
+    shards = list(info.shards or [])
+    shards[1] = shards[1].model_copy(update={"sha256": file_sha256(copy / "shards/000001.tar")})
+    (copy / "dataset.json").write_bytes(render(info.model_copy(update={"shards": shards})))
+    told = "holds 17 samples, the index has 16 of them"
+    assert verify(copy, images=False) == [Problem("shards/000001.tar", told)]
+
+
+def another(data: bytes) -> bytes:
+    """Return another image of as many bytes, of the same width and height."""
+    changed = bytearray(data)
+    scan = data.index(b"\xff\xda") + 14  # behind the header of its pixels
+    changed[scan : scan + 8] = bytes(b ^ 1 if b ^ 1 not in (0xFF, 0xFE) else b for b in data[scan : scan + 8])
+    return bytes(changed)
+
+
+def test_image_exchanged_for_one_of_the_same_size_is_seen_where_hashes_were_kept(
+    built: Callable[..., Dataset], pool: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(pool, tmp_path / "own"))
+    plain = built([], "plain", source={"folder": str(own)})
+    hashed = built([{"hashes": {"kinds": ["sha256"]}}], "hashed", source={"folder": str(own)})
+    assert verify(hashed.path) == []
+    file = own / "n02084071" / "n02084071_4.jpg"
+    old = file.read_bytes()
+    file.write_bytes(another(old))
+    assert file.read_bytes() != old
+    told = "other bytes than were indexed (sha256 differs)"
+    assert verify(hashed.path) == [Problem("n02084071/n02084071_4", told)]
+    assert verify(plain.path) == []  # nothing tells them apart
+
+
+def test_image_exchanged_for_one_of_another_kind_is_seen(
+    built: Callable[..., Dataset], pool: Path, tmp_path: Path
+) -> None:
+    import io
+
+    from PIL import Image
+
+    own = Path(shutil.copytree(pool, tmp_path / "own"))
+    overlay = built([], source={"folder": str(own)})
+    file = own / "n02084071" / "n02084071_4.jpg"
+    size = file.stat().st_size
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 32)).save(stream, "PNG")
+    assert len(stream.getvalue()) < size
+    file.write_bytes(stream.getvalue().ljust(size, b"\0"))
+    told = "its bytes are png, the manifest says jpg"
+    assert verify(overlay.path) == [Problem("n02084071/n02084071_4", told)]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "grown", "gone", "exchanged", "resized"])
 def test_image_of_the_pool_that_changed_is_named_by_its_key(
     built: Callable[..., Dataset], pool: Path, tmp_path: Path, run_curate: Run, damage: str

@@ -1,0 +1,101 @@
+"""Executors: the same tasks, in order, on threads here or on a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar, get_args
+
+from curate.errors import DataError, MissingError, RecipeError, did_you_mean
+
+Executor = Literal["local", "ray"]
+TRIES = 3  # of a task whose worker dies, each of which Ray itself begins a second time
+
+T = TypeVar("T")
+
+
+def ordered(
+    task: Callable[[int], T], numbers: Iterable[int], *, executor: str = "local", workers: int
+) -> Iterator[T]:
+    """Do a task for each number and yield the results in order. What is raised ends it; so does Ctrl-C.
+
+    Args:
+        task: a pure function of the number; for Ray it is pickled, so it holds paths rather than tables.
+        executor: `local` (threads) or `ray` (tasks; where no cluster is joined yet, `RAY_ADDRESS` or a new one).
+        workers: threads; with Ray a cluster's own cores decide, and this many start where none is there.
+
+    Raises:
+        RecipeError: no such executor.
+        MissingError: Ray is not installed.
+        DataError: a task lost its worker six times; and what the task raises.
+    """
+    if executor not in get_args(Executor):
+        hint = did_you_mean(executor, get_args(Executor)) or "there are local and ray"
+        raise RecipeError(f"--executor {executor}: no such executor", hint=hint)
+    return (_ray if executor == "ray" else _local)(task, list(numbers), workers)
+
+
+def _local(task: Callable[[int], T], numbers: list[int], workers: int) -> Iterator[T]:
+    with ThreadPoolExecutor(workers) as pool:
+        futures = deque(pool.submit(task, number) for number in numbers)
+        try:
+            while futures:
+                yield futures.popleft().result()  # and forgets it: results may be large
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _ray(task: Callable[[int], T], numbers: list[int], workers: int) -> Iterator[T]:
+    ray = _joined(workers)
+    held = ray.put(task)
+    run = ray.remote(max_retries=1)(_run)
+    slots = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)  # so that no core waits for the driver
+    waiting, running = deque(numbers), deque[tuple[int, Any]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < slots:
+                number = waiting.popleft()
+                running.append((number, run.remote(held, number)))
+            yield _result(ray, run, held, *running[0])
+            running.popleft()
+    finally:
+        for _, reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _result(ray: Any, run: Any, held: Any, number: int, reference: Any) -> Any:
+    for _ in range(TRIES):
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+            reference = run.remote(held, number)
+    raise DataError(
+        f"task {number} lost its Ray worker {2 * TRIES} times",
+        hint="did it run out of memory? use fewer CPUs",
+    )
+
+
+def _run(task: Callable[[int], T], number: int) -> T:
+    return task(number)
+
+
+def _joined(workers: int) -> Any:
+    """Return Ray, joined to a cluster and quiet."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingError(
+            "--executor ray: Ray is not installed", hint="pip install 'curate-train[ray]'"
+        ) from error
+    if not ray.is_initialized():
+        here: dict[str, Any] = (
+            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        )
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
+    return ray

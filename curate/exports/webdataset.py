@@ -1,0 +1,20 @@
+"""For the webdataset library and for trainers that read shards with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from curate.datasets import Dataset
+from curate.exports import sidecar
+from curate.files import write_atomic
+from curate.progress import Quiet
+
+
+@sidecar(use='webdataset.WebDataset("{path}/{shards}.tar", shardshuffle=False)')
+def webdataset(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
+    """Write `shards/sizes.json`: the samples of each tar by its name, where open_clip and its kin look for it."""
+    sizes = {Path(record.file).name: record.samples for record in dataset.info.shards or []}
+    path = out / "shards" / "sizes.json"
+    write_atomic(path, (json.dumps(sizes, indent=1) + "\n").encode())
+    return [path]

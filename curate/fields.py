@@ -1,0 +1,42 @@
+"""The fields of a recipe that are mappings of their own: `expect` and `resize`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from curate.signatures import Fraction
+
+
+class Strict(BaseModel):
+    """A mapping with no keys but its own, and values of their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Span(Strict):
+    """A smallest and a largest value, both allowed."""
+
+    min: int = 0
+    max: int = 2**62
+
+
+class Expect(Strict):
+    """What a recipe promises; checked before anything is published."""
+
+    rows: int | None = None
+    classes: int | None = None
+    per_class: int | Span | None = None
+    noise_rate: Fraction | None = None
+    captions: bool | None = None
+
+
+class Resize(Strict):
+    """Shrink images at build time: the only step that encodes anything again.
+
+    Args:
+        short: pixels of the short side; larger images are made so small, others keep their bytes.
+        quality: of the JPEGs that are written.
+    """
+
+    short: int = Field(ge=1)
+    quality: int = Field(default=90, ge=1, le=95)

@@ -1,0 +1,210 @@
+"""Places: folders and files, on this machine or in an object store, by the verbs of `pathlib.Path`.
+
+`place` gives a `Path` or a `Remote`; the few methods that datasets need are called alike on both, so that the rest
+of the code does not ask which it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypeVar
+
+from curate.errors import CurateError, DataError, MissingError
+
+ATTEMPTS = 3  # each is one call of the store's own client, which has retries of its own (S3: 4, some seconds)
+WAIT_S = 1.0  # before the second attempt, and twice as long before each further one
+PART_BYTES = 16 << 20  # of a multipart upload; S3 takes 10,000 parts, so 160 GB a file
+
+T = TypeVar("T")
+
+
+def is_remote(path: object) -> bool:
+    """Whether a path is a URL, read through fsspec."""
+    return "://" in str(path)
+
+
+def place(path: str | Path | Remote) -> Place:
+    """Return the place of a path or a URL."""
+    if isinstance(path, Path | Remote):
+        return path
+    return Remote(path) if is_remote(path) else Path(path)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        MissingError: the package that speaks to this store is not installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        hint = "pip install 'curate-train[s3]'" if url.startswith("s3") else "install what fsspec asks for"
+        raise MissingError(f"{url}: {error}", hint=hint) from error
+    except ValueError as error:  # fsspec's word for a protocol that it does not know
+        raise DataError(f"{url}: {error}", hint="write s3://BUCKET/PREFIX") from error
+
+
+def retried(url: str, work: Callable[[], T]) -> T:
+    """Do what speaks to a store, and again where that fails: three attempts, 1 s and 2 s apart.
+
+    What is not there, or is there already, is not tried again, and raised as it is.
+
+    Raises:
+        StoreError: the store does not answer, or answers with an error each time.
+        DataError: it does not allow this.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return work()
+        except (FileNotFoundError, FileExistsError, CurateError):
+            raise
+        except PermissionError as error:
+            raise DataError(
+                f"{url}: not allowed ({error})", hint="are these the right credentials?"
+            ) from error
+        except Exception as error:  # each store's client has exceptions of its own
+            last = error
+        if attempt < ATTEMPTS - 1:
+            time.sleep(WAIT_S * 2**attempt)
+    raise gone(url, last) from last
+
+
+class StoreError(DataError):
+    """A store failed for now: what was finished is kept for the same command to go on from."""
+
+
+def gone(url: str, error: BaseException) -> StoreError:
+    """Return the error that tells that a store failed."""
+    said = str(error).split("\n")[0] or type(error).__name__
+    return StoreError(
+        f"{url}: the store failed {ATTEMPTS} times ({said})",
+        hint="is it reachable? then run the same command; what is finished is not done again",
+    )
+
+
+class Remote:
+    """A URL with the methods of `pathlib.Path` that datasets need. Each retries, as `retried` says.
+
+    Args:
+        url: such as `s3://bucket/prefix`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"Remote({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __truediv__(self, below: str) -> Place:
+        absolute = below.startswith("/") or is_remote(below)
+        return place(below) if absolute else self if below == "." else Remote(f"{self.url}/{below}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    def resolve(self) -> Remote:
+        """Return the place itself: a URL is always whole."""
+        return self
+
+    def read_bytes(self) -> bytes:
+        """Return the whole content."""
+        return self._do(lambda fs, path: fs.cat_file(path))
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Return the whole content as text."""
+        return self.read_bytes().decode(encoding)
+
+    def fetch(self, target: Path) -> None:
+        """Copy the whole content into a file of this machine."""
+        self._do(lambda fs, path: fs.get_file(path, str(target)))
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Open for reading."""
+        assert mode == "rb", mode
+        return self._do(lambda fs, path: fs.open(path, "rb"))
+
+    def write_bytes(self, data: bytes, *, create: bool = False) -> int:
+        """Write the whole content; an object is there wholly or not at all.
+
+        Args:
+            create: only where nothing is yet. S3 promises that of two that try, one wins (`If-None-Match`); a
+                store whose fsspec driver does not know `mode="create"` may let both.
+
+        Raises:
+            FileExistsError: something is there, with `create`.
+        """
+        self._do(lambda fs, path: fs.pipe_file(path, data, mode="create" if create else "overwrite"))
+        return len(data)
+
+    def exists(self) -> bool:
+        """Whether there is an object or anything below the prefix."""
+        return self._do(lambda fs, path: fs.exists(path))
+
+    def is_file(self) -> bool:
+        """Whether there is an object."""
+        return self._do(lambda fs, path: fs.isfile(path))
+
+    def is_dir(self) -> bool:
+        """Whether there is anything below the prefix."""
+        return self._do(lambda fs, path: fs.isdir(path))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every object below the prefix, by its path from there."""
+        found = self._do(lambda fs, path: fs.find(path, detail=True))
+        top = len(self._path()) + 1
+        return {name[top:]: about["size"] for name, about in found.items() if len(name) > top}
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove an object."""
+        try:
+            self._do(lambda fs, path: fs.rm_file(path))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def _path(self) -> str:
+        return filesystem(self.url)[1].rstrip("/")
+
+    def _do(self, work: Callable[[Any, str], T]) -> T:
+        return retried(self.url, lambda: work(*filesystem(self.url)))
+
+
+Place: TypeAlias = Path | Remote
+
+
+def sizes(folder: Place) -> dict[str, int]:
+    """Return the bytes of every file below a folder, by its path from there; nothing where there is no folder."""
+    if isinstance(folder, Remote):
+        return folder.sizes()
+    files = (f for f in folder.rglob("*") if f.is_file())
+    return {f.relative_to(folder).as_posix(): f.stat().st_size for f in files}
+
+
+@contextlib.contextmanager
+def local_copy(file: Place) -> Iterator[Path]:
+    """Give a file of this machine with the content: the file itself, or a copy for as long as it is wanted."""
+    if isinstance(file, Path):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        file.fetch(copy)
+        yield copy

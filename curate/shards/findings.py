@@ -1,0 +1,124 @@
+"""What linting finds: each kind of fault with its severity, the first of each kept, all of them counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KEPT = 100  # findings of a kind, in full; the rest are counted
+NAME_CHARACTERS = 200  # of a name, shown; a tar may have names of a megabyte
+
+# Errors: a sample is lost, merged with another, or cannot be read. Warnings: it is read, not as one would think.
+KINDS = {
+    "unreadable": "error",
+    "not a sound tar": "error",
+    "members after the end": "error",
+    "empty shard": "error",
+    "merged samples": "error",
+    "split sample": "error",
+    "duplicate key": "error",
+    "duplicate member": "error",
+    "undecodable image": "error",
+    "oversize image": "error",
+    "escaping name": "error",
+    "sparse file": "error",
+    "bytes after the end": "warning",
+    "link": "warning",
+    "device": "warning",
+    "member of an unknown kind": "warning",
+    "no key": "warning",
+    "no image": "warning",
+    "several images": "warning",
+    "mixed extensions": "warning",
+    "wrong extension": "warning",
+    "unreadable field": "warning",
+    "name is not UTF-8": "warning",
+    "PAX headers": "warning",
+    "animated": "note",
+    "CMYK": "note",
+    "16 bits a channel": "note",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a tar: how grave, of which kind, where, and what exactly.
+
+    Args:
+        severity: "error", "warning" or "note".
+        member: a member's name or a sample's key; empty for the whole shard.
+    """
+
+    severity: str
+    kind: str
+    shard: str
+    member: str
+    what: str
+
+
+@dataclass
+class Report:
+    """What linting some tars came to.
+
+    Args:
+        counts: kind → how many; `findings` has the first 100 of each kind.
+        bytes: of the tars.
+        images: kind of image → how many were decoded.
+    """
+
+    shards: int = 0
+    members: int = 0
+    samples: int = 0
+    bytes: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, list[Finding]] = field(default_factory=dict)
+
+    def add(self, kind: str, shard: str, member: str, what: str) -> None:
+        """Count a finding, and keep it where it is among the first of its kind."""
+        self.counts[kind] += 1
+        kept = self.kept.setdefault(kind, [])
+        if len(kept) < KEPT:
+            kept.append(Finding(KINDS[kind], kind, shown(shard), shown(member), what))
+
+    def raise_to(self, kind: str, count: int) -> None:
+        """Count so many findings of a kind, of which only the first were added."""
+        if count:
+            self.counts[kind] = count
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings that were kept, the gravest kinds first."""
+        return self.first(KEPT)
+
+    def first(self, count: int) -> list[Finding]:
+        """Return so many findings of each kind, the gravest kinds first."""
+        return [finding for kind in KINDS for finding in self.kept.get(kind, [])[:count]]
+
+    def count(self, severity: str) -> int:
+        """Return how many findings are of a severity."""
+        return sum(n for kind, n in self.counts.items() if KINDS[kind] == severity)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there are errors."""
+        return self.count("error") > 0
+
+    def document(self) -> Mapping[str, Any]:
+        """Return it as JSON has it."""
+        numbers = {n: getattr(self, n) for n in ("shards", "samples", "members", "bytes", "images", "counts")}
+        severities = {f"{s}s": self.count(s) for s in ("error", "warning", "note")}
+        return numbers | severities | {"findings": [vars(f) for f in self.findings]}
+
+
+def plain(name: str) -> str:
+    """Return a name as text that can be stored and printed: whatever is not printable is escaped."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def shown(name: str) -> str:
+    """Return a name for a person, not too long."""
+    name = plain(name)
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"

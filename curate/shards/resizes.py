@@ -1,0 +1,157 @@
+"""Images made smaller as they are written: the only step that encodes anything again."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.datasets import SHARD_INDEX, DatasetInfo, StepRecord
+from curate.fields import Resize
+from curate.images import BadImage, decode
+from curate.places import Place
+from curate.ranges import Reader
+
+ROWS_PER_READ = 64
+ORIENTATION = 0x0112  # the tag of EXIF
+TIMED = 64  # images decoded before and after, to say what resizing gains
+
+
+@dataclass(frozen=True)
+class Resized:
+    """What became of the images.
+
+    Args:
+        images, shrunk: how many there are, and how many are smaller now.
+        bytes_before, bytes_after: of all images.
+        kept: reason → images that should be smaller, cannot be decoded, and keep their bytes.
+    """
+
+    images: int = 0
+    shrunk: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    kept: dict[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def sum(parts: Iterable[Resized]) -> Resized:
+        """Return the sum over shards."""
+        totals: Counter[str] = Counter()
+        kept: Counter[str] = Counter()
+        for part in parts:
+            totals.update({k: v for k, v in vars(part).items() if k != "kept"})
+            kept.update(part.kept)
+        return Resized(**totals, kept=dict(sorted(kept.items())))
+
+
+def resized(
+    rows: pa.Table, reader: Reader, resize: Resize, pool: Executor
+) -> tuple[pa.Table, dict[int, bytes], Resized]:
+    """Shrink the images of some rows whose short side is over the limit.
+
+    Returns:
+        The rows with the new `size`, `ext`, `width` and `height`; position → bytes of each image that is smaller
+        now; and what became of them.
+    """
+    names = ("size", "ext", "width", "height")
+    told: dict[str, list[Any]] = {c: rows[c].to_pylist() for c in names}
+    places = {c: rows[c].to_pylist() for c in ("file", "offset", "size")}
+    sides = np.minimum(*(rows[c].to_numpy().astype(float) for c in ("width", "height")))  # unknown: NaN
+    large = np.flatnonzero(~(sides <= resize.short)).tolist()
+    batches = [large[i : i + ROWS_PER_READ] for i in range(0, len(large), ROWS_PER_READ)]
+
+    def work(batch: list[int]) -> list[tuple[int, Any]]:
+        read = reader.read_many(*([places[c][i] for i in batch] for c in ("file", "offset", "size")))
+        return [(i, _shrunk(data, resize)) for i, data in zip(batch, read, strict=True)]
+
+    images: dict[int, bytes] = {}
+    kept: Counter[str] = Counter()
+    for i, result in (pair for pairs in pool.map(work, batches) for pair in pairs):
+        if isinstance(result, str):
+            kept[result] += 1
+        elif result is not None:
+            images[i], width, height = result
+            for name, value in zip(names, (len(images[i]), "jpg", width, height), strict=True):
+                told[name][i] = value
+    before, after = sum(places["size"]), sum(told["size"])
+    for name in names:
+        column = pa.array(told[name], rows.schema.field(name).type)
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows, images, Resized(len(rows), len(images), before, after, dict(sorted(kept.items())))
+
+
+def _shrunk(data: bytes | Exception, resize: Resize) -> tuple[bytes, int, int] | str | None:
+    """Return an image's new bytes, width and height; a reason why it cannot be; or None for one small enough.
+
+    Pixels stay as they are stored: a JPEG that says that it is to be turned goes on saying so. No other metadata
+    is kept.
+    """
+    from PIL import Image
+
+    if isinstance(data, Exception):
+        raise data
+    try:
+        image = decode(data, at_least=2 * resize.short)
+    except BadImage as error:
+        return str(error).split(":")[0]
+    short = min(image.size)
+    if short <= resize.short:
+        return None
+    width, height = (max(round(side * resize.short / short), 1) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    exif = Image.Exif()
+    turned = image.getexif().get(ORIENTATION, 1)
+    if turned != 1:
+        exif[ORIENTATION] = turned
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=resize.quality, exif=exif if turned != 1 else b"")
+    return stream.getvalue(), width, height
+
+
+def resize_record(resize: Resize, info: DatasetInfo, total: Resized) -> StepRecord:
+    """Return what the ledger says of resizing."""
+    notes = [f"{total.shrunk:,} of {total.images:,} images made smaller"]
+    notes += [f"{count:,} kept as they are: {reason}" for reason, count in total.kept.items()]
+    classes = len(info.classes)
+    return StepRecord(
+        step="resize", arguments=resize.model_dump(), rows_in=info.rows, rows_out=info.rows,
+        classes_in=classes, classes_out=classes, notes=notes,
+    )  # fmt: skip
+
+
+def gains(total: Resized, rows: pa.Table, reader: Reader, folder: Place) -> dict[str, Any]:
+    """Return what resizing came to: counts, the ratio of bytes, and that of the time to decode.
+
+    Args:
+        rows, reader: the images as they were.
+        folder: of the dataset, whose shards are written.
+    """
+    ratio = total.bytes_after / max(total.bytes_before, 1)
+    told = {**vars(total), "bytes_ratio": round(ratio, 4), "decode_time_ratio": None}
+    index = pq.read_table(io.BytesIO((folder / SHARD_INDEX).read_bytes()))
+    pairs = zip(rows["size"].to_pylist(), index["size"].to_pylist(), strict=True)
+    changed = [i for i, (old, new) in enumerate(pairs) if old != new]
+    chosen = changed[:: max(len(changed) // TIMED, 1)][:TIMED]
+    if chosen:
+        with Reader(folder) as ours:
+            before, after = (_decode_s(r.take(chosen), by) for r, by in ((rows, reader), (index, ours)))
+        told["decode_time_ratio"] = round(after / before, 4)
+    return told
+
+
+def _decode_s(rows: pa.Table, reader: Reader) -> float:
+    """Return the seconds that decoding some images takes, without reading them."""
+    read = reader.read_many(*(rows[c].to_pylist() for c in ("file", "offset", "size")))
+    images = [data for data in read if isinstance(data, bytes)]
+    began = time.perf_counter()
+    for data in images:
+        decode(data)
+    return time.perf_counter() - began

@@ -1,0 +1,120 @@
+"""A store that goes away, a build into one that is killed: told, and the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import Store, fetched, moved
+
+from curate import places
+from curate.builds import build
+from curate.places import Remote, StoreError
+from curate.progress import Quiet, Stage
+from curate.ranges import Reader
+from curate.recipes import Recipe
+from curate.shards.tars import TarWriter
+
+STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
+MakeRecipe = Callable[..., Recipe]
+Tree = Callable[[Path], dict[str, bytes]]
+
+
+class Stops(Quiet):
+    """Stops the store when so many samples are in shards."""
+
+    def __init__(self, store: Store, after: int) -> None:
+        self.store, self.left = store, after
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+        yield _Counting(self) if title == "writing shards" else Stage()
+
+
+class _Counting(Stage):
+    def __init__(self, stops: Stops) -> None:
+        self.stops = stops
+
+    def advance(self, done: int = 1, total: int | None = None) -> None:
+        before, self.stops.left = self.stops.left, self.stops.left - done
+        if before > 0 >= self.stops.left:
+            self.stops.store.stop()
+
+
+@pytest.mark.parametrize("out", ["remote", "local"])
+def test_store_that_goes_away_and_comes_back(
+    recipe: MakeRecipe, store: Store, bucket: str, tmp_path: Path, tree: Tree, out: str
+) -> None:
+    build(recipe([]), f"{bucket}/pool")
+    made = recipe(STEPS, source={"dataset": f"{bucket}/pool"}, samples_per_shard=4)
+    build(made, tmp_path / "undisturbed")
+    place = f"{bucket}/set" if out == "remote" else str(tmp_path / "set")
+    try:
+        with pytest.raises(StoreError, match="the store failed 3 times"):
+            build(made, place, workers=1, progress=Stops(store, 16))
+    finally:
+        store.start()
+    top = Remote(place) if out == "remote" else tmp_path / ".set.building"
+    files = [name for name in places.sizes(top) if name.endswith(".tar")]
+    assert 4 <= len(files) < 15
+    assert "dataset.json" not in places.sizes(top)
+    written: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.shards.writing.TarWriter", lambda p: (written.append(p.name), TarWriter(p))[1])
+        build(made, place)
+    assert sorted(files + [f"shards/{name}" for name in written]) == [
+        f"shards/{i:06d}.tar" for i in range(15)
+    ]
+    copy = fetched(place, tmp_path / "copy") if out == "remote" else tmp_path / "set"
+    assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
+
+
+def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
+    recipe: MakeRecipe, bucket: str, tmp_path: Path, tree: Tree
+) -> None:
+    made = recipe(STEPS, samples_per_shard=2)
+    build(made, tmp_path / "undisturbed")
+    command = [
+        sys.executable,
+        "-m",
+        "curate.cli",
+        "build",
+        str(tmp_path / "set.yaml"),
+        "--workers",
+        "1",
+        "--out",
+    ]
+    began = time.monotonic()
+    subprocess.run([*command, f"{bucket}/first"], check=True, capture_output=True)
+    whole_s = time.monotonic() - began
+    states = []
+    for i in range(5):
+        with subprocess.Popen([*command, f"{bucket}/{i}"], stderr=subprocess.DEVNULL) as process:
+            time.sleep(whole_s * (0.4 + 0.12 * i))  # before that, Python is still importing
+            process.kill()
+        states.append(frozenset(places.sizes(Remote(f"{bucket}/{i}"))))
+        build(made, f"{bucket}/{i}")
+        copy = fetched(f"{bucket}/{i}", tmp_path / f"copy-{i}")
+        assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
+    assert len(set(states)) > 1
+
+
+def test_store_that_is_gone_is_told_and_asked_three_times(
+    recipe: MakeRecipe, store: Store, bucket: str, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    build(recipe([]), f"{bucket}/pool")
+    store.stop()
+    try:
+        result = run_curate("show", f"{bucket}/pool")
+        [failed] = Reader(f"{bucket}/pool").read_many(["shards/000000.tar"], [512], [10])
+    finally:
+        store.start()
+    assert result.exit_code == 3, result.output
+    assert "the store failed 3 times" in result.stderr
+    assert isinstance(failed, StoreError)
