@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,16 @@ CACHE_BYTES = 2_000_000_000  # what "auto" may keep
 CACHE_CHUNK = 512  # samples decoded at a time when the cache is filled
 
 
+class Said(Protocol):
+    """What is said of samples, by row."""
+
+    @property
+    def keys(self) -> Texts: ...
+
+    @property
+    def captions(self) -> Texts: ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some samples.
@@ -55,7 +65,7 @@ class Batch:
     rows: np.ndarray
     epoch: int
     fingerprint: int
-    _keys: Texts = field(repr=False)
+    _said: Said = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +73,12 @@ class Batch:
     @property
     def keys(self) -> list[str]:
         """The samples' keys."""
-        return self._keys.take(self.rows)
+        return self._said.keys.take(self.rows)
+
+    @property
+    def captions(self) -> list[str | None]:
+        """The samples' captions; None where there is none."""
+        return self._said.captions.take(self.rows)
 
 
 @dataclass(frozen=True)
@@ -169,7 +184,7 @@ class Loader:
             self._spool = Spool(self.samples, self.order)
         self._fill = _Fill(self.samples, (self._spool or self.samples).read, self.geometry)
         self._squares: Tensor | None = None  # NSS3, uint8
-        self._idle: Workers | None = None  # kept from one epoch to the next
+        self._idle: Workers[Step] | None = None  # kept from one epoch to the next
         self._all: weakref.WeakSet[Workers] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -281,7 +296,7 @@ class Loader:
         images_B3TT = self.geometry.finish(images.to(self.device), chances_B, passes)
         labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64)).to(self.device)
         seen = chances.fingerprint(chances_B, step.epoch * len(self.order) + places_B)
-        return Batch(images_B3TT, labels_B, rows_B, step.epoch, seen, self.samples.keys)
+        return Batch(images_B3TT, labels_B, rows_B, step.epoch, seen, self.samples)
 
     def _repaired(
         self, step: Step, broken: Mapping[int, str], images: np.ndarray | None
@@ -313,9 +328,9 @@ class Loader:
             self.broken.note({row: broken[0]})
         raise DataError(f"{self.dataset.path}: no image can be read", hint="is this the right pool?")
 
-    def _new_workers(self, samples: int) -> Workers:
+    def _new_workers(self, samples: int) -> Workers[Step]:
         shape = (samples, self.geometry.side, self.geometry.side, 3)
-        workers = Workers(self._fill, self.workers, shape)
+        workers: Workers[Step] = Workers(self._fill, self.workers, shape)
         weakref.finalize(self, workers.close)
         self._all.add(workers)
         return workers

@@ -38,7 +38,7 @@ class Samples:
         self._kept = _rows_of(dataset, split)
         keys = self._column("key")
         self.chances_N = chances.of_keys(keys, seed)
-        self.keys = Texts(keys)
+        self.keys: Texts = Texts(keys)
         self.labels_N = _labels(dataset, self._column("label"), need_labels)
         self.files = Texts(self._column("file"))
         self.offsets_N = _numbers(self._column("offset"), 0)
@@ -88,7 +88,7 @@ class Union:
         self.starts = np.cumsum([0, *map(len, parts)])
         self.chances_N = np.concatenate([part.chances_N for part in parts])
         self.labels_N = np.concatenate([part.labels_N for part in parts])
-        self.keys = Texts.joined([part.keys for part in parts])
+        self.keys: Texts = Texts.joined([part.keys for part in parts])
         self.largest = max((one.largest for one in parts if one.largest is not None), default=None)
 
     def __len__(self) -> int:

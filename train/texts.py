@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +35,8 @@ class Texts:
     def __len__(self) -> int:
         return len(self._column)
 
-    def take(self, rows: np.ndarray) -> list[str]:
-        """Return the texts of rows."""
+    def take(self, rows: np.ndarray) -> list[Any]:
+        """Return the texts of rows; None where there is none."""
         return self._column.take(pa.array(rows)).to_pylist()
 
     @classmethod

@@ -16,30 +16,32 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from curate.errors import CurateError, MissingError
-from train.steps import Part, Step
 
 CHUNK = 32  # samples that one worker fills at least, where a batch has so many
 
-Fill = Callable[
-    [np.ndarray, Part], dict[int, str]
-]  # makes images; says why some could not be made, by number
+Broken = dict[int, str]  # why images could not be made, by number
+Fill = Callable[[np.ndarray, Any], Broken]  # makes the images of a part
 
 
-class Filled(NamedTuple):
-    """A step, its images (valid until the next are asked for), and why some could not be made, by number."""
+class Divisible(Protocol):
+    """A step: so many samples, of which each worker gets a part."""
 
-    step: Step
-    images: np.ndarray
-    broken: dict[int, str]
+    def __len__(self) -> int: ...
+
+    def part(self, start: int = 0, stop: int | None = None) -> Any:
+        """Return what a worker needs to know of some samples."""
 
 
-class Workers:
+S = TypeVar("S", bound=Divisible)
+
+
+class Workers(Generic[S]):
     """A few processes, and slots of memory that they fill, each holding one step's images.
 
     Args:
@@ -61,8 +63,10 @@ class Workers:
         for _ in range(count):
             self._start()
 
-    def run(self, steps: Iterable[Step]) -> Generator[Filled, None, None]:
-        """Yield the steps in order, each with its images; several are under way meanwhile.
+    def run(self, steps: Iterable[S]) -> Generator[tuple[S, np.ndarray, Broken], None, None]:
+        """Yield the steps in order, several being under way meanwhile.
+
+        Each comes with its images, which are valid until the next is asked for, and what is broken in it.
 
         Raises:
             MissingError: a worker was killed.
@@ -70,9 +74,7 @@ class Workers:
         slots = itertools.cycle(range(len(self.memory)))
         waiting = zip(steps, slots, strict=False)
         ahead = max(1, len(self.memory) - 1)
-        under_way: deque[tuple[Step, int, list[tuple[int, int]]]] = (
-            deque()
-        )  # step, slot, (worker, first sample)
+        under_way: deque[tuple[S, int, list[tuple[int, int]]]] = deque()  # step, slot, (worker, first sample)
 
         def send() -> None:
             for step, slot in itertools.islice(waiting, ahead - len(under_way)):
@@ -90,7 +92,7 @@ class Workers:
                     broken |= {start + i: reason for i, reason in self._receive(worker).items()}
                 under_way.popleft()
                 send()
-                yield Filled(step, images, broken)
+                yield step, images, broken
         finally:  # what is still under way is waited for, so that the next run hears only its own answers
             for _, _, parts in under_way:
                 for worker, _ in parts:
@@ -118,7 +120,7 @@ class Workers:
         theirs.close()  # so that the worker's end is seen here
         self.processes.append(process)
 
-    def _send(self, step: Step, slot: int, parts: list[tuple[int, int]]) -> None:
+    def _send(self, step: S, slot: int, parts: list[tuple[int, int]]) -> None:
         if not self.pipes:
             return
         for start in range(0, len(step), self.chunk):

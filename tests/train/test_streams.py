@@ -1,0 +1,116 @@
+"""Tars without an index, read from end to end."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from handmade import picture
+from PIL import Image
+
+from curate.errors import DataError, RecipeError
+from train.streams import Stream
+
+
+def write_tar(path: Path, numbers: range, broken: tuple[int, ...] = ()) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for i in numbers:
+            data = b"no image" if i in broken else picture(i, i % 4, (40, 32), "JPEG")
+            for extension, content in (
+                ("cls", b"%d" % (i % 4)),
+                ("jpg", data),
+                ("txt", f"number {i}".encode()),
+            ):
+                member = tarfile.TarInfo(f"all/{i:04d}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> str:
+    for number in range(4):
+        write_tar(tmp_path / f"{number}.tar", range(number * 20, number * 20 + 20))
+    return str(tmp_path / "{0..3}.tar")
+
+
+def stream(tars: str, **options) -> Stream:
+    standard = {
+        "batch_size": 16,
+        "image_size": 16,
+        "seed": 0,
+        "augment": True,
+        "workers": 0,
+        "buffer_samples": 30,
+    }
+    return Stream(tars, **{**standard, **options})
+
+
+def test_every_sample_comes_once_with_its_label_and_caption(tars: str) -> None:
+    batches = list(stream(tars).epoch(0))
+    assert [len(batch) for batch in batches] == [16] * 5
+    keys = [key for batch in batches for key in batch.keys]
+    assert sorted(keys) == [f"all/{i:04d}" for i in range(80)]
+    assert keys != sorted(keys)
+    for batch in batches:
+        numbers = [int(key[4:]) for key in batch.keys]
+        assert batch.labels.tolist() == [n % 4 for n in numbers]
+        assert batch.captions == [f"number {n}" for n in numbers]
+
+
+def test_batches_repeat_for_any_workers_and_differ_by_epoch_and_seed(tars: str) -> None:
+    first = list(stream(tars).epoch(1))
+    for workers in (1, 3):
+        for a, b in zip(first, stream(tars, workers=workers).epoch(1), strict=True):
+            assert a.keys == b.keys
+            assert torch.equal(a.images, b.images)
+            assert a.fingerprint == b.fingerprint
+    for other in (stream(tars).epoch(2), stream(tars, seed=1).epoch(1)):
+        assert [b.keys for b in other] != [b.keys for b in first]
+    entered = list(stream(tars).epoch(1, start_step=3))
+    assert [b.keys for b in entered] == [b.keys for b in first[3:]]
+    assert [b.fingerprint for b in entered] == [b.fingerprint for b in first[3:]]
+
+
+def test_without_a_buffer_the_order_is_that_of_the_tars(tars: str) -> None:
+    (batch,) = stream(tars, buffer_samples=0, augment=False, batch_size=80, image_size=112).epoch(0)
+    assert batch.keys == [f"all/{i:04d}" for i in range(80)]
+    assert batch.images.shape == (80, 3, 112, 112)
+    (small,) = stream(tars, buffer_samples=0, augment=False, batch_size=80, image_size=28).epoch(0)
+    original = Image.open(io.BytesIO(picture(7, 3, (40, 32), "JPEG"))).convert("RGB")
+    middle = np.asarray(original.crop((4, 0, 36, 32)))[2:30, 2:30].astype(int)
+    assert np.abs(small.images[7].permute(1, 2, 0).numpy() - middle).max() <= 1
+
+
+def test_ranks_share_the_tars(tars: str) -> None:
+    parts = [stream(tars, rank=rank, ranks=2) for rank in (0, 1)]
+    keys = [{key for batch in part.epoch(0) for key in batch.keys} for part in parts]
+    assert (len(keys[0]), len(keys[1]), len(keys[0] | keys[1])) == (40, 40, 80)
+    with pytest.raises(RecipeError, match="4 tars"):
+        stream(tars, rank=0, ranks=5)
+
+
+def test_a_broken_image_is_named_and_its_neighbour_takes_its_place(tmp_path: Path) -> None:
+    write_tar(tmp_path / "one.tar", range(32), broken=(5, 31))
+    one = stream(str(tmp_path / "one.tar"), buffer_samples=0)
+    keys = [key for batch in one.epoch(0) for key in batch.keys]
+    assert [int(key[4:]) for key in keys] == [*range(5), 6, *range(6, 31), 30]
+    assert sorted(one.broken) == ["all/0005", "all/0031"]
+    write_tar(tmp_path / "bad.tar", range(32), broken=tuple(range(12)))
+    with pytest.raises(DataError, match="12 of 16 images cannot be read"):
+        list(stream(str(tmp_path / "bad.tar"), buffer_samples=0).epoch(0))
+
+
+@pytest.mark.parametrize("at", ["in a member", "between members"])
+def test_a_tar_that_is_cut_is_an_error_with_its_name(tmp_path: Path, at: str) -> None:
+    path = tmp_path / "one.tar"
+    write_tar(path, range(32))
+    with tarfile.open(path) as tar:
+        member = tar.getmember("all/0016.jpg")
+    cut = member.offset_data + 700 if at == "in a member" else member.offset
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError, match=r"one\.tar: cannot be read to its end"):
+        list(stream(str(path)).epoch(0))
