@@ -49,7 +49,9 @@ def pictures(
     ]
 
 
-def write_dataset(path: Path, samples: list[Sample], *, classes: int = 4, sharded: bool = False) -> Dataset:
+def write_dataset(
+    path: Path, samples: list[Sample], *, classes: int = 4, sharded: bool = False, sizes: bool = True
+) -> Dataset:
     """Write a dataset as `curate build` would, as an overlay over a folder of files or with one shard."""
     pool = path.parent / f"{path.name}-pool"
     path.mkdir(parents=True)
@@ -62,7 +64,7 @@ def write_dataset(path: Path, samples: list[Sample], *, classes: int = 4, sharde
             dict.fromkeys(CORE)
             | {"key": sample.key, "file": file, "offset": 0, "size": len(sample.data), "ext": sample.ext}
             | {"label": sample.label, "split": sample.split, "caption": sample.caption}
-            | dict(zip(("width", "height"), _size(sample.data), strict=True))
+            | dict(zip(("width", "height"), _size(sample.data) if sizes else (None, None), strict=True))
         )
     kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "INTEGER": pa.int32()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in CORE.items()])
