@@ -268,14 +268,18 @@ class Loader:
             with closing(workers.run(ahead)) as filled:
                 for step, images, broken in filled:
                     rows_B, kept_B = self._repaired(step, broken, images)
-                    # The slot is used again. numpy's copy asks for huge pages and takes half of torch's time.
-                    pixels = images if self.device.type == "cuda" else images.copy()
-                    yield self._batch(step, rows_B, kept_B, torch.from_numpy(pixels))
+                    yield self._batch(step, rows_B, kept_B, self._taken(images))
         finally:
             if self._idle is None and len(workers.processes) == self.workers:
                 self._idle = workers
             else:  # one was killed, or another epoch of this loader ended first
                 workers.close()
+
+    def _taken(self, images: np.ndarray) -> Tensor:
+        """Copy images out of memory that workers will use again, to the device."""
+        if self.device.type == "cuda":  # torch keeps the pinned copy until the device has it
+            return torch.from_numpy(images).pin_memory().to(self.device, non_blocking=True)
+        return torch.from_numpy(images.copy())  # asks for huge pages, and takes half the time of torch's clone
 
     def _from_squares(self, squares_NSS3: Tensor, step: Step) -> Batch:
         broken = {}
