@@ -203,6 +203,20 @@ def bare_torchvision(job: Job) -> Callable[[], object]:
     return _bare(job, partial(decode, full=is_full(job)))
 
 
+def bare_simplejpeg(job: Job) -> Callable[[], object]:
+    """simplejpeg's decoder, which ours uses (and torchvision's crop), over bytes in memory, no batches."""
+    import simplejpeg
+    import torch
+
+    full = is_full(job)
+
+    def work(data: bytes) -> Any:
+        pixels = simplejpeg.decode_jpeg(data, "RGB")
+        return _crop_tensor(torch.from_numpy(pixels).permute(2, 0, 1)) if full else pixels
+
+    return _bare(job, work)
+
+
 def bare_pillow(job: Job) -> Callable[[], object]:
     """Pillow's decoder (and torchvision's crop of it) over bytes in memory, no batches."""
     import io
@@ -220,6 +234,7 @@ SIDES: dict[str, Side] = {
     "litdata StreamingDataset": litdata,
     "MosaicML StreamingDataset": mosaicml,
     "Hugging Face datasets": hugging_face,
+    "bare simplejpeg, in memory": bare_simplejpeg,
     "bare torchvision, in memory": bare_torchvision,
     "bare Pillow, in memory": bare_pillow,
 }

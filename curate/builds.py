@@ -34,6 +34,7 @@ from curate.datasets import (
     set_digest,
 )
 from curate.errors import CurateError, DataError, RecipeError
+from curate.executors import require
 from curate.fields import Resize
 from curate.files import write_atomic
 from curate.frames import Made, Seconds, make_manifest
@@ -92,6 +93,7 @@ def build(
         MissingError: the executor, or the store's driver, is not installed.
     """
     out = place(out)
+    require(executor)
     family = recipe.family or (recipe,)
     if overlay and any(one.resize for one in family):
         raise RecipeError(
@@ -128,6 +130,7 @@ def shard(
         DataError: the pool that the overlay points into has changed or is gone.
     """
     began = time.monotonic()
+    require(executor)
     restore(place(out))
     dataset = open_dataset(out)
     if dataset.sharded:

@@ -17,6 +17,24 @@ TRIES = 3  # of a task whose worker dies, each of which Ray itself begins a seco
 T = TypeVar("T")
 
 
+def require(executor: str) -> None:
+    """Refuse an executor that there is not, before any work is done for it.
+
+    Raises:
+        RecipeError: no such executor.
+        MissingError: Ray is not installed.
+    """
+    if executor not in get_args(Executor):
+        hint = did_you_mean(executor, get_args(Executor)) or "there are local and ray"
+        raise RecipeError(f"--executor {executor}: no such executor", hint=hint)
+    if executor == "ray":
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            hint = "pip install 'curate-train[ray]'"
+            raise MissingError("--executor ray: Ray is not installed", hint=hint) from error
+
+
 def ordered(
     task: Callable[[int], T], numbers: Iterable[int], *, executor: str = "local", workers: int
 ) -> Iterator[T]:
@@ -28,13 +46,10 @@ def ordered(
         workers: threads; with Ray a cluster's own cores decide, and this many start where none is there.
 
     Raises:
-        RecipeError: no such executor.
-        MissingError: Ray is not installed.
+        RecipeError, MissingError: as `require`.
         DataError: a task lost its worker six times; and what the task raises.
     """
-    if executor not in get_args(Executor):
-        hint = did_you_mean(executor, get_args(Executor)) or "there are local and ray"
-        raise RecipeError(f"--executor {executor}: no such executor", hint=hint)
+    require(executor)
     return (_ray if executor == "ray" else _local)(task, list(numbers), workers)
 
 
@@ -87,12 +102,8 @@ def _run(task: Callable[[int], T], number: int) -> T:
 
 def _joined(workers: int) -> Any:
     """Return Ray, joined to a cluster and quiet."""
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingError(
-            "--executor ray: Ray is not installed", hint="pip install 'curate-train[ray]'"
-        ) from error
+    import ray
+
     if not ray.is_initialized():
         here: dict[str, Any] = (
             {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}

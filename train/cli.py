@@ -140,14 +140,14 @@ def _method(context: typer.Context, module: str, config: str) -> None:
     method = importlib.import_module(module)
     kind = getattr(method, config)
     fixed = [
-        _parameter("dataset", Annotated[Path, typer.Argument(help="A dataset.")]),
+        _parameter("dataset", Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")]),
         _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
-        _parameter("val", Annotated[Path | None, typer.Option(help="A dataset of the same classes.")], None),
+        _parameter("val", Annotated[str | None, typer.Option(help="A dataset of the same classes.")], None),
         _parameter("json", Json, False),
         _parameter("quiet", QuietOption, False),
     ]
 
-    def command(dataset: Path, out: Path, val: Path | None, json: bool, quiet: bool, **options: Any) -> None:
+    def command(dataset: str, out: Path, val: str | None, json: bool, quiet: bool, **options: Any) -> None:
         from curate.datasets import open_dataset
         from curate.tables import print_json
 

@@ -158,4 +158,4 @@ class _Upload:
     def discard(self) -> None:
         with contextlib.suppress(Exception):  # the store may be gone; what it holds of the parts has no name
             self._stream.discard()
-        self._stream.closed = True  # or it would finish the upload when it is collected
+        self._stream.closed = True  # or a driver might finish the upload when it is collected

@@ -83,6 +83,17 @@ def built_from(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..
 
 
 @pytest.fixture
+def hugging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The `datasets` library, with a cache of its own and without the network."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    library = pytest.importorskip("datasets")
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
+    return library
+
+
+@pytest.fixture
 def tree() -> Callable[[Path], dict[str, bytes]]:
     """Return what a folder holds, file by file, for comparing; `build.json` says when, so it is left out."""
 

@@ -22,17 +22,6 @@ SPLIT: list[Any] = [{"split": {"shares": {"val": 0.5}}}]
 
 
 @pytest.fixture
-def hugging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The `datasets` library, with a cache of its own and without the network."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    library = pytest.importorskip("datasets")
-    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
-    return library
-
-
-@pytest.fixture
 def tar_of(
     built_from: Callable[..., Dataset], jpeg: Callable[..., bytes], tmp_path: Path
 ) -> Callable[..., Dataset]:

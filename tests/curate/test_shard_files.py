@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -25,6 +26,7 @@ from curate.datasets import Dataset
 from curate.errors import DataError
 from curate.shards.cuts import cuts
 from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header, headers
+from curate.shards.writing import Layout, write_shards
 from curate.sources._indexes import make_key
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}.", "ünïcode {}"]}}]
@@ -198,6 +200,7 @@ def test_samples_per_shard_changes_shards_and_not_the_rows(
     assert len({s.digest for s in sets}) == 1
 
 
+@example([5, 5, 5], 20, 10)  # just fits
 @given(
     st.lists(st.integers(0, 100), max_size=60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 300))
 )
@@ -234,3 +237,19 @@ def test_limit_of_bytes_changes_the_plan_and_not_the_digest(built: Callable[...,
     plain, limited = built([], "set"), built([], "set", bytes_per_shard=3000)
     assert plain.digest == limited.digest
     assert plain.info.plan != limited.info.plan
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_shard_that_is_not_what_its_record_says_is_written_again(
+    built: Callable[..., Dataset], tmp_path: Path, damage: str
+) -> None:
+    overlay = built([])
+    for name in ("whole", "again"):
+        (tmp_path / name).mkdir()
+        with overlay.reader() as reader:
+            write_shards(overlay.table(), reader, tmp_path / name, Layout(samples_per_shard=16), workers=1)
+    tar = tmp_path / "again/shards/000002.tar"
+    tar.unlink() if damage == "gone" else os.truncate(tar, 1024)
+    with overlay.reader() as reader:
+        write_shards(overlay.table(), reader, tmp_path / "again", Layout(samples_per_shard=16), workers=1)
+    assert tar.read_bytes() == (tmp_path / "whole/shards/000002.tar").read_bytes()

@@ -15,6 +15,9 @@ from stores import Store, fetched, moved
 
 from curate import places
 from curate.builds import build
+from curate.checks import verify
+from curate.datasets import open_dataset
+from curate.errors import RecipeError
 from curate.places import Remote, StoreError
 from curate.progress import Quiet, Stage
 from curate.ranges import Reader
@@ -103,6 +106,24 @@ def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
         copy = fetched(f"{bucket}/{i}", tmp_path / f"copy-{i}")
         assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
     assert len(set(states)) > 1
+
+
+def test_set_that_is_being_replaced_is_no_dataset_until_it_is_whole(recipe: MakeRecipe, bucket: str) -> None:
+    build(recipe(STEPS), f"{bucket}/set")
+
+    class Presses(Quiet):
+        @contextmanager
+        def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+            if title == "writing shards":
+                raise KeyboardInterrupt
+            yield Stage()
+
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(STEPS, seed=1), f"{bucket}/set", progress=Presses())
+    with pytest.raises(RecipeError, match="not a dataset"):
+        open_dataset(f"{bucket}/set")
+    assert len(build(recipe(STEPS, seed=1), f"{bucket}/set")[0].dataset) == 60
+    assert verify(f"{bucket}/set") == []
 
 
 def test_store_that_is_gone_is_told_and_asked_three_times(
