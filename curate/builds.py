@@ -35,11 +35,12 @@ from curate.datasets import (
 )
 from curate.errors import CurateError, DataError, RecipeError
 from curate.executors import require
+from curate.exports.huggingface import fields
 from curate.fields import Resize
 from curate.files import write_atomic
 from curate.frames import Made, Seconds, make_manifest
 from curate.manifests import digest
-from curate.places import Place, Remote, is_remote, place, sizes
+from curate.places import Place, Remote, is_remote, local_copy, place, sizes
 from curate.plans import Plan, plan
 from curate.progress import Quiet
 from curate.ranges import Reader
@@ -143,7 +144,7 @@ def shard(
             for name in (MANIFEST, BUILD):
                 shutil.copy2(dataset.path / name, staging.work / name)
         info, _ = _with_shards(dataset, dataset.path / MANIFEST, dataset.byte_root, staging, how)
-        write_atomic(staging.work / CARD, card(info).encode())
+        write_atomic(staging.work / CARD, _card(info, dataset.path / MANIFEST))
         write_atomic(staging.work / INFO, render(info))
         staging.publish()
     return Built(open_dataset(out), False, time.monotonic() - began)
@@ -259,10 +260,17 @@ def _with_shards(
         return info.model_copy(update=update), gains(total, dataset.table(), reader, staging.path)
 
 
+def _card(info: DatasetInfo, manifest: Place) -> bytes:
+    if info.shards is None:
+        return card(info).encode()
+    with local_copy(manifest) as here:
+        return card(info, fields(info, here)).encode()
+
+
 def _finish(
     folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str, resizing: dict[str, Any] | None
 ) -> None:
-    write_atomic(folder / CARD, card(info).encode())
+    write_atomic(folder / CARD, _card(info, folder / MANIFEST))
     record = {
         "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": [[name, round(spent, 3)] for name, spent in seconds],

@@ -104,6 +104,7 @@ class Dataset:
     def __init__(self, path: Place, info: DatasetInfo) -> None:
         self.path = path
         self.info = info
+        self._fetched: dict[str, bytes] = {}  # file in a store → its bytes
 
     @property
     def name(self) -> str:
@@ -152,16 +153,27 @@ class Dataset:
                 f"{self.path}: no column {absent[0]!r}", hint=f"it has: {', '.join(self.info.columns)}"
             )
         try:
-            table = pq.read_table(_readable(self.path / MANIFEST), columns=columns)
+            table = pq.ParquetFile(self._file(MANIFEST)).read(columns)
             if self.sharded:  # after resizing, width, height and ext are there too
-                index = pq.read_table(_readable(self.path / SHARD_INDEX))
-                for name in (set(index.column_names) & set(table.column_names)) - {"key"}:
-                    table = table.set_column(table.column_names.index(name), name, index[name])
+                index = pq.ParquetFile(self._file(SHARD_INDEX))
+                moved = [c for c in table.column_names if c in index.schema_arrow.names and c != "key"]
+                found = index.read(moved)
+                for name in moved:
+                    table = table.set_column(table.column_names.index(name), name, found[name])
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it"
             ) from error
         return table
+
+    def _file(self, name: str) -> Any:
+        """Return what Parquet is read from; what lies in a store is fetched once."""
+        file = self.path / name
+        if not isinstance(file, Remote):
+            return file
+        if name not in self._fetched:
+            self._fetched[name] = file.read_bytes()
+        return io.BytesIO(self._fetched[name])
 
     @property
     def byte_root(self) -> str:
@@ -199,11 +211,6 @@ def open_dataset(path: str | Place) -> Dataset:
             hint = "it holds a family of datasets; name one of its folders"
         raise RecipeError(f"{path}: not a dataset (no {INFO})", hint=hint) from None
     return Dataset(path, info)
-
-
-def _readable(file: Place) -> Any:
-    """Return what Parquet is read from."""
-    return io.BytesIO(file.read_bytes()) if isinstance(file, Remote) else file
 
 
 def set_digest(content: str, recipe: dict[str, Any]) -> str:

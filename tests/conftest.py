@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -10,11 +11,15 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from stores import Store
 from typer.testing import CliRunner, Result
+
+from curate import places
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # tench, crane (the bird), dog, cat, car, crane (the machine): two of them share a name.
@@ -101,3 +106,32 @@ def curate_process() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    """An S3 server; whatever speaks to S3 speaks to it."""
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        found = Store()
+        patch.setenv("AWS_ENDPOINT_URL", found.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # of the client; ours come on top
+        patch.setattr(places, "WAIT_S", 0.01)
+        patch.setattr("curate.ranges.WAIT_S", 0.01)
+        s3fs.S3FileSystem.clear_instance_cache()  # which would go on speaking to another test's server
+        yield found
+        found.stop()
+
+
+@pytest.fixture
+def bucket(store: Store, tmp_path: Path) -> Iterator[str]:
+    """An empty bucket: its URL."""
+    name = "b-" + "".join(c for c in tmp_path.name.lower() if c.isalnum())[-40:]
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    files.mkdir(name)
+    yield f"s3://{name}"
+    files.rm(name, recursive=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
+from curate.places import StoreError
 from train import chances
 from train.broken import Broken
 from train.geometries import CropFrom, Geometry, Squares, geometry
@@ -91,6 +92,9 @@ class _Fill:
 
     def __call__(self, images_BSS3: np.ndarray, part: Part) -> dict[int, str]:
         answers = self.read(part.rows)
+        for one in answers:
+            if isinstance(one, StoreError):  # not the image's fault: a run stops here and goes on later
+                raise one
         broken = {i: one.message for i, one in enumerate(answers) if isinstance(one, DataError)}
         data = [b"" if isinstance(one, DataError) else one for one in answers]
         return self.geometry.fill(images_BSS3, data, self.samples.chances_N[part.rows], part.passes) | broken
@@ -214,7 +218,7 @@ class Loader:
             start_step: the first batch to yield; the others are not read.
 
         Raises:
-            DataError: more samples are broken than `max_broken_fraction` allows.
+            DataError: more samples are broken than `max_broken_fraction` allows, or a store does not answer.
             MissingError: a worker was killed.
         """
         yield from self._batches(self.steps.epoch(epoch, start_step))
@@ -279,7 +283,9 @@ class Loader:
         """Copy images out of memory that workers will use again, to the device."""
         if self.device.type == "cuda":  # torch keeps the pinned copy until the device has it
             return torch.from_numpy(images).pin_memory().to(self.device, non_blocking=True)
-        return torch.from_numpy(images.copy())  # asks for huge pages, and takes half the time of torch's clone
+        return torch.from_numpy(
+            images.copy()
+        )  # asks for huge pages, and takes half the time of torch's clone
 
     def _from_squares(self, squares_NSS3: Tensor, step: Step) -> Batch:
         broken = {}

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curate.errors import RecipeError
+from curate.errors import CurateError, RecipeError
 from curate.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
@@ -142,7 +142,11 @@ class Loop:
         with Stop() as stop, closing(self.loader.batches(state.step)) as batches:
             while state.step < self.total_steps:
                 asked = time.perf_counter()
-                batch = next(batches)
+                try:
+                    batch = next(batches)
+                except CurateError:  # a store that is gone, a worker that was killed: nothing learned is lost
+                    self._save()
+                    raise
                 waited_s = time.perf_counter() - asked
                 lr = self._lr()
                 if len(batch):  # else its images are all broken, and only the count goes on

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from curate.manifests import text
+from curate.manifests import plain, text
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ def contents(manifest: str | Path) -> Contents:
     with duckdb.connect() as con:
         [(images, rows, labels, captions)] = con.execute(
             "SELECT list_sort(list(DISTINCT ext)), count(*), count(label), count(caption) FROM "
-            f"read_parquet({text(str(manifest))})"
+            f"read_parquet({text(plain(manifest))})"
         ).fetchall()
     return Contents(tuple(images or ()), rows, labels, captions)

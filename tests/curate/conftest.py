@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from operation_examples import Example
-from stores import Store
 
-from curate import ops, places
+from curate import ops
 from curate.builds import build
 from curate.datasets import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
 from curate.manifests import CORE
@@ -198,32 +195,3 @@ def content() -> Callable[[Rows], list[dict[str, Any]]]:
         return rows.con.sql(f"FROM {rows} ORDER BY key").to_arrow_table().to_pylist()
 
     return read
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    """An S3 server; whatever speaks to S3 speaks to it."""
-    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with pytest.MonkeyPatch.context() as patch:
-        found = Store()
-        patch.setenv("AWS_ENDPOINT_URL", found.url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # of the client; ours come on top
-        patch.setattr(places, "WAIT_S", 0.01)
-        patch.setattr("curate.ranges.WAIT_S", 0.01)
-        s3fs.S3FileSystem.clear_instance_cache()  # which would go on speaking to another test's server
-        yield found
-        found.stop()
-
-
-@pytest.fixture
-def bucket(store: Store, tmp_path: Path) -> Iterator[str]:
-    """An empty bucket: its URL."""
-    name = "b-" + "".join(c for c in tmp_path.name.lower() if c.isalnum())[-40:]
-    files = fsspec.filesystem("s3", use_listings_cache=False)
-    files.mkdir(name)
-    yield f"s3://{name}"
-    files.rm(name, recursive=True)
