@@ -164,6 +164,7 @@ def _build(plan: Plan, out: Place, how: How) -> Built:
         wanted = plan.digest(index.digest)
         there = _there(out, plan.recipe.name, how.replace)
         if there and (how.overlay or there.sharded) and _is_current(there, wanted, fingerprint):
+            staging.tidy()
             return Built(there, True, time.monotonic() - began)
         staging.keep = True
         staging.begin(digest([wanted, fingerprint, how.overlay]))

@@ -100,6 +100,9 @@ class Staging:
         sync_folder(self.out.parent)
         shutil.rmtree(old, ignore_errors=True)
 
+    def tidy(self) -> None:
+        """Leave what is beside the result to `__exit__`, which knows whether it is kept."""
+
 
 class RemoteStaging:
     """What `Staging` does, for a result in a store, where nothing can be renamed. A context.
@@ -156,6 +159,10 @@ class RemoteStaging:
         for name in (MANIFEST, CARD, BUILD, INFO):
             if (self.work / name).exists():
                 (self.out / name).write_bytes((self.work / name).read_bytes())
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Clear what a build leaves that is killed when its dataset is whole already."""
         self._clear(lambda name: name == PLAN or name.startswith(f"{PARTS}/"))
 
     def _clear(self, goes: Callable[[str], bool]) -> None:
