@@ -29,7 +29,7 @@ from curate.datasets import (
 from curate.errors import DataError, RecipeError
 from curate.images import BadImage, decode, probe
 from curate.manifests import content_digest, plain, rows_digest, text
-from curate.places import is_remote, local_copy, place
+from curate.places import StoreError, is_remote, local_copy, place
 from curate.progress import Quiet, Stage
 from curate.ranges import Reader
 from curate.shards.findings import Report
@@ -251,6 +251,8 @@ def _image_fault(reader: Reader, row: dict[str, Any]) -> str | None:
             return "other bytes than were indexed (sha256 differs)"
         image = decode(data)
         kind = probe(data).ext
+    except StoreError:  # no fault of this row: the next would wait as long and say the same
+        raise
     except (BadImage, DataError) as error:
         return str(error).split("\n")[0]
     if row["width"] is not None and image.size != (row["width"], row["height"]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Write = Callable[[Dataset, Path, Quiet], list[Path]]
 
 MARK = ".export.json"  # in a copy: the digest of what it is a copy of; a folder without it is not ours
+URL = re.compile("[a-z][a-z0-9+.-]*:/")  # one slash: of `s3://bucket` a `Path` keeps only that
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> 
     """Refuse what cannot be, before any of it is done."""
     from curate.ranges import is_remote
 
+    if out is not None and URL.match(str(out)):
+        raise RecipeError(f"--out {out}: exports are local files", hint="export to a folder, then upload it")
     if out is not None and len(formats) > 1:
         raise RecipeError(f"--out takes one format, got {len(formats)}", hint="export them one by one")
     for form in formats:

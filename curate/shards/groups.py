@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from curate.manifests import text
-from curate.shards.findings import KEPT, Report
+from curate.shards.findings import KEPT, Report, shown
 
 MEMORY = "1GB"  # of DuckDB, before it goes to disk
 ROWS_PER_INSERT = 50_000
@@ -81,7 +81,7 @@ class Groups:
         for shard, key, extensions in self._all(
             f"SELECT shard, key, extensions {chosen} ORDER BY shard, number LIMIT {KEPT}"
         ):
-            members = ", ".join(f"{key}.{e}" for e in extensions.split(" "))
+            members = shown(", ".join(f"{key}.{e}" for e in extensions.split(" ")))
             report.add(
                 "merged samples", tars[shard], key, f"one sample to a reader, cut at the first dot: {members}"
             )

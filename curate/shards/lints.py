@@ -18,7 +18,7 @@ from curate.errors import DataError, RecipeError
 from curate.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
 from curate.progress import Quiet
 from curate.ranges import Reader
-from curate.shards.findings import Report, plain
+from curate.shards.findings import Report, plain, shown
 from curate.shards.groups import Groups
 from curate.shards.headers import FILE, FOLDER, BadTar
 from curate.shards.scans import Member, Tar, find_tars, open_tar, split_name
@@ -166,11 +166,13 @@ class Shard:
         if not images:
             dotted = [n for e, n in sample.members.items() if e.rpartition(".")[2] in EXTENSIONS]
             why = (
-                f": to a reader the extension of {plain(dotted[0])} begins at the first dot" if dotted else ""
+                f": to a reader the extension of {shown(dotted[0])} begins at the first dot" if dotted else ""
             )
-            self._add("no image", sample.key, f"has {plain(' '.join(sample.members))}{why}")
+            self._add("no image", sample.key, f"has {shown(' '.join(sample.members))}{why}")
         elif len(images) > 1:
-            self._add("several images", sample.key, f"has {' '.join(images)}; readers take the first or any")
+            self._add(
+                "several images", sample.key, f"has {shown(' '.join(images))}; readers take the first or any"
+            )
 
     def _content(self, tar: Tar, member: Member, extension: str) -> None:
         """Have an image decoded; look into a text while it is near."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, NamedTuple
 
 from curate.errors import RecipeError
@@ -236,23 +237,26 @@ def find_tars(path: str, endings: tuple[str, ...] = (".tar",)) -> list[str]:
 
     Raises:
         RecipeError: nothing stands there.
+        DataError: a store does not answer.
     """
     import braceexpand
 
     found: list[str] = []
     for one in braceexpand.braceexpand(path):
-        files, place = filesystem(one)
-        if files.isdir(place):
-            below = files.find(place)
-            matches = [m for m in below if m.endswith(endings)]
-        else:
-            matches = files.glob(place) if any(c in place for c in "*?[") else [place]
-            if not all(files.exists(m) for m in matches):
-                raise RecipeError(
-                    f"{one}: no such tar", hint="`--set NAME=PATH` fills in a path of the recipe"
-                )
-        found += [files.unstrip_protocol(m) if is_remote(one) else m for m in matches]
+        found += retried(one, partial(_find, one, endings)) if is_remote(one) else _find(one, endings)
     return found
+
+
+def _find(path: str, endings: tuple[str, ...]) -> list[str]:
+    """Return the tars at one path or pattern without braces."""
+    files, place = filesystem(path)
+    if files.isdir(place):
+        matches = [m for m in files.find(place) if m.endswith(endings)]
+    else:
+        matches = files.glob(place) if any(c in place for c in "*?[") else [place]
+        if not all(files.exists(m) for m in matches):
+            raise RecipeError(f"{path}: no such tar", hint="`--set NAME=PATH` fills in a path of the recipe")
+    return [files.unstrip_protocol(m) if is_remote(path) else m for m in matches]
 
 
 def open_tar(path: str) -> Tar:

@@ -327,6 +327,8 @@ def test_what_cannot_be_is_refused_with_a_hint(
         (sharded.path, ["parquet"], None, "--out is missing"),
         (sharded.path, ["energon"], tmp_path / "x", "stand beside the shards"),
         (sharded.path, ["dali", "wids"], tmp_path / "x", "takes one format, got 2"),
+        (sharded.path, ["parquet"], "s3://bucket/copy", "--out s3://bucket/copy: exports are local files"),
+        (sharded.path, ["wids"], Path("s3://bucket/copy"), "--out s3:/bucket/copy: exports are local files"),
         (tmp_path, ["dali"], None, "not a dataset"),
     ]:
         with pytest.raises(RecipeError, match=said):

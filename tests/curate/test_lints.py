@@ -191,6 +191,14 @@ def test_sample_whose_image_has_a_dotted_name_is_told_why(tmp_path: Path, jpeg: 
     assert "jpg" not in by_webdataset(tar)[0]
 
 
+def test_thousands_of_images_that_merge_are_not_all_named(tmp_path: Path, jpeg: Jpeg) -> None:
+    image = jpeg(1)
+    tar = write_tar(tmp_path / "a.tar", [(f"img.{i:04d}.jpg", image) for i in range(2000)])
+    report = lint([str(tar)])
+    assert said(report) == [("merged samples", "img"), ("no image", "img")]
+    assert all("0000.jpg" in f.what and len(f.what) < 400 for f in report.findings)
+
+
 def test_headers_of_the_webdataset_writer_are_told_for_what_they_weigh(tmp_path: Path, jpeg: Jpeg) -> None:
     path = tmp_path / "a.tar"
     with wds.TarWriter(str(path)) as sink:  # writes the time with a fraction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from curate.places import Remote, StoreError
 from curate.progress import Quiet, Stage
 from curate.ranges import Reader
 from curate.recipes import Recipe
+from curate.shards.scans import find_tars
 from curate.shards.tars import TarWriter
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
@@ -139,3 +141,35 @@ def test_store_that_is_gone_is_told_and_asked_three_times(
     assert result.exit_code == 3, result.output
     assert "the store failed 3 times" in result.stderr
     assert isinstance(failed, StoreError)
+
+
+def test_store_that_is_gone_ends_the_verification_of_an_overlay_at_the_first_row(
+    recipe: MakeRecipe, store: Store, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(recipe([]), f"{bucket}/pool")
+    build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
+    asked: list[object] = []
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, *row: (asked.append(row), read(self, *row))[1])
+    store.stop()
+    try:
+        with pytest.raises(StoreError, match="the store failed 3 times"):
+            verify(tmp_path / "overlay")
+    finally:
+        store.start()
+    assert len(asked) <= (os.cpu_count() or 1)  # of 60 rows, one a thread
+
+
+def test_tars_at_an_address_where_nobody_answers_are_told(
+    run_curate: Callable[..., Any], store: Store
+) -> None:
+    pytest.importorskip("aiohttp", reason="needs aiohttp, which fsspec speaks http through")
+    store.stop()
+    try:
+        result = run_curate("verify", f"{store.url}/pool/000000.tar")
+        with pytest.raises(StoreError, match="the store failed 3 times"):
+            find_tars(f"{store.url}/pool/{{000..001}}.tar")
+    finally:
+        store.start()
+    assert result.exit_code == 3, result.output
+    assert "the store failed 3 times" in result.stderr
