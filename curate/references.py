@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from types import NoneType
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from curate import ops, sources
 from curate.errors import RecipeError, did_you_mean
 from curate.examples import shown
+from curate.fields import Expect, Resize
+from curate.recipes import Recipe
 from curate.signatures import Signature
 
 
@@ -75,6 +79,7 @@ def markdown() -> str:
         "",
         "Generated from the operations by `make reference`; see `curate ops`.",
         "",
+        *_recipe(),
     ]
     for kind, title in (("source", "Sources"), ("operation", "Operations")):
         lines += [f"## {title}", "", "| name | does |", "|---|---|"]
@@ -97,6 +102,52 @@ def markdown() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _recipe() -> list[str]:
+    """Return what a recipe itself has, as a section of the page."""
+    lines = ["## A recipe", "", "| field | type | default | meaning |", "|---|---|---|---|"]
+    meanings = _arguments(Recipe)
+    kinds = typing.get_type_hints(Recipe, include_extras=True)
+    for name, field in Recipe.model_fields.items():
+        if not field.exclude and name != "family":
+            default = (
+                "needed"
+                if field.is_required()
+                else f"`{_plain(field.get_default(call_default_factory=True))}`"
+            )
+            lines.append(f"| `{name}` | {_in_cell(kinds[name])} | {default} | {meanings[name]} |")
+    lines += [
+        "",
+        "Besides these, `set:` gives variables for `${…}` and `matrix:` makes a family of sets.",
+        "",
+    ]
+    for name, kind in (("expect", Expect), ("resize", Resize)):
+        kinds = typing.get_type_hints(kind, include_extras=True)
+        fields = ", ".join(f"`{one}` ({_in_cell(kinds[one])})" for one in kind.model_fields)
+        told = " ".join(f"`{one}`: {meaning}" for one, meaning in _arguments(kind).items())
+        lines += [f"`{name}` has {fields}. {told}".rstrip(), ""]
+    return lines
+
+
+def _in_cell(kind: Any) -> str:
+    return type_name(kind).replace(" | ", " or ")  # a bar would end the cell
+
+
+def _plain(default: Any) -> Any:
+    return {} if isinstance(default, BaseModel) else default
+
+
+def _arguments(kind: type) -> dict[str, str]:
+    """Read the `Args:` of a class's docstring: a line for each, and more that are indented further."""
+    found: dict[str, str] = {}
+    for line in (inspect.getdoc(kind) or "").partition("Args:\n")[2].splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if colon and not line.startswith(" " * 8):
+            found[name] = text
+        elif found:
+            found[next(reversed(found))] += " " + line.strip()
+    return found
+
+
 def type_name(kind: Any) -> str:
     """Return a type as a reader of YAML would say it."""
     if typing.get_origin(kind) is typing.Annotated:
@@ -105,6 +156,8 @@ def type_name(kind: Any) -> str:
         return f"{type_name(base)}, {' and '.join(bounds)}" if bounds else type_name(base)
     if kind is Any:
         return "anything"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "mapping"
     if typing.get_origin(kind) is Literal:
         return " | ".join(map(str, typing.get_args(kind)))
     arguments = [a for a in typing.get_args(kind) if a is not NoneType]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from curate import examples, ops, references, sources
+from curate.recipes import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -55,3 +56,13 @@ def test_tables_show_the_columns_that_an_operation_reads(operation: str, columns
 def test_columns_are_read_by_operations_that_there_are():
     assert examples.READS.keys() <= set(ops.names())
     assert set().union(*examples.READS.values()) <= set(examples.COLUMNS)
+
+
+def test_every_field_of_a_recipe_is_in_the_reference_with_its_default() -> None:
+    page = references.markdown()
+    for name, field in Recipe.model_fields.items():
+        if not field.exclude:
+            [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+            assert len(row.split(" | ")) == 4  # no bar of a type ends a cell
+    assert "| `samples_per_shard` | whole number, at least 1 | `10000` |" in page
+    assert "`quality`: of the JPEGs that are written." in page
