@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from curate.errors import DataError
+from train.options import require
 from train.texts import Texts
 
 
@@ -20,6 +21,7 @@ class Broken:
     """
 
     def __init__(self, where: str, keys: Texts, max_fraction: float) -> None:
+        require(0 <= max_fraction <= 1, "max_broken_fraction", max_fraction, "a share, in [0, 1]")
         self.where = where
         self.max_fraction = max_fraction
         self.reasons: dict[str, str] = {}  # by key

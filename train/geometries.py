@@ -24,6 +24,7 @@ from curate.images import BadImage, Header
 from train import augmentations
 from train.chances import Chances, Passes
 from train.decoders import header_of, pixels, pixels_into
+from train.options import require, require_one_of
 
 CropFrom = Literal["auto", "square", "photo"]
 
@@ -170,7 +171,14 @@ def geometry(
     crop_from: CropFrom = "auto",
     largest: int | None = None,
 ) -> Geometry:
-    """Return how images of a size are made."""
+    """Return how images of a size are made.
+
+    Raises:
+        RecipeError: options that cannot be meant.
+    """
+    require(image_size >= 1, "image_size", image_size, "1 or more")
+    require(0 < min_area <= 1, "min_area", min_area, "a share, in (0, 1]")
+    require_one_of(CropFrom, "crop_from", crop_from)
     if crop_from == "square" or (crop_from == "auto" and image_size <= SMALL):
         return Squares(image_size, augment, min_area, largest)
     return Photos(image_size, augment, min_area)

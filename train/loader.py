@@ -25,7 +25,8 @@ from curate.places import StoreError
 from train import chances
 from train.broken import Broken
 from train.geometries import CropFrom, Geometry, Squares, geometry
-from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, Mixture, Order, Shuffled, Straight
+from train.options import require, require_one_of
+from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, OrderName, Straight, order_of
 from train.samples import Samples, Union, samples_of
 from train.spools import Spool
 from train.steps import Last, Part, Step, Steps
@@ -33,7 +34,6 @@ from train.texts import Texts
 from train.workers import Workers
 
 Cache = Literal["auto", "device", "memory", "none"]
-OrderName = Literal["shuffled", "blocks", "manifest"]
 
 CACHE_BYTES = 2_000_000_000  # what "auto" may keep
 CACHE_CHUNK = 512  # samples decoded at a time when the cache is filled
@@ -137,7 +137,7 @@ class Loader:
 
     Raises:
         DataError: no rows, or labels that are missing or out of range.
-        RecipeError: options that contradict each other.
+        RecipeError: options that contradict each other, or cannot be meant.
     """
 
     def __init__(
@@ -165,6 +165,8 @@ class Loader:
         need_labels: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
+        require(workers >= 0, "workers", workers, "0 or more")
+        require_one_of(Cache, "cache", cache)
         self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         self.batch_size = batch_size
         self.workers = workers
@@ -173,7 +175,14 @@ class Loader:
         self.labels_N = self.samples.labels_N
         self.broken = Broken(str(self.dataset.path), self.samples.keys, max_broken_fraction)
         self._replaces = order != "manifest"
-        self.order = self._order(order, weights, epoch_samples, block_samples, window_blocks)
+        self.order = order_of(
+            [part.chances_N for part in self.samples.parts],
+            order,
+            weights=weights,
+            epoch_samples=epoch_samples,
+            block_samples=block_samples,
+            window_blocks=window_blocks,
+        )
         self.steps = Steps(self.order, batch_size, rank=rank, ranks=ranks, last=last)
         self.geometry = geometry(
             image_size,
@@ -301,7 +310,6 @@ class Loader:
         places_B, passes = step.places, step.part().passes
         if kept_B is not None:
             rows_B, places_B, images = rows_B[kept_B], places_B[kept_B], images[torch.from_numpy(kept_B)]
-            passes = passes if isinstance(passes, int) else passes[kept_B]
         chances_B = self.samples.chances_N[rows_B]
         images_B3TT = self.geometry.finish(images.to(self.device), chances_B, passes)
         labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64)).to(self.device)
@@ -341,31 +349,8 @@ class Loader:
     def _new_workers(self, samples: int) -> Workers[Step]:
         shape = (samples, self.geometry.side, self.geometry.side, 3)
         workers: Workers[Step] = Workers(self._fill, self.workers, shape)
-        weakref.finalize(self, workers.close)
         self._all.add(workers)
         return workers
-
-    def _order(
-        self,
-        name: OrderName,
-        weights: Sequence[float] | None,
-        epoch_samples: int | None,
-        block_samples: int,
-        window_blocks: int,
-    ) -> Order:
-        samples = self.samples
-        if isinstance(samples, Union):
-            if name != "shuffled":
-                raise RecipeError(f"several datasets in the order {name!r}", hint="they can only be shuffled")
-            parts = [part.chances_N for part in samples.parts]
-            return Mixture(parts, weights or list(map(len, parts)), epoch_samples or len(samples))
-        if weights is not None or epoch_samples is not None:
-            raise RecipeError(
-                "weights or epoch_samples with one dataset", hint="they say how several are mixed"
-            )
-        if name == "blocks":
-            return Blocks(samples.chances_N, block_samples, window_blocks)
-        return Straight(len(samples)) if name == "manifest" else Shuffled(samples.chances_N)
 
     def _cache(self, wanted: Cache) -> Literal["device", "memory", "none"]:
         squares = isinstance(self.geometry, Squares)

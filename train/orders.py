@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from curate.errors import RecipeError
 from train import chances
 from train.chances import Chances, Passes
+from train.options import require, require_one_of
+
+OrderName = Literal["shuffled", "blocks", "manifest"]
 
 BLOCK_SAMPLES = 256
 WINDOW_BLOCKS = 16
@@ -106,7 +110,8 @@ class Mixture:
     """
 
     def __init__(self, parts: Sequence[Chances], weights: Sequence[float], samples: int) -> None:
-        if len(parts) != len(weights) or not all(w > 0 for w in weights):
+        require(samples >= 1, "epoch_samples", samples, "1 or more")
+        if len(parts) != len(weights) or not all(0 < w < math.inf for w in weights):
             raise RecipeError(
                 f"{len(parts)} datasets with the weights {list(weights)}",
                 hint="give each dataset a weight above 0",
@@ -125,27 +130,56 @@ class Mixture:
 
     def turn(self, epoch: int) -> Turn:
         """Take each dataset's share from its passes, and shuffle them all."""
-        taken = [
-            self._taken(part, int(start), count, epoch)
-            for part, start, count in zip(self.parts, self.starts, self.counts, strict=True)
-        ]
-        rows = np.concatenate([rows for rows, _ in taken])
-        passes = np.concatenate([passes for _, passes in taken])
-        everyone = np.concatenate(list(self.parts))
-        # A row can come twice in an epoch, of different passes: both together are a place's own number.
-        shuffled = np.argsort(chances.stir(everyone[rows], passes, f"mixture/{epoch}"), kind="stable")
+        taken = [self._taken(number, epoch) for number in range(len(self.parts))]
+        rows, passes, stirred = map(np.concatenate, zip(*taken, strict=True))
+        shuffled = np.argsort(stirred, kind="stable")
         return Turn(rows[shuffled], passes[shuffled])
 
-    @staticmethod
-    def _taken(part: Chances, start: int, count: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _taken(self, number: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a dataset's rows in an epoch, their passes, and what the epoch is sorted by."""
+        part, count = self.parts[number], self.counts[number]
         first, last = epoch * count, (epoch + 1) * count
         rows, passes = [], []
-        for number in range(first // len(part), (last - 1) // len(part) + 1):
-            at = number * len(part)
-            order = _argsort(chances.stir(part, number, "order"))[max(first - at, 0) : last - at]
-            rows.append(order.astype(np.int64) + start)
-            passes.append(np.full(len(order), number))
-        return np.concatenate(rows), np.concatenate(passes)
+        for each in range(first // len(part), (last - 1) // len(part) + 1):
+            at = each * len(part)
+            order = _argsort(chances.stir(part, each, "order"))[max(first - at, 0) : last - at]
+            rows.append(order.astype(np.int64))
+            passes.append(np.full(len(order), each))
+        own_rows, own_passes = np.concatenate(rows), np.concatenate(passes)
+        # A row can come twice in an epoch, of different passes; a key in two datasets, which would stand together.
+        stirred = chances.stir(part[own_rows], own_passes, f"mixture/{epoch}/{number}")
+        return own_rows + self.starts[number], own_passes, stirred
+
+
+def order_of(
+    parts: Sequence[Chances],
+    name: OrderName,
+    *,
+    weights: Sequence[float] | None = None,
+    epoch_samples: int | None = None,
+    block_samples: int = BLOCK_SAMPLES,
+    window_blocks: int = WINDOW_BLOCKS,
+) -> Order:
+    """Return the order of one dataset's samples, or of several's; arguments as for `Loader`.
+
+    Raises:
+        RecipeError: options that contradict each other.
+    """
+    require_one_of(OrderName, "order", name)
+    if len(parts) > 1:
+        if name != "shuffled":
+            raise RecipeError(f"several datasets in the order {name!r}", hint="they can only be shuffled")
+        sizes = list(map(len, parts))
+        return Mixture(
+            parts,
+            sizes if weights is None else weights,
+            sum(sizes) if epoch_samples is None else epoch_samples,
+        )
+    if weights is not None or epoch_samples is not None:
+        raise RecipeError("weights or epoch_samples with one dataset", hint="they say how several are mixed")
+    if name == "blocks":
+        return Blocks(parts[0], block_samples, window_blocks)
+    return Straight(len(parts[0])) if name == "manifest" else Shuffled(parts[0])
 
 
 def _apportion(weights: Sequence[float], total: int) -> list[int]:

@@ -58,6 +58,11 @@ class Samples:
         return Texts(self._column("caption"))
 
     @property
+    def parts(self) -> Sequence[Samples]:
+        """The datasets' samples: these alone."""
+        return [self]
+
+    @property
     def remote(self) -> bool:
         """Whether the bytes are in a store, not in files."""
         return is_remote(self.reader.root)
@@ -115,6 +120,8 @@ def samples_of(
     datasets: Sequence[Dataset], split: str | None, *, seed: int, need_labels: bool
 ) -> Samples | Union:
     """Return the samples of one dataset or of several."""
+    if not datasets:
+        raise RecipeError("no dataset to read", hint="give one, or several to mix")
     parts = [Samples(one, split, seed=seed, need_labels=need_labels) for one in datasets]
     return parts[0] if len(parts) == 1 else Union(parts)
 
@@ -153,7 +160,7 @@ def _labels(dataset: Dataset, column: pa.ChunkedArray, needed: bool) -> np.ndarr
             hint="drop or label them in the recipe, or train by a method that needs none (simclr, clip)",
         )
     labels_N = pc.fill_null(column, -1).to_numpy().astype(np.int32)
-    wrong = labels_N[(labels_N < -1) | (labels_N >= len(dataset.classes))] if needed else labels_N[:0]
+    wrong = labels_N[(labels_N < 0) | (labels_N >= len(dataset.classes))] if needed else labels_N[:0]
     if len(wrong):
         raise DataError(
             f"{dataset.path}: label {wrong[0]} where there are {len(dataset.classes)} classes",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.errors import DataError
+from curate.errors import DataError, MissingError
 from curate.files import cache_folder
 from train.orders import Blocks
 from train.samples import Samples
@@ -50,13 +50,14 @@ class Spool:
         """Yield steps, each when the blocks that it needs are here and those of the next window are on their way."""
         for step in steps:
             if len(step):
-                first, last = (int(p) // self.order.window_samples for p in (step.places[0], step.places[-1]))
-                for window in range(first, last + 2):
+                # In a step that is filled up, the epoch's first places stand after its last.
+                needed = np.unique(step.places // self.order.window_samples).tolist()
+                for window in [*needed, needed[-1] + 1]:
                     self._fetch(step, window)
-                for window in range(first, last + 1):
+                for window in needed:
                     for fetched in self._windows[step.epoch, window].values():
                         fetched.result()
-                self._forget(last - first)
+                self._forget(len(needed))
             yield step
 
     def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
@@ -99,20 +100,27 @@ class Spool:
         path = self._file(block)
         first = block * self.order.block_samples
         rows = np.arange(first, min(first + self.order.block_samples, len(self.samples)))
-        beside = path.with_suffix(f".{block}.tmp")
-        with open(beside, "wb") as stream:
-            for row, answer in zip(rows.tolist(), self.samples.read(rows), strict=True):
-                size = max(int(self.samples.sizes_N[row]), 0)
-                # A hole, which reads as zeros, would pass for an image: a block with one is not kept.
-                if isinstance(answer, DataError) or len(answer) != size:
-                    beside.unlink()
-                    return
-                stream.write(answer)
-        os.replace(beside, path)
+        found: list[bytes] = []
+        for answer, size in zip(self.samples.read(rows), self.samples.sizes_N[rows].tolist(), strict=True):
+            # A hole, which reads as zeros, would pass for an image: a block with one is not kept.
+            if isinstance(answer, DataError) or len(answer) != max(size, 0):
+                return
+            found.append(answer)
+        beside = path.with_suffix(".tmp")
+        try:
+            with open(beside, "wb") as stream:
+                stream.writelines(found)
+            os.replace(beside, path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise MissingError(
+                f"{path}: a block of {sum(map(len, found))} bytes cannot be written ({error.strerror})",
+                hint="CURATE_CACHE can name a folder with more room; the order 'shuffled' needs none",
+            ) from error
 
-    def _forget(self, wide: int) -> None:
+    def _forget(self, needed: int) -> None:
         """Drop the blocks of windows that are well behind, unless a later window shares them."""
-        while len(self._windows) > KEPT_WINDOWS + wide + 2:
+        while len(self._windows) > KEPT_WINDOWS + needed + 1:
             behind = self._windows.pop(next(iter(self._windows)))
             for block in behind.keys() - {b for kept in self._windows.values() for b in kept}:
                 behind[block].result()

@@ -13,6 +13,7 @@ import numpy as np
 
 from curate.errors import RecipeError
 from train.chances import Passes
+from train.options import require, require_one_of
 from train.orders import Order, Turn
 
 Last = Literal["keep", "drop", "pad"]
@@ -55,7 +56,9 @@ class Steps:
     """
 
     def __init__(self, order: Order, batch_size: int, *, rank: int, ranks: int, last: Last) -> None:
-        if batch_size % ranks or not 0 <= rank < ranks:
+        require(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        require_one_of(Last, "last", last)
+        if not 0 <= rank < ranks or batch_size % ranks:
             raise RecipeError(
                 f"rank {rank} of {ranks}, batches of {batch_size}",
                 hint="ranks count from 0, and a batch must divide among them",

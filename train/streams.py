@@ -29,6 +29,7 @@ from curate.shards.tars import BLOCK
 from train import chances
 from train.geometries import CropFrom, Geometry, geometry
 from train.loader import Batch
+from train.options import require
 from train.texts import Texts
 from train.workers import Workers
 
@@ -91,10 +92,11 @@ class Stream:
         device: where the batches go.
 
     A sample is an image with `.cls` (a number) and `.txt` beside it, where there are; one without an image is
-    passed over. One that cannot be decoded is noted in `broken` and its place taken by its neighbour.
+    passed over. One that cannot be decoded is noted in `broken` and its place taken by its neighbour in the batch;
+    a batch of which none can be is empty.
 
     Raises:
-        RecipeError: there are no such tars.
+        RecipeError: there are no such tars, or options that cannot be meant.
     """
 
     def __init__(
@@ -114,6 +116,12 @@ class Stream:
         max_broken_fraction: float = 0.01,
         device: str | torch.device = "cpu",
     ) -> None:
+        require(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        require(workers >= 0, "workers", workers, "0 or more")
+        require(buffer_samples >= 0, "buffer_samples", buffer_samples, "0 or more")
+        require(
+            0 <= max_broken_fraction <= 1, "max_broken_fraction", max_broken_fraction, "a share, in [0, 1]"
+        )
         paths = [tars] if isinstance(tars, str) else tars
         found = sorted({tar for path in paths for tar in find_tars(path)})
         if len(found) < ranks or not 0 <= rank < ranks:
@@ -175,10 +183,9 @@ class Stream:
     def _batch(self, step: _Step, images: np.ndarray, broken: dict[int, str]) -> Batch:
         self._note(step, broken)
         good = [i for i in range(len(step)) if i not in broken]
-        if not good:
-            raise DataError(f"{self.tars[0]}: no image of a batch can be read", hint="`curate verify` it")
-        # In the place of a broken one comes the next of its batch, or the last before it.
-        which = np.array([next((j for j in good if j >= i), good[-1]) for i in range(len(step))])
+        # In the place of a broken one comes the next of its batch, or the last before it; where all are, nobody does.
+        places = range(len(step) if good else 0)
+        which = np.array([next((j for j in good if j >= i), good[-1]) for i in places], np.int64)
         chances_B = step.chances[which]
         pixels = torch.from_numpy(images[which]).to(self.device)
         samples = [step.samples[i] for i in which.tolist()]
@@ -188,13 +195,14 @@ class Stream:
                 for n in ("key", "caption")
             )
         )
-        places = (step.epoch << EPOCH_BITS) + step.first + np.arange(len(step))
         return Batch(
             self.geometry.finish(pixels, chances_B, step.epoch),
-            torch.tensor([s.label for s in samples]).to(self.device),
-            np.arange(len(step)),
+            torch.tensor([s.label for s in samples], dtype=torch.int64).to(self.device),
+            np.array(places),
             step.epoch,
-            chances.fingerprint(chances_B, places),
+            chances.fingerprint(
+                chances_B, (step.epoch << EPOCH_BITS) + step.first + np.array(places, np.int64)
+            ),
             said,
         )
 

@@ -10,12 +10,17 @@ from __future__ import annotations
 import itertools
 import mmap
 import multiprocessing
+import os
 import signal
+import threading
+import time
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +29,7 @@ import torch
 from curate.errors import CurateError, MissingError
 
 CHUNK = 32  # samples that one worker fills at least, where a batch has so many
+PATIENCE_S = 5.0  # with workers that are to end
 
 Broken = dict[int, str]  # why images could not be made, by number
 Fill = Callable[[np.ndarray, Any], Broken]  # makes the images of a part
@@ -44,6 +50,8 @@ S = TypeVar("S", bound=Divisible)
 class Workers(Generic[S]):
     """A few processes, and slots of memory that they fill, each holding one step's images.
 
+    They end when this is closed, or when nobody uses it any more.
+
     Args:
         fill: what a worker does with a part of a step; a worker is a copy of this process as it is now.
         count: processes; with 0 the caller fills the memory itself.
@@ -60,6 +68,7 @@ class Workers(Generic[S]):
         self.processes: list[Any] = []
         self.pipes: list[Connection] = []
         self._turn = 0  # whose turn it is
+        self._end = weakref.finalize(self, _end, self.pipes, self.processes, os.getpid())
         for _ in range(count):
             self._start()
 
@@ -67,6 +76,8 @@ class Workers(Generic[S]):
         """Yield the steps in order, several being under way meanwhile.
 
         Each comes with its images, which are valid until the next is asked for, and what is broken in it.
+
+        Whatever interrupts it ends the processes, as an answer may be half heard; closing it early does not.
 
         Raises:
             MissingError: a worker was killed.
@@ -81,35 +92,35 @@ class Workers(Generic[S]):
                 under_way.append((step, slot, []))
                 self._send(*under_way[-1])
 
+        sound = False
         try:
             send()
             while under_way:
                 step, slot, parts = under_way[0]
                 images = self.memory[slot, : len(step)]
-                broken = {} if self.pipes else self.fill(images, step.part())
+                broken = {} if self.pipes or not len(step) else self.fill(images, step.part())
                 while parts:
                     worker, start = parts.pop(0)
                     broken |= {start + i: reason for i, reason in self._receive(worker).items()}
                 under_way.popleft()
                 send()
                 yield step, images, broken
-        finally:  # what is still under way is waited for, so that the next run hears only its own answers
+            sound = True
+        except (
+            GeneratorExit
+        ):  # what is under way is waited for, so that the next run hears only its own answers
             for _, _, parts in under_way:
                 for worker, _ in parts:
                     self._drop(worker)
+            sound = True
+            raise
+        finally:
+            if not sound:
+                self.close()
 
     def close(self) -> None:
         """End the processes."""
-        for pipe in self.pipes:
-            with suppress(OSError):  # it is gone already
-                pipe.send(None)
-                pipe.close()
-        for process in self.processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self.pipes, self.processes = [], []
+        self._end()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
@@ -145,7 +156,7 @@ class Workers(Generic[S]):
         return answer
 
     def _drop(self, worker: int) -> None:
-        with suppress(EOFError, OSError, IndexError):  # the worker is gone, and its answer with it
+        with suppress(EOFError, OSError):  # the worker is gone, and its answer with it
             self.pipes[worker].recv()
 
     def _killed(self, worker: int) -> MissingError:
@@ -165,13 +176,9 @@ class Workers(Generic[S]):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         torch.set_num_threads(1)
-        while True:
-            try:
-                message = pipe.recv()
-            except (EOFError, OSError):
-                return
-            if message is None:
-                return
+        heard: SimpleQueue[Any] = SimpleQueue()
+        threading.Thread(target=_listen, args=(pipe, heard), daemon=True).start()
+        while (message := heard.get()) is not None:
             slot, start, stop, part = message
             answer: Any
             try:
@@ -188,3 +195,32 @@ class Workers(Generic[S]):
 
 class _Failure(NamedTuple):
     text: str
+
+
+def _listen(pipe: Connection, heard: SimpleQueue[Any]) -> None:
+    """Take in what comes, until the other end closes.
+
+    At once, and not when the worker is ready: a caller that is kept from sending does not hear an answer either,
+    and where both are longer than the pipe (200 kB), each would wait for the other.
+    """
+    with suppress(EOFError, OSError):
+        while (message := pipe.recv()) is not None:
+            heard.put(message)
+    heard.put(None)
+
+
+def _end(pipes: list[Connection], processes: list[Any], owner: int) -> None:
+    if os.getpid() != owner:  # a copy of the caller, whose workers they are not
+        return
+    for pipe in pipes:
+        with suppress(OSError):  # it is gone already
+            pipe.send(None)
+            pipe.close()
+    until = time.monotonic() + PATIENCE_S
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    pipes.clear()
+    processes.clear()
