@@ -168,6 +168,8 @@ class Loader:
         require(workers >= 0, "workers", workers, "0 or more")
         require_one_of(Cache, "cache", cache)
         self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+        if not all(isinstance(one, Dataset) for one in self.datasets):
+            raise RecipeError(f"{datasets!r} is no dataset", hint="`curate.datasets.open_dataset` opens one")
         self.batch_size = batch_size
         self.workers = workers
         self.device = torch.device(device)

@@ -10,6 +10,7 @@ index (`curate build` from a source `shards`) has neither limit.
 from __future__ import annotations
 
 import tarfile
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from train.texts import Texts
 from train.workers import Workers
 
 BUFFER_SAMPLES = 4096
+COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7")  # gzip, bzip2, xz: the first two bytes
 EPOCH_BITS = 48  # a place of a run is told by the epoch and the place in it: nobody knows how long epochs are
 
 
@@ -91,8 +93,9 @@ class Stream:
         max_broken_fraction: share of the samples so far, beyond the first 1,000, that may be unreadable.
         device: where the batches go.
 
-    A sample is an image with `.cls` (a number) and `.txt` beside it, where there are; one without an image is
-    passed over. One that cannot be decoded is noted in `broken` and its place taken by its neighbour in the batch;
+    A sample is an image with `.cls` (a number) and `.txt` beside it, where there are. `left_out` counts samples
+    without an image, and images after the first of a sample (`a.0.jpg` and `a.1.jpg` are one sample to webdataset).
+    One that cannot be decoded is noted in `broken` and its place taken by its neighbour in the batch;
     a batch of which none can be is empty.
 
     Raises:
@@ -124,6 +127,7 @@ class Stream:
         )
         paths = [tars] if isinstance(tars, str) else tars
         found = sorted({tar for path in paths for tar in find_tars(path)})
+        require(bool(found), "tars", ", ".join(paths) or "nothing", "tars, a folder of them or a pattern")
         if len(found) < ranks or not 0 <= rank < ranks:
             raise RecipeError(
                 f"rank {rank} of {ranks}, {len(found)} tars at {', '.join(paths)}",
@@ -140,6 +144,7 @@ class Stream:
             image_size, augment=augment, min_area=min_area, crop_from=crop_from
         )
         self.broken: dict[str, str] = {}  # key -> reason
+        self.left_out: Counter[str] = Counter()
         self._seen = 0
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
@@ -172,13 +177,13 @@ class Stream:
     def _samples(self, epoch: int) -> Iterator[Sample]:
         tars = self.tars
         if not self.buffer_samples:
-            return _read(tars)
+            return _read(tars, self.left_out)
         import webdataset
 
         tars = sorted(tars, key=lambda tar: (chance(tar, self.seed, f"stream/{epoch}"), tar))
         seed = chance(str(epoch), self.seed, "stream")
         buffer = webdataset.detshuffle(self.buffer_samples, self.buffer_samples, seed=seed, epoch=-1)
-        return buffer.run(_read(tars))
+        return buffer.run(_read(tars, self.left_out))
 
     def _batch(self, step: _Step, images: np.ndarray, broken: dict[int, str]) -> Batch:
         self._note(step, broken)
@@ -231,15 +236,16 @@ class _Tailed:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
-        self.tail = b""
+        self.head = self.tail = b""
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
+        self.head = self.head or data[:2]
         self.tail = (self.tail + data[-BLOCK:])[-BLOCK:]
         return data
 
 
-def _read(tars: Iterable[str]) -> Iterator[Sample]:
+def _read(tars: Iterable[str], left_out: Counter[str]) -> Iterator[Sample]:
     """Yield the samples of tars, in their order."""
     from webdataset import tariterators
 
@@ -249,14 +255,16 @@ def _read(tars: Iterable[str]) -> Iterator[Sample]:
             try:
                 members = tariterators.tar_file_expander([{"url": tar, "stream": stream}])
                 for sample in tariterators.group_by_keys(members):
-                    if (found := _sample(sample)) is not None:
+                    if (found := _sample(sample, left_out)) is not None:
                         yield found
                 while stream.read(1 << 20):
                     pass
             # tarfile's own errors and what it leaks on damaged archives; webdataset adds the stream to their words.
             except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
-                raise _unsound(tar, error.args[0] if error.args else error) from error
-        if any(stream.tail) or not stream.tail:
+                said = str(error.args[0] if error.args else error).split(" @ ")[0]
+                raise _unsound(tar, said) from error
+        # What is compressed has an end of its own, and its reader has looked for it.
+        if stream.head not in COMPRESSED and (any(stream.tail) or not stream.tail):
             raise _unsound(tar, "it has no end-of-archive marker: it was cut")
 
 
@@ -266,10 +274,13 @@ def _unsound(tar: str, why: object) -> DataError:
     )
 
 
-def _sample(fields: dict[str, Any]) -> Sample | None:
-    image = next((fields[name] for name in fields if name.rpartition(".")[2] in EXTENSIONS), None)
-    if image is None:
+def _sample(fields: dict[str, Any], left_out: Counter[str]) -> Sample | None:
+    images = [name for name in fields if name.rpartition(".")[2] in EXTENSIONS]
+    if not images:
+        left_out["samples without an image"] += 1
         return None
+    if len(images) > 1:
+        left_out["images after the first of a sample"] += len(images) - 1
     label = fields.get("cls", b"").strip()
     caption = fields["txt"].decode("utf-8", "replace") if "txt" in fields else None
-    return Sample(fields["__key__"], image, int(label) if label.isdigit() else -1, caption)
+    return Sample(fields["__key__"], fields[images[0]], int(label) if label.isdigit() else -1, caption)

@@ -446,3 +446,9 @@ def test_a_spool_fetches_the_next_window_ahead(dataset: MakeDataset) -> None:
         time.sleep(0.01)
     assert len(list(spool.folder.glob("?????????"))) == 4
     spool.close()
+
+
+def test_a_path_is_not_taken_for_a_dataset(dataset: MakeDataset) -> None:
+    with pytest.raises(RecipeError, match="is no dataset") as caught:
+        loader(str(dataset(pictures(4)).path))  # type: ignore[arg-type]
+    assert "open_dataset" in str(caught.value)

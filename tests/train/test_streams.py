@@ -114,3 +114,21 @@ def test_a_tar_that_is_cut_is_an_error_with_its_name(tmp_path: Path, at: str) ->
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(DataError, match=r"one\.tar: cannot be read to its end"):
         list(stream(str(path)).epoch(0))
+
+
+def test_what_webdataset_merges_or_lacks_is_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        for name in ("a.0.jpg", "a.1.jpg", "a.2.jpg", "b.txt", "c.jpg"):
+            member = tarfile.TarInfo(name)
+            data = picture(0, 0, (20, 20), "JPEG")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    one = stream(str(tmp_path / "one.tar"))
+    assert sorted(key for batch in one.epoch(0) for key in batch.keys) == ["a", "c"]
+    assert one.left_out == {"images after the first of a sample": 2, "samples without an image": 1}
+
+
+def test_paths_without_tars_are_refused(tmp_path: Path) -> None:
+    for nothing in ([], str(tmp_path / "*.tar"), str(tmp_path / "nowhere")):
+        with pytest.raises(RecipeError):
+            stream(nothing)
