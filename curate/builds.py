@@ -18,7 +18,6 @@ from typing import Any
 
 import duckdb
 
-from curate.cards import card
 from curate.datasets import (
     BUILD,
     CARD,
@@ -35,7 +34,7 @@ from curate.datasets import (
 )
 from curate.errors import CurateError, DataError, RecipeError
 from curate.executors import require
-from curate.exports.huggingface import fields
+from curate.exports.huggingface import described
 from curate.fields import Resize
 from curate.files import write_atomic
 from curate.frames import Made, Seconds, make_manifest
@@ -141,9 +140,12 @@ def shard(
         staging.keep = True
         staging.begin(dataset.info.plan, replaces=False)
         if isinstance(dataset.path, Path):
-            for name in (MANIFEST, BUILD):
-                shutil.copy2(dataset.path / name, staging.work / name)
+            shutil.copy2(dataset.path / MANIFEST, staging.work / MANIFEST)
+        started = time.monotonic()
         info, _ = _with_shards(dataset, dataset.path / MANIFEST, dataset.byte_root, staging, how)
+        record = dataset.build_record()
+        spent = ["shards", round(time.monotonic() - started, 3)]
+        _write_record(staging.work, record | {"seconds": [*record.get("seconds", []), spent]})
         write_atomic(staging.work / CARD, _card(info, dataset.path / MANIFEST))
         write_atomic(staging.work / INFO, render(info))
         staging.publish()
@@ -262,10 +264,8 @@ def _with_shards(
 
 
 def _card(info: DatasetInfo, manifest: Place) -> bytes:
-    if info.shards is None:
-        return card(info).encode()
     with local_copy(manifest) as here:
-        return card(info, fields(info, here)).encode()
+        return described(info, here).encode()
 
 
 def _finish(
@@ -284,8 +284,12 @@ def _finish(
         },
         "versions": {name: version(name) for name in ("duckdb", "pyarrow", "pydantic")},
     }
-    write_atomic(folder / BUILD, (json.dumps(record, indent=1) + "\n").encode())
+    _write_record(folder, record)
     write_atomic(folder / INFO, render(info))
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    write_atomic(folder / BUILD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import yaml
 from curate.datasets import MANIFEST, SHARDS, DatasetInfo
 
 
-def card(info: DatasetInfo, fields: list[dict[str, Any]] | None = None) -> str:
+def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]] | None = None) -> str:
     """Return a dataset's card as Markdown, opened by what the Hugging Face hub and `load_dataset(PATH)` read.
 
     Args:
+        splits: split → rows.
         fields: the fields of a sample in the shards, as `datasets` names them; without, it guesses them from the
             first five samples, and labels are numbers without names.
     """
@@ -26,6 +27,7 @@ def card(info: DatasetInfo, fields: list[dict[str, Any]] | None = None) -> str:
         f"{info.rows:,} samples, {len(info.classes):,} classes, {info.bytes / 1e6:,.1f} MB of images. "
         f"Digest `{info.digest}`.",
         "",
+        *_mixed(splits),
         "## How it was made",
         "",
         "```yaml",
@@ -48,6 +50,15 @@ def card(info: DatasetInfo, fields: list[dict[str, Any]] | None = None) -> str:
         more = f", and {len(info.classes) - 30:,} more" if len(info.classes) > 30 else ""
         lines += ["", "## Classes", "", ", ".join(shown) + more]
     return "\n".join(lines) + "\n"
+
+
+def _mixed(splits: dict[str, int]) -> list[str]:
+    """Return the paragraph that warns who takes `train` for the training rows alone."""
+    if len(splits) < 2:
+        return []
+    counted = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
+    told = f"What loads as `train` holds the rows of all splits ({counted}): filter by `split` (in shards it is in "
+    return [told + "`.json`), or keep them apart with `curate export --to parquet`.", ""]
 
 
 def _front(info: DatasetInfo, fields: list[dict[str, Any]] | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,25 @@ from curate.images import BadImage, decode, probe
 from curate.manifests import content_digest, plain, rows_digest, text
 from curate.places import StoreError, is_remote, local_copy, place
 from curate.progress import Quiet, Stage
-from curate.ranges import Reader
 from curate.shards.findings import Report
 from curate.shards.headers import BadTar
 from curate.shards.lints import lint
 from curate.shards.scans import open_tar, split_name
 
-ROWS_PER_TASK = 256
+ROWS_PER_READ, BYTES_PER_READ = 64, 16 << 20  # a thread
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that does not hold: where (a file, or a sample's key) and what."""
+    """One thing that does not hold: where (a file, or a sample's key) and what.
+
+    Args:
+        shard: that a sample lies in, by which the samples of a lost shard are told together.
+    """
 
     where: str
     what: str
+    shard: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ def check(paths: Sequence[str], *, images: bool = True, progress: Quiet | None =
         DataError: a `dataset.json` is damaged beyond reading.
     """
     ours = [path for path in paths if _is_dataset(path)]
+    if family := next(filter(_is_family, paths), None):
+        hint = f"it holds a family of datasets: `curate verify {family.rstrip('/')}/*`"
+        raise RecipeError(f"{family}: not a dataset (no {INFO})", hint=hint)
     if not ours:
         try:
             return lint(paths, images=images, progress=progress)
@@ -88,17 +95,19 @@ def check(paths: Sequence[str], *, images: bool = True, progress: Quiet | None =
     problems = []
     for path in ours:
         before = f"{path}: " if len(ours) > 1 else ""
-        problems += [
-            Problem(before + p.where, p.what) for p in verify(path, images=images, progress=progress)
-        ]
+        for p in verify(path, images=images, progress=progress):
+            problems.append(replace(p, where=before + p.where, shard=p.shard and before + p.shard))
     return Verdict(paths, problems)
 
 
 def _is_dataset(path: str) -> bool:
-    """Whether a path is a dataset, a family of them, or what is left of one; `open_dataset` tells these apart."""
-    if any((place(path) / name).exists() for name in (INFO, MANIFEST)):
-        return True
-    return not is_remote(path) and any(Path(path).glob(f"*/{INFO}"))
+    """Whether a path is a dataset, or what is left of one; `open_dataset` tells these apart."""
+    return any((place(path) / name).exists() for name in (INFO, MANIFEST))
+
+
+def _is_family(path: str) -> bool:
+    """Whether a path is a folder of datasets, and none itself."""
+    return not is_remote(path) and any(Path(path).glob(f"*/{INFO}")) and not _is_dataset(path)
 
 
 def verify(path: str | Path, *, images: bool = True, progress: Quiet | None = None) -> list[Problem]:
@@ -155,13 +164,12 @@ def _shards(dataset: Dataset, progress: Quiet) -> list[Problem]:
     if records is None:
         return []
     index, problems = _index(dataset)
-    starts = itertools.accumulate(
-        (r.samples for r in records), initial=0
-    )  # rows lie in the order of the shards
+    # Rows lie in the order of the shards.
+    starts = itertools.accumulate((r.samples for r in records), initial=0)
 
     def look(record: ShardRecord, start: int) -> list[Problem]:
         with local_copy(dataset.path / record.file) as tar:
-            if fault := _changed(tar, record.sha256):
+            if fault := _changed(tar, record.sha256, record.bytes):
                 return [Problem(record.file, fault)]
             return [] if index is None else list(_headers(tar, record, index.slice(start, record.samples)))
 
@@ -187,9 +195,11 @@ def _index(dataset: Dataset) -> tuple[Any, list[Problem]]:
     return (index if "ext" in index.column_names else index.append_column("ext", rows["ext"])), []
 
 
-def _changed(path: Path, sha256: str | None) -> str | None:
-    """Return what is wrong with a file that should have this sha256."""
+def _changed(path: Path, sha256: str | None, size: int | None = None) -> str | None:
+    """Return what is wrong with a file that should have this sha256, and so many bytes."""
     try:
+        if size is not None and (found := path.stat().st_size) != size:
+            return f"{found:,} bytes where {size:,} were written"
         return None if file_sha256(path) == sha256 else "its bytes changed (sha256 differs)"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
@@ -216,18 +226,26 @@ def _headers(path: Path, record: ShardRecord, rows: pa.Table) -> Iterator[Proble
         if member is None or (member.name, member.size) != (f"{row['key']}.{row['ext']}", row["size"]):
             there = f"{member.name!r} of {member.size} bytes" if member else "no member"
             told = f"the index has it at byte {row['offset']} of {record.file}, where there is {there}"
-            yield Problem(row["key"], told)
+            yield Problem(row["key"], told, record.file)
 
 
 def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
     columns = ["key", "file", "offset", "size", "width", "height"]
     if not dataset.sharded:  # shards have a sha256 of their own; the files of a pool may be exchanged
         columns += ["ext", *(["sha256"] if _hashed_here(dataset) else [])]
-    batches = dataset.table(columns).to_batches(max_chunksize=ROWS_PER_TASK)
+    batches = dataset.table(columns).to_batches(max_chunksize=ROWS_PER_READ)
     reader = dataset.reader()
 
     def check(batch: Any) -> list[Problem]:
-        return [Problem(row["key"], what) for row in batch.to_pylist() if (what := _image_fault(reader, row))]
+        found = []
+        for rows in _reads(batch.to_pylist()):
+            read = reader.read_many(*([row[c] for row in rows] for c in ("file", "offset", "size")))
+            for row, data in zip(rows, read, strict=True):
+                if what := _image_fault(data, row):
+                    # Of our own shards as the shards themselves are told; a pool lies elsewhere.
+                    what = what.removeprefix(f"{reader.root}/") if dataset.sharded else what
+                    found.append(Problem(row["key"], what, row["file"] if dataset.sharded else ""))
+        return found
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -244,16 +262,33 @@ def _hashed_here(dataset: Dataset) -> bool:
     return any(s.step == "hashes" and "sha256" in s.columns_added for s in dataset.info.ledger)
 
 
-def _image_fault(reader: Reader, row: dict[str, Any]) -> str | None:
+def _reads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Split rows into what is read at once: so many bytes, but for an image that alone is larger."""
+    first, total = 0, 0
+    for i, row in enumerate(rows):
+        total += row["size"] or 0
+        if i > first and total > BYTES_PER_READ:
+            yield rows[first:i]
+            first, total = i, row["size"] or 0
+    yield rows[first:]
+
+
+def _image_fault(data: bytes | DataError, row: dict[str, Any]) -> str | None:
+    """Return what is wrong with a row's image.
+
+    Raises:
+        StoreError: which is no fault of this row; the next would wait as long and say the same.
+    """
+    if isinstance(data, StoreError):
+        raise data
+    if isinstance(data, DataError):
+        return str(data).split("\n")[0]
     try:
-        data = reader.read(row["file"], row["offset"], row["size"])
         if row.get("sha256") and hashlib.sha256(data).hexdigest() != row["sha256"]:
             return "other bytes than were indexed (sha256 differs)"
         image = decode(data)
         kind = probe(data).ext
-    except StoreError:  # no fault of this row: the next would wait as long and say the same
-        raise
-    except (BadImage, DataError) as error:
+    except BadImage as error:
         return str(error).split("\n")[0]
     if row["width"] is not None and image.size != (row["width"], row["height"]):
         return f"{image.width} x {image.height} pixels, the manifest says {row['width']} x {row['height']}"

@@ -96,7 +96,10 @@ def export(
     dataset: Annotated[str, typer.Argument(help="A dataset.")],
     to: Annotated[str, typer.Option(metavar="NAME[,NAME…]", help=f"Formats: {', '.join(exports.names())}.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder of a copy; sidecars stand beside the shards.")
+        str | None,
+        typer.Option(
+            help="The folder of a copy. Sidecars stand beside the shards; those of dali and wids may stand here."
+        ),
     ] = None,
     json: Json = False,
     quiet: QuietOption = False,
@@ -111,7 +114,7 @@ def export(
 @told
 def diff(
     datasets: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="Two datasets, or more to compare each with the next; or a folder of them, taken by size."
         ),

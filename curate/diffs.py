@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.places import Place, place
+from curate.places import Place, Remote, place
 
 EXAMPLES = 3
 
@@ -27,6 +26,7 @@ class Diff:
         kept: samples in both.
         added, dropped: samples only in B, only in A; examples beside.
         relabelled, recaptioned: of those in both.
+        other_resize: whether their shards hold images made smaller in another way; their digests differ then.
     """
 
     a: str
@@ -39,6 +39,7 @@ class Diff:
     relabelled: int
     recaptioned: int
     examples: dict[str, list[str]]
+    other_resize: bool
 
     @property
     def relation(self) -> str:
@@ -75,7 +76,11 @@ def diff(a: str | Place, b: str | Place) -> Diff:
         counts = {what: _count(con, condition) for what, condition in conditions.items()}
         examples = {what: _examples(con, what, condition) for what, condition in conditions.items()}
         kept = _count(con, stays)
-    return Diff(first.name, second.name, len(first), len(second), kept, **counts, examples=examples)
+    resized = [side.info.recipe.get("resize") for side in (first, second)]
+    return Diff(
+        first.name, second.name, len(first), len(second), kept, **counts,
+        examples=examples, other_resize=resized[0] != resized[1],
+    )  # fmt: skip
 
 
 def chain(paths: Sequence[str | Place]) -> list[Diff]:
@@ -85,7 +90,7 @@ def chain(paths: Sequence[str | Place]) -> list[Diff]:
         RecipeError: there are fewer than two datasets.
     """
     if len(paths) == 1 and not (place(paths[0]) / INFO).exists():
-        found = [open_dataset(info.parent) for info in Path(str(paths[0])).glob(f"*/{INFO}")]
+        found = [open_dataset(home) for home in _family(place(paths[0]))]
         paths = [d.path for d in sorted(found, key=lambda d: (len(d), _natural(d.name)))]
     if len(paths) < 2:
         raise RecipeError(
@@ -93,6 +98,13 @@ def chain(paths: Sequence[str | Place]) -> list[Diff]:
             hint="`curate diff A B`, or the --out of a recipe with a matrix",
         )
     return [diff(a, b) for a, b in pairwise(paths)]
+
+
+def _family(folder: Place) -> list[Place]:
+    if isinstance(folder, Remote):
+        homes = (name.removesuffix(f"/{INFO}") for name in folder.sizes() if name.endswith(f"/{INFO}"))
+        return [folder / home for home in homes if "/" not in home]
+    return [info.parent for info in folder.glob(f"*/{INFO}")]
 
 
 def _natural(name: str) -> list[tuple[float, str]]:

@@ -19,6 +19,12 @@ ATTEMPTS = 3  # each is one call of the store's own client, which has retries of
 WAIT_S = 1.0  # before the second attempt, and twice as long before each further one
 PART_BYTES = 16 << 20  # of a multipart upload; S3 takes 10,000 parts, so 160 GB a file
 
+# Of botocore, by name: only who asks for it has it. To ask again would not help, as it does of a busy store.
+NO_CREDENTIALS = {
+    "LoginTokenLoadError", "NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
+    "SSOTokenLoadError", "UnauthorizedSSOTokenError", "UnknownCredentialError",
+}  # fmt: skip
+
 T = TypeVar("T")
 
 
@@ -57,7 +63,7 @@ def retried(url: str, work: Callable[[], T]) -> T:
     What is not there, or is there already, is not tried again, and raised as it is.
 
     Raises:
-        StoreError: the store does not answer, or answers with an error each time.
+        StoreError: the store does not answer, or answers with an error each time; or there are no credentials.
         DataError: it does not allow this.
     """
     for attempt in range(ATTEMPTS):
@@ -71,22 +77,51 @@ def retried(url: str, work: Callable[[], T]) -> T:
             ) from error
         except Exception as error:  # each store's client has exceptions of its own
             last = error
+        if lacks_credentials(last):
+            break
         if attempt < ATTEMPTS - 1:
             time.sleep(WAIT_S * 2**attempt)
     raise gone(url, last) from last
 
 
 class StoreError(DataError):
-    """A store failed for now: what was finished is kept for the same command to go on from."""
+    """A store failed for now, or nobody is signed in: what was finished is kept for the same command to go on from."""
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Whether a store's client finds no credentials, and so asks nobody."""
+    return type(error).__name__ in NO_CREDENTIALS
 
 
 def gone(url: str, error: BaseException) -> StoreError:
     """Return the error that tells that a store failed."""
     said = str(error).split("\n")[0] or type(error).__name__
+    if lacks_credentials(error):
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; then run the same command"
+        return StoreError(f"{url}: no credentials for the store ({said})", hint=hint)
     return StoreError(
         f"{url}: the store failed {ATTEMPTS} times ({said})",
         hint="is it reachable? then run the same command; what is finished is not done again",
     )
+
+
+def refuse_absent_bucket(url: str) -> None:
+    """Refuse an S3 URL of which the store says that there is no such bucket.
+
+    Raises:
+        DataError: it says so.
+    """
+    if not url.startswith(("s3://", "s3a://")):
+        return
+    files, path = filesystem(url)
+    bucket = path.split("/")[0]
+    try:
+        files.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        hint = "is its name right, and AWS_ENDPOINT_URL the right store?"
+        raise DataError(f"{url}: the bucket {bucket!r} does not exist", hint=hint) from None
+    except Exception:  # the store may not tell everybody
+        return
 
 
 class Remote:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.errors import CurateError, DataError
-from curate.places import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote
+from curate.places import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote, lacks_credentials
 
 __all__ = ["Reader", "is_remote"]
 
@@ -233,7 +233,7 @@ def _fetch(wanted: dict[int, Range]) -> dict[int, bytes | DataError]:
                     found[i] = data[start - first : None if end is None else end - first]
             elif _is_final(data):
                 found |= {i: _unreadable(url, data) for i in members}
-            elif attempt == ATTEMPTS:
+            elif attempt == ATTEMPTS or lacks_credentials(data):
                 found |= {i: gone(url, data) for i in members}
             else:
                 failed.append((span, members))

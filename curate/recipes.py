@@ -68,6 +68,9 @@ class Recipe(Strict):
                     hint="write `- per_class: {images: 500}`; each step begins with its own dash",
                 )
             (name, arguments), *_ = step.items()
+            if name in Recipe.model_fields and not Recipe.model_fields[name].exclude:
+                hint = f"`{name}:` stands beside `steps:`, not in it"
+                raise RecipeError(f"{place}: {name!r} is no operation", hint=hint)
             parsed.append((place, str(name), arguments))
         return parsed
 
@@ -244,10 +247,13 @@ class _Frame:
             )
         except ValidationError as error:
             folder = filled["source"] if isinstance(filled.get("source"), str) else "PATH"
+            short = filled.get("resize")
             hints = {
                 "name": "letters, digits, `.`, `_`, `-`; the first is a letter or a digit; at most 100",
                 "source": f"write `source: {{folder: {folder}}}`",
                 "steps": "each step begins with its own dash: `- per_class: 500`",
+                "resize": f"write `resize: {{short: {short if isinstance(short, int) else 256}}}`",
+                "bytes_per_shard": "write a whole number of bytes: 100000000",
             }
             raise explain(error, where=self.where, model=Recipe, hints=hints) from None
 

@@ -155,6 +155,8 @@ def explain(
     option = ".".join(str(part) for part in place if isinstance(part, int | str))
     message = first["msg"].removeprefix("Value error, ")
     told, hint = f"{option}: {message[0].lower()}{message[1:]}, not {value!r}", None
+    if kind == "model_type":
+        told = f"{option}: should be a mapping, not {value!r}"
     if kind == "missing":
         told = f"option {option!r} is missing"
     elif kind == "extra_forbidden":
@@ -163,10 +165,14 @@ def explain(
         hint = did_you_mean(name, known) or (f"it takes {', '.join(known)}" if known else None)
     elif kind == "literal_error":
         hint = did_you_mean(str(value), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
-    elif kind in ("float_type", "int_type") and isinstance(value, str):
-        number = _number(value)
-        hint = f"write {number}" if number is not None and (kind[0] == "f" or number % 1 == 0) else None
-    elif kind in ("dict_type", "list_type", "string_pattern_mismatch"):
+    elif kind in ("float_type", "int_type") and isinstance(value, str | float):
+        number = _number(value) if isinstance(value, str) else value
+        whole = number is not None and number % 1 == 0
+        shown = int(number) if whole and kind == "int_type" else number  # type: ignore[arg-type]
+        hint = (
+            f"write {shown}" if whole or (kind == "float_type" and number is not None) else hints.get(option)
+        )
+    elif kind in ("dict_type", "list_type", "model_type", "string_pattern_mismatch"):
         hint = hints.get(option)
     if kind == "string_pattern_mismatch" and hint:
         told = f"{option}: should be written otherwise, not {value!r}"
@@ -175,12 +181,12 @@ def explain(
 
 def _number(value: str) -> int | float | None:
     """Return the number that a text such as `8`, `0.2` or `20%` stands for."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(%?)\s*", value)
     if not found:
         return None
     if found[2]:
         return float(f"{float(found[1]) / 100:.12g}")  # 7 / 100 is 0.07 and not 0.07000000000000001
-    return float(found[1]) if "." in found[1] else int(found[1])
+    return float(found[1]) if re.search(r"[.eE]", found[1]) else int(found[1])
 
 
 def _inside(model: Any, place: tuple[Any, ...]) -> tuple[str, list[str]]:

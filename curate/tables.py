@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.builds import Built
-from curate.checks import Verdict
+from curate.checks import Problem, Verdict
 from curate.diffs import Diff
 from curate.exports import Exported
 from curate.plans import Plan
@@ -17,6 +18,7 @@ from curate.shows import Balance, Summary, gain, notes
 
 CLASSES_SHOWN = 20
 FINDINGS_SHOWN = 20  # of a kind; JSON has more
+SAMPLES_SHOWN = 10  # of a shard that is at fault itself; JSON has all
 FIRST_WIDTH = 24  # characters up to which a first column is not folded: it says what a row is
 
 
@@ -141,6 +143,8 @@ def print_diffs(diffs: Sequence[Diff]) -> None:
         for what, examples in d.examples.items():
             if examples:
                 print(f"  {what} in {d.b}: {'; '.join(examples)}")
+        if d.other_resize:
+            print(f"  {d.a} and {d.b}: {'equal rows, ' if d.relation == '=' else ''}other `resize`")
     sizes = [f"{diffs[0].a} ({diffs[0].rows_a:,})"] + [f"{d.relation} {d.b} ({d.rows_b:,})" for d in diffs]
     print(" ".join(sizes))
 
@@ -153,6 +157,8 @@ def print_exports(done: Sequence[Exported], *, json: bool) -> None:
     for e in done:
         count = f"{e.files[0]}" if len(e.files) == 1 else f"{len(e.files):,} files, such as {e.files[0]}"
         print(f"{e.format}: {count}{', unchanged, nothing to do' if e.unchanged else ''}\n  {e.use}")
+    for note in {e.note: None for e in done if e.note}:
+        print(f"note: {note}")
 
 
 def _short(value: Any) -> str:
@@ -198,7 +204,14 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
 def _document(built: Built) -> dict[str, Any]:
     data = built.dataset
     named = {"name": data.name, "path": str(data.path), "digest": data.digest}
-    counted = {"rows": len(data), "classes": len(data.classes)}
+    shards = data.info.shards
+    counted = {
+        "rows": len(data),
+        "classes": len(data.classes),
+        "shards": None if shards is None else len(shards),
+        "shard_bytes": None if shards is None else sum(s.bytes for s in shards),
+        "resize": data.build_record().get("resize"),
+    }
     return named | counted | {"unchanged": built.unchanged, "seconds": round(built.seconds, 3)}
 
 
@@ -207,13 +220,27 @@ def print_checked(found: Verdict | Report, *, json: bool) -> None:
     if isinstance(found, Report):
         print_json(found.document()) if json else _print_findings(found)
     elif json:
-        print_json([vars(p) for p in found.problems])
+        print_json([{"where": p.where, "what": p.what} for p in found.problems])
     elif found.problems:
-        title = f"{', '.join(found.paths)}: {len(found.problems)} problems"
-        print_table(["where", "what"], [[p.where, p.what] for p in found.problems], title=title)
+        title = f"{', '.join(found.paths)}: {_counted(len(found.problems), 'problem')}"
+        print_table(["where", "what"], _problems(found.problems), title=title)
     else:
         for path in found.paths:
             print(f"{path}: holds what it says")
+
+
+def _problems(problems: Sequence[Problem]) -> Iterator[tuple[str, str]]:
+    """Yield where and what; of a shard that is at fault itself only its first samples."""
+    faulty = {p.where for p in problems}
+    for shard, group in itertools.groupby(problems, lambda p: p.shard if p.shard in faulty else ""):
+        found = [(p.where, p.what) for p in group]
+        yield from found[:SAMPLES_SHOWN] if shard else found
+        if shard and len(found) > SAMPLES_SHOWN:
+            yield f"… and {len(found) - SAMPLES_SHOWN:,} more", f"samples of {shard}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _print_findings(report: Report) -> None:
@@ -224,6 +251,7 @@ def _print_findings(report: Report) -> None:
         if count > FINDINGS_SHOWN:
             print(f"{kind}: {count:,} in all")
     images = ", ".join(f"{n:,} {kind}" for kind, n in report.images.most_common())
-    counted = f"{report.shards:,} shards, {report.samples:,} samples, {report.bytes:,} bytes"
-    grave = ", ".join(f"{report.count(s):,} {s}s" for s in ("error", "warning", "note"))
+    numbers = {"shard": report.shards, "sample": report.samples, "byte": report.bytes}
+    counted = ", ".join(_counted(number, what) for what, number in numbers.items())
+    grave = ", ".join(_counted(report.count(s), s) for s in ("error", "warning", "note"))
     print(f"{counted}{f'; {images}' if images else ''}: {grave}")

@@ -7,12 +7,13 @@ a folder of its own.
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from curate.errors import DataError, RecipeError, did_you_mean
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Write = Callable[[Dataset, Path, Quiet], list[Path]]
 
-MARK = ".export.json"  # in a copy: the digest of what it is a copy of; a folder without it is not ours
+MARK = ".export.json"  # in a copy: what it is a copy of; a folder without it is not ours
 URL = re.compile("[a-z][a-z0-9+.-]*:/")  # one slash: of `s3://bucket` a `Path` keeps only that
 
 
@@ -60,12 +61,14 @@ class Exported:
         files: what stands there now: a sidecar's files, or a copy's folder.
         use: the Python that opens it.
         unchanged: whether the copy was there already and nothing was done.
+        note: what a reader of these files would take amiss, in words.
     """
 
     format: str
     files: list[Path]
     use: str
     unchanged: bool = False
+    note: str | None = None
 
 
 def sidecar(*, use: str, movable: bool = False) -> Callable[[Write], Format]:
@@ -121,12 +124,25 @@ def export(
     if out is not None and formats[0].kind == "copy":
         return [_copy(formats[0], dataset, Path(out), progress or Quiet())]
     folder = Path(out or str(dataset.path))
-    done = []
+    done, note = [], _mixed(dataset)
     for form in formats:
         folder.mkdir(parents=True, exist_ok=True)
         files = form.write(dataset, folder, progress or Quiet())
-        done.append(Exported(form.name, files, _use(form, folder, dataset)))
+        done.append(Exported(form.name, files, _use(form, folder, dataset), note=note))
     return done
+
+
+def _mixed(dataset: Dataset) -> str | None:
+    """Return what to know of shards of several splits: their readers take all rows for one."""
+    from curate.datasets import MANIFEST
+    from curate.exports._contents import contents
+
+    splits = contents(str(dataset.path / MANIFEST)).splits
+    if len(splits) < 2:
+        return None
+    held = " and ".join(f"{rows:,} rows of {name}" for name, rows in splits.items())
+    told = f"{dataset.path}: holds {held}; its shards mix them: "
+    return told + "`--to parquet` keeps splits apart, or filter by `split` in .json"
 
 
 def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> None:
@@ -164,16 +180,18 @@ def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exporte
     from curate.manifests import digest
     from curate.stagings import Staging, restore
 
-    wanted = digest([form.name, form.version, dataset.name, dataset.digest])
+    wanted = {"format": form.name, "dataset": dataset.name, "digest": dataset.digest, "version": form.version}
     done = Exported(form.name, [out], _use(form, out, dataset), unchanged=True)
     restore(out)
-    if _mark(out) == wanted:
+    there = _mark(out)
+    if there == wanted:
         return done
     _refuse_inside(out, dataset)
+    _refuse_other(out, there, wanted)
     with Staging(out) as staging:
-        staging.begin(wanted)
+        staging.begin(digest(wanted))
         form.write(dataset, staging.path, progress)
-        write_atomic(staging.path / MARK, wanted.encode())
+        write_atomic(staging.path / MARK, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
         staging.publish()
     return Exported(form.name, done.files, done.use)
 
@@ -190,8 +208,20 @@ def _refuse_inside(out: Path, dataset: Dataset) -> None:
         raise RecipeError(f"{out}: is inside the dataset", hint="give --out a folder elsewhere")
 
 
-def _mark(out: Path) -> str | None:
-    """Return what the copy in `out` was made of; None where there is nothing yet.
+def _refuse_other(out: Path, there: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    """Refuse to replace a copy of another dataset or format; an older copy of this one goes."""
+    if there is None or all(there.get(name) == wanted[name] for name in ("dataset", "format")):
+        return
+    held = f"the export {there.get('format')!r} of {there.get('dataset')!r}" if there else "an unknown export"
+    asked = f"{wanted['format']!r} of {wanted['dataset']!r}"
+    raise RecipeError(
+        f"{out}: holds {held}, not {asked}; nothing was touched",
+        hint="remove it first, or choose another --out",
+    )
+
+
+def _mark(out: Path) -> dict[str, Any] | None:
+    """Return what the copy in `out` was made of, empty where that cannot be read; None where nothing is yet.
 
     Raises:
         RecipeError: there is something else.
@@ -201,7 +231,11 @@ def _mark(out: Path) -> str | None:
     if not out.is_dir():
         raise RecipeError(f"{out}: is a file", hint="give --out a folder")
     if (out / MARK).is_file():
-        return (out / MARK).read_text()
+        try:
+            found = json.loads((out / MARK).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
     names = [entry.name for entry in out.iterdir()]
     if names:
         raise RecipeError(

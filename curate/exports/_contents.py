@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from curate.errors import DataError
 from curate.manifests import plain, text
 
 
@@ -19,12 +20,14 @@ class Contents:
         rows: how many samples.
         labels: how many of them have a label (a member `.cls`).
         captions: how many of them have a caption (a member `.txt`).
+        splits: split → rows; those without one belong to `train`.
     """
 
     images: tuple[str, ...]
     rows: int
     labels: int
     captions: int
+    splits: dict[str, int]
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -34,10 +37,22 @@ class Contents:
 
 
 def contents(manifest: str | Path) -> Contents:
-    """Count what the samples of a manifest consist of."""
-    with duckdb.connect() as con:
-        [(images, rows, labels, captions)] = con.execute(
-            "SELECT list_sort(list(DISTINCT ext)), count(*), count(label), count(caption) FROM "
-            f"read_parquet({text(plain(manifest))})"
-        ).fetchall()
-    return Contents(tuple(images or ()), rows, labels, captions)
+    """Count what the samples of a manifest consist of.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    table = f"read_parquet({text(plain(manifest))})"
+    try:
+        with duckdb.connect() as con:
+            [(images, rows, labels, captions)] = con.execute(
+                f"SELECT list_sort(list(DISTINCT ext)), count(*), count(label), count(caption) FROM {table}"
+            ).fetchall()
+            splits = con.execute(
+                f"SELECT coalesce(split, 'train') AS name, count(*) FROM {table} GROUP BY name ORDER BY name"
+            ).fetchall()
+    except duckdb.Error as error:
+        raise DataError(
+            f"{manifest}: cannot be read ({error})", hint="`curate verify` says what is wrong"
+        ) from error
+    return Contents(tuple(images or ()), rows, labels, captions, dict(splits))

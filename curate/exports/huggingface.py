@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from curate.cards import card
 from curate.datasets import CARD, MANIFEST, Dataset, DatasetInfo
@@ -21,10 +20,12 @@ def huggingface(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     Without them `datasets` takes the first five samples for what all are like, so that sets of JPEGs and PNGs, or
     with captions on some rows only, do not load. All rows are its `train`; a row's own split is in `json`.
     """
-    write_atomic(out / CARD, card(dataset.info, fields(dataset.info, str(dataset.path / MANIFEST))).encode())
+    write_atomic(out / CARD, described(dataset.info, str(dataset.path / MANIFEST)).encode())
     return [out / CARD]
 
 
-def fields(info: DatasetInfo, manifest: str | Path) -> list[dict[str, Any]]:
-    """Return the fields of a sample of the shards, for `card`."""
-    return card_fields(contents(manifest).members, info.columns, info.classes)
+def described(info: DatasetInfo, manifest: str | Path) -> str:
+    """Return the card of a dataset: of shards with the fields of a sample, of an overlay without."""
+    found = contents(manifest)
+    fields = card_fields(found.members, info.columns, info.classes) if info.shards is not None else None
+    return card(info, found.splits, fields)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from curate.errors import DataError, RecipeError
 from curate.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
+from curate.places import is_remote
 from curate.progress import Quiet
 from curate.ranges import Reader
 from curate.shards.findings import Report, plain, shown
@@ -62,7 +63,7 @@ def lint(
     Raises:
         RecipeError: nothing stands at a path.
     """
-    tars = sorted({tar for path in paths for tar in find_tars(path, ENDINGS)})
+    tars = sorted({tar: _as_given(tar, path) for path in paths for tar in find_tars(path, ENDINGS)}.values())
     if not tars:
         raise RecipeError(f"no tars at {', '.join(paths)}", hint="give a .tar, a folder of them or a pattern")
     report = Report(shards=len(tars))
@@ -77,6 +78,11 @@ def lint(
             stage.advance()
         groups.report(report, tars)
     return report
+
+
+def _as_given(tar: str, path: str) -> str:
+    """Return a tar's path the way a user wrote: from the root, or from where they are."""
+    return tar if is_remote(path) or os.path.isabs(path) else os.path.relpath(tar)
 
 
 class Shard:
@@ -194,8 +200,11 @@ class Shard:
         if not self.samples:
             self._add("empty shard", "", "no samples in it; readers raise an error or go on with nothing")
         if self.pax > PAX_SHARE * tar.bytes:
-            share = f"{self.pax / tar.bytes:.1%} of the bytes are PAX headers"
-            self._add("PAX headers", "", f"{share}; times as whole seconds need none")
+            told = (
+                f"{self.pax / tar.bytes:.1%} of the bytes are PAX headers, which tell no more than fractions of a"
+                " second; times in whole seconds need none: ShardWriter(..., mtime=int(time.time()))"
+            )
+            self._add("PAX headers", "", told)
         beyond = tar.beyond()
         if beyond is not None:
             more = tar.member_at(beyond)

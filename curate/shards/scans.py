@@ -9,7 +9,7 @@ from functools import partial
 from typing import IO, NamedTuple
 
 from curate.errors import RecipeError
-from curate.places import filesystem, is_remote, retried
+from curate.places import filesystem, is_remote, refuse_absent_bucket, retried
 from curate.shards.headers import (
     FILE,
     FOLDER,
@@ -237,7 +237,7 @@ def find_tars(path: str, endings: tuple[str, ...] = (".tar",)) -> list[str]:
 
     Raises:
         RecipeError: nothing stands there.
-        DataError: a store does not answer.
+        DataError: a store does not answer, or has no such bucket.
     """
     import braceexpand
 
@@ -254,7 +254,10 @@ def _find(path: str, endings: tuple[str, ...]) -> list[str]:
         matches = [m for m in files.find(place) if m.endswith(endings)]
     else:
         matches = files.glob(place) if any(c in place for c in "*?[") else [place]
+        if not matches:
+            refuse_absent_bucket(path)
         if not all(files.exists(m) for m in matches):
+            refuse_absent_bucket(path)
             raise RecipeError(f"{path}: no such tar", hint="`--set NAME=PATH` fills in a path of the recipe")
     return [files.unstrip_protocol(m) if is_remote(path) else m for m in matches]
 

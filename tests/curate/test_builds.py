@@ -244,7 +244,12 @@ def test_overlay_given_shards_equals_a_direct_build(recipe: MakeRecipe, tmp_path
     assert not (tmp_path / "late" / "shards").exists()
     assert not shard(tmp_path / "late", workers=1).unchanged
     assert tree(tmp_path / "late") == tree(tmp_path / "direct")
+    late, direct = (open_dataset(tmp_path / name).build_record() for name in ("late", "direct"))
+    assert late.keys() == direct.keys()
+    assert [name for name, _ in late["seconds"]] == [name for name, _ in direct["seconds"]]
+    assert late["seconds"][-1][0] == "shards"
     assert shard(tmp_path / "late").unchanged
+    assert build(recipe(STEPS), tmp_path / "late")[0].unchanged
 
 
 def test_matrix_builds_each_set_into_its_own_folder(recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -182,9 +182,13 @@ def test_build_and_shard_tell_what_they_did(run_curate: Run, recipe: MakeRecipe,
     [told] = json.loads(first.stdout)
     assert (told["name"], told["path"], told["rows"], told["classes"]) == ("set", str(out), 48, 6)
     assert told["unchanged"] is False
+    assert (told["shards"], told["shard_bytes"], told["resize"]) == (None, None, None)
     again = run_curate("build", tmp_path / "set.yaml", "--out", out, "--overlay")
     assert "48 rows, 6 classes, overlay; unchanged, nothing to do" in again.stdout
     assert "3 shards" in run_curate("shard", out, "--workers", "1").stdout
+    [told] = json.loads(run_curate("shard", out, "--json").stdout)
+    tars = list(out.glob("shards/*.tar"))
+    assert (told["shards"], told["shard_bytes"]) == (3, sum(tar.stat().st_size for tar in tars))
 
 
 def test_every_json_is_json(run_curate: Run, home: Path) -> None:

@@ -129,11 +129,29 @@ def test_a_copy_is_made_once(
     first = tree(out)
     assert export(dataset.path, ["folder"], out)[0].unchanged
     assert tree(out) == first
-    other = built([{"per_class": 2}], name="other")
-    assert not export(other.path, ["folder"], out)[0].unchanged
+    smaller = built([{"per_class": 2}])
+    assert not export(smaller.path, ["folder"], out)[0].unchanged
     assert sum(name.endswith(".jpg") for name in tree(out)) == 12
-    assert not export(other.path, ["parquet"], out)[0].unchanged
-    assert sorted(tree(out)) == [".export.json", "data/train-00000-of-00001.parquet"]
+
+
+def test_a_copy_of_another_kind_or_dataset_is_not_replaced(
+    built: Callable[..., Dataset], tmp_path: Path, tree: Callable[[Path], dict[str, bytes]]
+) -> None:
+    dataset, other, out = built(CAPTIONS), built(CAPTIONS, name="other"), tmp_path / "out"
+    export(dataset.path, ["folder"], out)
+    before = tree(out)
+    told = json.loads(before[".export.json"])
+    assert (told["format"], told["dataset"], told["digest"]) == ("folder", "set", dataset.digest)
+    for path, name, said in [
+        (dataset.path, "parquet", "holds the export 'folder' of 'set', not 'parquet' of 'set'"),
+        (other.path, "folder", "holds the export 'folder' of 'set', not 'folder' of 'other'"),
+    ]:
+        with pytest.raises(RecipeError, match=f"{said}; nothing was touched\n.*remove it first, or choose"):
+            export(path, [name], out)
+    assert tree(out) == before
+    (out / ".export.json").write_text("sha256:0123")
+    with pytest.raises(RecipeError, match="holds an unknown export, not 'folder' of 'set'"):
+        export(dataset.path, ["folder"], out)
 
 
 @pytest.mark.parametrize("name", ["folder", "parquet"])
@@ -142,10 +160,10 @@ def test_a_file_that_changed_leaves_the_old_copy(
     tree: Callable[[Path], dict[str, bytes]],
 ) -> None:  # fmt: skip
     pool = make_pool(tmp_path / "pool")
-    dataset = built_from({"folder": str(pool)}, overlay=True)
-    smaller = built_from({"folder": str(pool)}, [{"per_class": 2}], name="smaller", overlay=True)
+    smaller = built_from({"folder": str(pool)}, [{"per_class": 2}], overlay=True)
     export(smaller.path, [name], tmp_path / "out")
     before = tree(tmp_path / "out")
+    dataset = built_from({"folder": str(pool)}, overlay=True)
     (pool / "n03126707/n03126707_9.jpg").write_bytes(b"another")
     with pytest.raises(DataError, match=r"n03126707_9\.jpg: .* bytes where .* were indexed"):
         export(dataset.path, [name], tmp_path / "out")

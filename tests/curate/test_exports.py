@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -334,6 +335,38 @@ def test_what_cannot_be_is_refused_with_a_hint(
         with pytest.raises(RecipeError, match=said):
             export(path, to, out)
     assert not (tmp_path / "x").exists()
+
+
+def test_shards_that_mix_splits_are_told(
+    built: Callable[..., Dataset], sharded: Dataset, run_curate: Callable[..., Any]
+) -> None:
+    split: list[Any] = [{"split": {"shares": {"val": 0.25}}}]
+    dataset, overlay = built(split, "halves", overlay=False), built(split, "over")
+    rows = Counter(row["split"] or "train" for row in manifest(dataset))
+    assert min(rows["train"], rows["val"]) > 0
+    shown = run_curate("export", dataset.path, "--to", "webdataset,huggingface", "-q").stdout
+    said = f"holds {rows['train']} rows of train and {rows['val']} rows of val; its shards mix them: `--to parquet`"
+    assert shown.count(said) == 1
+    [one] = json.loads(run_curate("export", dataset.path, "--to", "wids", "--json", "-q").stdout)
+    assert said in one["note"]
+    for path in (dataset.path, overlay.path):
+        card = f"the rows of all splits (train {rows['train']}, val {rows['val']}): filter by `split`"
+        assert (path / "README.md").read_text().count(card) == 1
+    assert export(sharded.path, ["huggingface"])[0].note is None
+    assert "all splits" not in (sharded.path / "README.md").read_text()
+
+
+def test_a_manifest_that_is_gone_is_told(sharded: Dataset) -> None:
+    (sharded.path / "manifest.parquet").unlink()
+    with pytest.raises(DataError, match=r"manifest\.parquet: cannot be read"):
+        export(sharded.path, ["webdataset"])
+
+
+def test_help_names_the_sidecars_that_out_may_move(run_curate: Callable[..., Any]) -> None:
+    assert [name for name in SIDECARS if exports.find(name).movable] == ["dali", "wids"]
+    assert "those of dali and wids may" in " ".join(
+        run_curate("export", "--help").stdout.replace("│", " ").split()
+    )
 
 
 def test_the_command_says_how_to_open_what_it_wrote(sharded: Dataset, run_curate: Callable[..., Any]) -> None:

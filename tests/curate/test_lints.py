@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,10 @@ def test_headers_of_the_webdataset_writer_are_told_for_what_they_weigh(tmp_path:
     more = path.stat().st_size - plain.stat().st_size
     share = float(report.findings[0].what.split("%")[0]) / 100
     assert share == pytest.approx(more / path.stat().st_size, abs=0.05)
+    assert "ShardWriter(..., mtime=int(time.time()))" in report.findings[0].what
+    with wds.TarWriter(str(path), mtime=int(time.time())) as sink:
+        sink.write({"__key__": "s0", "jpg": jpeg(0), "cls": 1})
+    assert said(lint([str(path)])) == []
 
 
 def png(width: int, height: int, *, bits: int = 8) -> bytes:
@@ -422,7 +427,7 @@ def test_command_prints_findings_and_a_summary(
     result = run_curate("verify", tar)
     assert result.exit_code == 0
     size = tar.stat().st_size
-    assert result.stdout == (f"1 shards, 4 samples, {size:,} bytes; 4 jpg: 0 errors, 0 warnings, 0 notes\n")
+    assert result.stdout == (f"1 shard, 4 samples, {size:,} bytes; 4 jpg: 0 errors, 0 warnings, 0 notes\n")
     write_tar(tar, [*sound, ("x.cls", b"1")])
     assert run_curate("verify", tar).exit_code == 0  # warnings only
     write_tar(tar, [*sound, sound[0], ("x.jpg", b"")])
@@ -433,6 +438,21 @@ def test_command_prints_findings_and_a_summary(
     answer = json.loads(run_curate("verify", tar, "--json").stdout)
     assert (answer["errors"], answer["samples"], answer["images"]) == (2, 6, {"jpg": 4})
     assert {f["kind"] for f in answer["findings"]} >= {"duplicate key", "undecodable image"}
+
+
+def test_tars_are_named_as_they_were_given(
+    tmp_path: Path, sound: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_tar(tmp_path / f"in/{name}.tar", [*sound, ("x.jpg", b"")])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    report = lint(["../in/*.tar", "../in/a.tar"])
+    assert [f.shard for f in report.findings if f.kind == "undecodable image"] == [
+        "../in/a.tar",
+        "../in/b.tar",
+    ]
+    assert {f.shard for f in lint([str(tmp_path / "in")]).findings} >= {str(tmp_path / "in/a.tar")}
 
 
 def test_datasets_and_tars_are_verified_one_after_the_other(

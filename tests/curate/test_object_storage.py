@@ -90,6 +90,20 @@ def test_overlay_in_a_store_gets_the_shards_of_a_direct_build(
     assert late == direct
 
 
+def test_sets_in_a_store_are_compared_and_exports_into_one_refused(
+    recipe: MakeRecipe, bucket: str, run_curate: Callable[..., Any]
+) -> None:
+    for n in (2, 3):
+        build(recipe([{"per_class": n}], f"n{n}"), f"{bucket}/family/n{n}", overlay=True)
+    for paths in ([f"{bucket}/family/n2", f"{bucket}/family/n3"], [f"{bucket}/family"]):
+        shown = run_curate("diff", *paths)
+        assert shown.exit_code == 0, shown.stderr
+        assert shown.stdout.splitlines()[-1] == "n2 (12) ⊂ n3 (18)"
+    refused = run_curate("export", f"{bucket}/family/n2", "--to", "parquet", "--out", f"{bucket}/copy")
+    assert refused.exit_code == 2
+    assert f"--out {bucket}/copy: exports are local files" in refused.stderr
+
+
 def test_object_that_is_gone_is_told_at_once(bucket: str) -> None:
     for name in ("a", "c"):
         Remote(f"{bucket}/{name}").write_bytes(bytes(100))
@@ -185,6 +199,21 @@ def test_bucket_that_is_not_there_is_told(
     result = run_curate("build", tmp_path / "set.yaml", "--out", "s3://no-such-bucket/set")
     assert result.exit_code == 3, result.output
     assert "bucket does not exist" in result.stderr
+
+
+@pytest.mark.parametrize("path", ["s3://no-such-bucket/set", "s3://no-such-bucket/*.tar"])
+def test_verification_in_a_bucket_that_is_not_there_says_so(
+    store: Store, run_curate: Callable[..., Any], path: str
+) -> None:
+    result = run_curate("verify", path)
+    assert result.exit_code == 3, result.output
+    assert "the bucket 'no-such-bucket' does not exist" in result.stderr
+
+
+def test_tar_that_is_not_in_its_bucket_is_told(bucket: str, run_curate: Callable[..., Any]) -> None:
+    result = run_curate("verify", f"{bucket}/a.tar")
+    assert result.exit_code == 2
+    assert "no such tar" in result.stderr
 
 
 def test_prefix_of_somebody_else_is_refused_untouched(recipe: MakeRecipe, bucket: str) -> None:

@@ -168,6 +168,19 @@ def test_chain_of_sets_reads_as_one_line(
     assert [d["relation"] for d in json.loads(run_curate("diff", *paths, "--json").stdout)] == ["⊂", "⊂"]
 
 
+def test_equal_rows_of_images_resized_otherwise_are_told(
+    recipe: MakeRecipe, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    for name, resize in {"whole": {}, "again": {}, "small": {"resize": {"short": 16}}}.items():
+        build(recipe([{"per_class": 2}], name, **resize), tmp_path / name)
+    equal, resized = chain([tmp_path / name for name in ("whole", "again", "small")])
+    assert (equal.relation, equal.other_resize) == ("=", False)
+    assert (resized.relation, resized.other_resize) == ("=", True)
+    paths = (tmp_path / "again", tmp_path / "small")
+    assert "again and small: equal rows, other `resize`\n" in run_curate("diff", *paths).stdout
+    assert json.loads(run_curate("diff", *paths, "--json").stdout)[0]["other_resize"] is True
+
+
 def test_a_folder_of_sets_is_compared_from_the_smallest_to_the_largest(
     built: Callable[..., Dataset], tmp_path: Path, run_curate: Callable[..., Any]
 ) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curate.builds import build
 from curate.checks import verify
-from curate.datasets import Dataset, open_dataset
+from curate.datasets import SHARD_INDEX, Dataset, open_dataset
 from curate.errors import RecipeError
+from curate.ranges import Reader
 from curate.recipes import Recipe
+from curate.shards.resizes import Resized, _time_ratio, gains
 
 SMALL = {"short": 64, "quality": 90}
 MakeRecipe = Callable[..., Recipe]
@@ -143,10 +147,37 @@ def test_gain_is_told_by_build_and_show(
     assert told["bytes_ratio"] == round(resized.info.bytes / before, 4)
     assert told["decode_time_ratio"] > 0
     shown = run_curate("show", resized.path).stdout
-    again = run_curate("build", photos.parent / "small.yaml", "--out", resized.path).stdout
+    command = ["build", photos.parent / "small.yaml", "--out", resized.path]
+    assert json.loads(run_curate(*command, "--json").stdout)[0]["resize"] == told
+    again = run_curate(*command).stdout
     for said in (shown, again):
         assert "4 of 7 images made smaller" in said
         assert f"{told['bytes_ratio']:.2f} of the bytes, {told['decode_time_ratio']:.2f} of the time" in said
+
+
+def test_gain_in_time_is_that_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, slow = [0.0], iter([9.0, 9.0])  # some other work, in the first decodings
+
+    def decodes(data: bytes) -> None:
+        clock[0] += len(data) + next(slow, 0.0)
+
+    monkeypatch.setattr("curate.shards.resizes.decode", decodes)
+    monkeypatch.setattr("curate.shards.resizes.time.perf_counter", lambda: clock[0])
+    assert _time_ratio([bytes(40), bytes(60)], [bytes(10), bytes(15)]) == 0.25
+
+
+def test_image_that_is_smaller_in_as_many_bytes_is_timed(tmp_path: Path) -> None:
+    large, small = picture(128, 128, "JPEG"), picture(64, 64, "JPEG")
+    small += bytes(len(large) - len(small))
+    rows = {"file": ["a"], "offset": [0], "size": [len(large)], "width": [128], "height": [128]}
+    for folder, data in (("before", large), ("after/shards", small)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a").write_bytes(data)
+    index = pa.table(rows | {"file": ["shards/a"], "width": [64], "height": [64]})
+    pq.write_table(index, tmp_path / "after" / SHARD_INDEX)
+    with Reader(tmp_path / "before") as reader:
+        told = gains(Resized(1, 1, len(large), len(large)), pa.table(rows), reader, tmp_path / "after")
+    assert 0 < told["decode_time_ratio"] < 1
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from stores import Store, fetched, moved
 
-from curate import places
+from curate import places, ranges
 from curate.builds import build
 from curate.checks import verify
 from curate.datasets import open_dataset
@@ -143,21 +143,57 @@ def test_store_that_is_gone_is_told_and_asked_three_times(
     assert isinstance(failed, StoreError)
 
 
-def test_store_that_is_gone_ends_the_verification_of_an_overlay_at_the_first_row(
+def test_store_that_is_gone_ends_the_verification_of_an_overlay_at_the_first_read(
     recipe: MakeRecipe, store: Store, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(recipe([]), f"{bucket}/pool")
     build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
     asked: list[object] = []
-    read = Reader.read
-    monkeypatch.setattr(Reader, "read", lambda self, *row: (asked.append(row), read(self, *row))[1])
+    read = Reader.read_many
+    monkeypatch.setattr("curate.checks.ROWS_PER_READ", 1)
+    monkeypatch.setattr(Reader, "read_many", lambda self, *rows: (asked.append(rows), read(self, *rows))[1])
     store.stop()
     try:
         with pytest.raises(StoreError, match="the store failed 3 times"):
             verify(tmp_path / "overlay")
     finally:
         store.start()
-    assert len(asked) <= (os.cpu_count() or 1)  # of 60 rows, one a thread
+    assert len(asked) <= 2 * (os.cpu_count() or 1)  # of 60 reads; a thread may begin its second
+
+
+def test_verification_of_an_overlay_fetches_many_rows_at_once(
+    recipe: MakeRecipe, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(recipe([]), f"{bucket}/pool")
+    build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
+    asked: list[object] = []
+    cat = ranges._cat
+    monkeypatch.setattr(ranges, "_cat", lambda spans: (asked.extend(spans), cat(spans))[1])
+    assert verify(tmp_path / "overlay") == []
+    assert len(asked) == 4  # 60 rows in four tars
+
+
+def test_store_without_credentials_is_not_asked_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run_curate: Callable[..., Any]
+) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where credentials may lie
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr("curate.places.time.sleep", lambda _: pytest.fail("asked again"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        results = [run_curate(name, "s3://bucket/set") for name in ("verify", "show")]
+        [failed] = Reader("s3://bucket/set").read_many(["a"], [512], [10])
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+    for result in results:
+        assert result.exit_code == 3, result.output
+        assert "no credentials" in result.stderr
+        assert "hint: set AWS_ACCESS_KEY_ID and" in result.stderr
+    assert isinstance(failed, StoreError)
+    assert "no credentials" in failed.message
 
 
 def test_tars_at_an_address_where_nobody_answers_are_told(

@@ -16,6 +16,7 @@ from curate.builds import build
 from curate.checks import Problem, verify
 from curate.datasets import Dataset, render
 from curate.errors import DataError, RecipeError
+from curate.ranges import Reader
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 Run = Callable[..., Any]
@@ -138,6 +139,50 @@ def test_missing_shard_names_each_of_its_samples(copy: Path) -> None:
     lost = [row["key"] for row in index if row["file"] == "shards/000003.tar"]
     assert [p.where for p in verify(copy)] == ["shards/000003.tar", *lost]
     assert len(lost) == 12
+    assert all(p.what.startswith("shards/000003.tar: cannot be read") for p in verify(copy)[1:])
+
+
+def test_of_a_lost_shard_the_first_samples_are_printed_and_json_has_all(copy: Path, run_curate: Run) -> None:
+    (copy / "shards/000000.tar").unlink()
+    cut = copy / "shards/000003.tar"
+    size = cut.stat().st_size
+    cut.write_bytes(cut.read_bytes()[: size // 2])
+    lines = run_curate("verify", copy).stdout.splitlines()
+    assert "… and 6 more\tsamples of shards/000000.tar" in lines
+    assert f"shards/000003.tar\t{size // 2:,} bytes where {size:,} were written" in lines
+    told = json.loads(run_curate("verify", copy, "--json").stdout)
+    assert lines[0] == f"# {copy}: {len(told)} problems"
+    assert len(told) == len(lines) - 3 + 6  # without the title, the columns and the line that counts
+
+
+def test_one_problem_is_one(copy: Path, run_curate: Run) -> None:
+    flip(copy / "shards/000000.tar", 700)
+    assert run_curate("verify", copy, "--no-images").stdout.startswith(f"# {copy}: 1 problem\n")
+
+
+def test_folder_of_datasets_is_told_how_to_name_them(copy: Path, run_curate: Run) -> None:
+    result = run_curate("verify", copy.parent)
+    assert result.exit_code == 2
+    assert f"hint: it holds a family of datasets: `curate verify {copy.parent}/*`" in result.stderr
+
+
+def test_images_are_read_in_parts_of_bounded_size(
+    built: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = built([])
+    sizes = overlay.table(["size"])["size"].to_pylist()
+    asked: list[list[int]] = []
+    read = Reader.read_many
+    monkeypatch.setattr(
+        Reader, "read_many", lambda self, f, o, s: (asked.append(list(s)), read(self, f, o, s))[1]
+    )
+    for limit, parts in ((1, 60), (sum(sizes), 1), (max(sizes) * 2, 0)):
+        asked.clear()
+        monkeypatch.setattr("curate.checks.BYTES_PER_READ", limit)
+        assert verify(overlay.path) == []
+        assert sorted(size for part in asked for size in part) == sorted(sizes)
+        assert all(sum(part) <= limit or len(part) == 1 for part in asked)
+        assert not parts or len(asked) == parts
 
 
 def seal(folder: Path, changes: dict[str, Any]) -> None:
