@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import hears_ctrl_c
 
 from curate.builds import build, shard
 from curate.datasets import open_dataset
@@ -123,7 +124,9 @@ def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..
         file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **ONE_EACH}, "set")
         command = f"{sys.executable} -m curate.cli build {file} --out {out} --workers 1".split()
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        started.append(
+            subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_ctrl_c)
+        )
         return started[-1]
 
     yield run

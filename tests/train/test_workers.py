@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from handmade import pictures
+from processes import hears_ctrl_c
 
 from curate.datasets import Dataset
 from curate.errors import MissingError
@@ -60,7 +61,7 @@ def test_workers_end_with_their_caller_however_it_ends(dataset: MakeDataset, num
     data = dataset(pictures(64))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", RUN, str(data.path)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     assert process.stdout is not None
     with process.stdout as stream:
