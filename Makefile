@@ -19,7 +19,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/builds.py
+	$(BIN)/python benchmarks/bytes.py
 
 reference: $(VENV)/.installed
 	$(BIN)/python -c "from curate.references import markdown; print(markdown(), end='')" > docs/reference.md
