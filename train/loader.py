@@ -294,9 +294,8 @@ class Loader:
         """Copy images out of memory that workers will use again, to the device."""
         if self.device.type == "cuda":  # torch keeps the pinned copy until the device has it
             return torch.from_numpy(images).pin_memory().to(self.device, non_blocking=True)
-        return torch.from_numpy(
-            images.copy()
-        )  # asks for huge pages, and takes half the time of torch's clone
+        # numpy's copy asks for huge pages, and takes half the time of torch's clone.
+        return torch.from_numpy(images.copy())
 
     def _from_squares(self, squares_NSS3: Tensor, step: Step) -> Batch:
         broken = {}
