@@ -83,14 +83,15 @@ class Staging:
 
     def publish(self) -> None:
         """Put the finished folder in the result's place."""
+        gone = self.path.with_name(f"{self.path.name}-gone")
         for name in (PLAN, PARTS, "work", LOCK):
             entry = self.path / name
-            if entry.is_dir():
-                shutil.rmtree(entry)
+            if entry.is_dir():  # renamed first: a worker that was lost may still be writing into it
+                shutil.rmtree(gone, ignore_errors=True)
+                os.rename(entry, gone)
+                shutil.rmtree(gone, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
-        for leftover in self.path.glob(f"{SHARDS}/.*.tmp"):  # of a worker that was lost
-            leftover.unlink()
         sync_folder(self.path)
         old = _old(self.out)
         shutil.rmtree(old, ignore_errors=True)

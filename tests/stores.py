@@ -42,6 +42,6 @@ def fetched(url: str, folder: Path) -> Path:
     return folder
 
 
-def moved(tree: dict[str, bytes]) -> dict[str, bytes]:
+def moved(tree: dict[str, str]) -> dict[str, str]:
     """Return a tree without `dataset.json`, which says where the pool is from there."""
     return {name: data for name, data in tree.items() if name != "dataset.json"}

@@ -83,12 +83,17 @@ class TarWriter:
 
     Args:
         path: the final name.
+        scratch: a folder of the same disk for the unfinished file; that of `path` if None.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Place, scratch: Place | None = None) -> None:
         self.bytes = 0
         self._sha = hashlib.sha256()
-        self._stream: _Upload | _File = _Upload(path) if isinstance(path, Remote) else _File(path)
+        self._stream: _Upload | _File
+        if isinstance(path, Remote):
+            self._stream = _Upload(path)
+        else:
+            self._stream = _File(path, Path(str(scratch or path.parent)))
         self._behind = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
@@ -119,12 +124,12 @@ class TarWriter:
 
 
 class _File:
-    """A file written beside its name, which `finish` gives it."""
+    """A file written in a scratch folder, until `finish` puts it in its place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scratch: Path) -> None:
         self.path = path
         # Another worker may be at the same shard, when it was lost and came back.
-        self._beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        self._beside = scratch / f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp"
         self._stream = open(self._beside, "wb", buffering=0)  # noqa: SIM115 - closed by finish or discard
 
     def write(self, block: memoryview | bytes) -> None:

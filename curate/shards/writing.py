@@ -153,7 +153,7 @@ class Task:
         tar = self.folder / f"{SHARDS}/{number:06d}.tar"
 
         def write() -> tuple[list[int], int, str]:
-            return _write_tar(tar, rows, self.reader, images, self.layout.hashed)
+            return _write_tar(tar, self.folder / PARTS, rows, self.reader, images, self.layout.hashed)
 
         offsets, size, sha256 = retried(str(tar), write) if isinstance(tar, Remote) else write()
         record = {"file": f"{SHARDS}/{number:06d}.tar", "samples": len(offsets), "bytes": size}
@@ -165,10 +165,10 @@ class Task:
 
 
 def _write_tar(
-    path: Place, rows: pa.Table, reader: Reader, images: dict[int, bytes], hashed: bool
+    path: Place, scratch: Place, rows: pa.Table, reader: Reader, images: dict[int, bytes], hashed: bool
 ) -> tuple[list[int], int, str]:
     """Write a tar or leave nothing; return the offset of each image, the tar's bytes and its sha256."""
-    writer = TarWriter(path)
+    writer = TarWriter(path, scratch)
     try:
         offsets = _write(writer, rows, reader, images, hashed)
         sha256 = writer.close()

@@ -30,7 +30,7 @@ STEPS: list[Any] = [
     {"caption": {"templates": ["a photo of a {}.", "art of a {}."]}},
 ]
 MakeRecipe = Callable[..., Recipe]
-Tree = Callable[[Path], dict[str, bytes]]
+Tree = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture

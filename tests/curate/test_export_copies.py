@@ -122,7 +122,7 @@ def test_captions_stand_beside_the_files(built: Callable[..., Dataset], tmp_path
 
 
 def test_a_copy_is_made_once(
-    built: Callable[..., Dataset], tmp_path: Path, tree: Callable[[Path], dict[str, bytes]]
+    built: Callable[..., Dataset], tmp_path: Path, tree: Callable[[Path], dict[str, str]]
 ) -> None:
     dataset, out = built(CAPTIONS), tmp_path / "out"
     assert not export(dataset.path, ["folder"], out)[0].unchanged
@@ -135,12 +135,12 @@ def test_a_copy_is_made_once(
 
 
 def test_a_copy_of_another_kind_or_dataset_is_not_replaced(
-    built: Callable[..., Dataset], tmp_path: Path, tree: Callable[[Path], dict[str, bytes]]
+    built: Callable[..., Dataset], tmp_path: Path, tree: Callable[[Path], dict[str, str]]
 ) -> None:
     dataset, other, out = built(CAPTIONS), built(CAPTIONS, name="other"), tmp_path / "out"
     export(dataset.path, ["folder"], out)
     before = tree(out)
-    told = json.loads(before[".export.json"])
+    told = json.loads((out / ".export.json").read_bytes())
     assert (told["format"], told["dataset"], told["digest"]) == ("folder", "set", dataset.digest)
     for path, name, said in [
         (dataset.path, "parquet", "holds the export 'folder' of 'set', not 'parquet' of 'set'"),
@@ -157,7 +157,7 @@ def test_a_copy_of_another_kind_or_dataset_is_not_replaced(
 @pytest.mark.parametrize("name", ["folder", "parquet"])
 def test_a_file_that_changed_leaves_the_old_copy(
     name: str, make_pool: Callable[..., Path], built_from: Callable[..., Dataset], tmp_path: Path,
-    tree: Callable[[Path], dict[str, bytes]],
+    tree: Callable[[Path], dict[str, str]],
 ) -> None:  # fmt: skip
     pool = make_pool(tmp_path / "pool")
     smaller = built_from({"folder": str(pool)}, [{"per_class": 2}], overlay=True)

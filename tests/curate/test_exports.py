@@ -279,7 +279,7 @@ print(json.dumps([len(list(told)), images, [r["classes/name"] for r in data.reco
 
 
 def test_sidecars_leave_the_dataset_whole_and_go_with_it(
-    sharded: Dataset, recipe: Callable[..., Any], tree: Callable[[Path], dict[str, bytes]]
+    sharded: Dataset, recipe: Callable[..., Any], tree: Callable[[Path], dict[str, str]]
 ) -> None:
     before = tree(sharded.path)
     export(sharded.path, SIDECARS)
@@ -296,9 +296,7 @@ def test_sidecars_leave_the_dataset_whole_and_go_with_it(
         "shards/000002.tar", "shards/000003.tar"}  # fmt: skip
 
 
-def test_sidecars_are_the_same_bytes_again(
-    sharded: Dataset, tree: Callable[[Path], dict[str, bytes]]
-) -> None:
+def test_sidecars_are_the_same_bytes_again(sharded: Dataset, tree: Callable[[Path], dict[str, str]]) -> None:
     export(sharded.path, SIDECARS)
     first = tree(sharded.path)
     export(sharded.path, SIDECARS)

@@ -27,7 +27,7 @@ s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 MakeRecipe = Callable[..., Recipe]
-Tree = Callable[[Path], dict[str, bytes]]
+Tree = Callable[[Path], dict[str, str]]
 
 
 def test_build_into_a_store_has_the_bytes_of_a_local_one(

@@ -25,7 +25,7 @@ from curate.shards.resizes import Resized, _time_ratio, gains
 
 SMALL = {"short": 64, "quality": 90}
 MakeRecipe = Callable[..., Recipe]
-Tree = Callable[[Path], dict[str, bytes]]
+Tree = Callable[[Path], dict[str, str]]
 
 
 def picture(width: int, height: int, form: str, mode: str = "RGB", **how: Any) -> bytes:
@@ -167,9 +167,9 @@ def test_gain_in_time_is_that_of_the_decoder(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_image_that_is_smaller_in_as_many_bytes_is_timed(tmp_path: Path) -> None:
-    large, small = picture(128, 128, "JPEG"), picture(64, 64, "JPEG")
+    large, small = picture(1280, 1280, "JPEG"), picture(64, 64, "JPEG")
     small += bytes(len(large) - len(small))
-    rows = {"file": ["a"], "offset": [0], "size": [len(large)], "width": [128], "height": [128]}
+    rows = {"file": ["a"], "offset": [0], "size": [len(large)], "width": [1280], "height": [1280]}
     for folder, data in (("before", large), ("after/shards", small)):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a").write_bytes(data)

@@ -28,6 +28,7 @@ from curate.shards.cuts import cuts
 from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header, headers
 from curate.shards.writing import Layout, write_shards
 from curate.sources._indexes import make_key
+from curate.stagings import Staging
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}.", "ünïcode {}"]}}]
 
@@ -169,6 +170,19 @@ def test_aborted_archive_leaves_nothing(tmp_path: Path) -> None:
     writer.put(bytes(9_000_448))
     writer.abort()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writer_that_was_given_up_leaves_nothing_in_the_result(tmp_path: Path) -> None:
+    with Staging(tmp_path / "set") as staging:
+        for folder in ("shards", "parts"):
+            (staging.path / folder).mkdir()
+        lost = TarWriter(staging.path / "shards" / "0.tar", staging.path / "parts")
+        lost.put(bytes(512))
+        staging.publish()
+    assert [f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*")] == ["set", "set/shards"]
+    with pytest.raises(FileNotFoundError):
+        lost.close()
+    lost.abort()
 
 
 def test_keys_of_any_length_come_back_through_gnu_tar(

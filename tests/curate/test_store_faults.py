@@ -28,7 +28,7 @@ from curate.shards.tars import TarWriter
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 MakeRecipe = Callable[..., Recipe]
-Tree = Callable[[Path], dict[str, bytes]]
+Tree = Callable[[Path], dict[str, str]]
 
 
 class Stops(Quiet):
@@ -71,7 +71,9 @@ def test_store_that_goes_away_and_comes_back(
     assert "dataset.json" not in places.sizes(top)
     written: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.shards.writing.TarWriter", lambda p: (written.append(p.name), TarWriter(p))[1])
+        patch.setattr(
+            "curate.shards.writing.TarWriter", lambda p, s: (written.append(p.name), TarWriter(p, s))[1]
+        )
         build(made, place)
     assert sorted(files + [f"shards/{name}" for name in written]) == [
         f"shards/{i:06d}.tar" for i in range(15)
