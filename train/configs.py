@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import MissingError, RecipeError, did_you_mean
 from train.loader import Cache
+from train.ranks import ranks_of
 from train.runs import Machine
 
 DEFAULT_EPOCHS = 30
 
+Schedule = Literal["cosine", "step", "constant"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+POSITIVE = (
+    "epochs", "samples", "accumulate", "lr", "eps", "step_epochs", "step_factor", "clip_norm", "evaluate_epochs",
+    "checkpoint_s", "keep_checkpoints", "log_steps",
+)  # fmt: skip
+SHARES = ("momentum", "beta1", "beta2", "ema")
+CHOICES = {"schedule": Schedule, "precision": Precision}
+
 C = TypeVar("C", bound="LoopConfig")
+
+
+# What does not decide the outcome: who computes it, what is said of it, and how often it is saved.
+ASIDE = (
+    "workers", "device", "cache", "checkpoint_s", "keep_checkpoints", "log_steps", "tensorboard", "wandb",
+    "profile", "dry_run", "adopt", "compile",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,38 +47,79 @@ class LoopConfig:
         epochs: passes over the data; 30 where neither this nor `samples` is given.
         samples: images to see in all, whatever the size of the dataset, so that runs on datasets of different
             sizes are equally long.
-        batch_size: samples a step.
-        optimizer: adamw, sgd, or any of timm's.
-        lr: at the peak of the schedule (linear warm-up, then a cosine down to 0).
+        batch_size: samples a step, over all processes.
+        accumulate: pieces that a batch is computed in, where it does not fit into memory at once; a contrast still
+            sees the whole batch.
+        optimizer: adamw, sgd (Nesterov), or any of timm's, such as lars, lamb or muon.
+        lr: at the peak of the schedule.
         weight_decay: of everything but norms and biases.
-        warmup_fraction: share of the steps, in [0, 1].
+        momentum: of sgd, lars and the like.
+        beta1: of adamw and the like.
+        beta2: of adamw and the like.
+        eps: of adamw and the like.
+        schedule: after the warm-up, a cosine down to 0, steps down by `step_factor`, or constant.
+        warmup_fraction: share of the steps over which the rate rises, in [0, 1].
+        warmup_steps: the same as a number of steps, in place of the share.
+        step_epochs: epochs between two steps down.
+        step_factor: what a step down multiplies the rate by.
         clip_norm: largest norm of the gradient; None for any.
+        ema: decay a step of an average of the weights, such as 0.9999, which is then what is measured and kept.
         seed: of the weights, the order and the crops.
         workers: processes that decode; None for one a core, 16 at most.
-        precision: auto is bf16 where a GPU has it, else fp32.
+        precision: auto is bf16 where a GPU has it, fp16 on older ones, else fp32.
         device: auto is a GPU where there is one.
+        compile: make kernels for the model by torch.compile: minutes at the start, faster steps.
+        deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there.
         cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
             that take less than 2 GB on the device.
         order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for
             storage that is slow to read here and there.
+        evaluate_epochs: epochs between two measurements; None measures at the end alone.
         checkpoint_s: seconds between checkpoints.
+        keep_checkpoints: how many of the last to keep until the run is done; the best weights measured are kept too.
+        log_steps: steps between lines of the log; a GPU is waited for once a line.
+        tensorboard: write the metrics for TensorBoard too, into the run's folder.
+        wandb: project of Weights & Biases to write the metrics to as well, where wandb is installed.
+        profile: steps to profile after the first ten; the table is printed, the trace goes into the run's folder.
+        dry_run: take one step, say shapes, parameters, FLOPs and memory, and leave nothing.
+        adopt: go on from the checkpoint in the run's folder although its plan is another (other data or options).
     """
 
     epochs: int | None = None
     samples: int | None = None
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    schedule: Schedule = "cosine"
     warmup_fraction: float = 0.1
+    warmup_steps: int | None = None
+    step_epochs: float = 30.0
+    step_factor: float = 0.1
     clip_norm: float | None = None
+    ema: float | None = None
     seed: int = 0
     workers: int | None = None
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     device: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
     cache: Cache = "auto"
     order: Literal["shuffled", "blocks"] = "shuffled"
+    evaluate_epochs: int | None = None
     checkpoint_s: float = 300.0
+    keep_checkpoints: int = 2
+    log_steps: int = 10
+    tensorboard: bool = False
+    wandb: str | None = None
+    profile: int = 0
+    dry_run: bool = False
+    adopt: bool = False
 
     def check(self) -> None:
         """Refuse values that cannot be meant.
@@ -70,20 +129,22 @@ class LoopConfig:
         """
         if self.epochs is not None and self.samples is not None:
             raise RecipeError("epochs and samples are both given", hint="give one of them")
-        positive = ("epochs", "samples", "lr", "clip_norm")
-        wrong = {
-            name: "more than 0" for name in positive if (v := getattr(self, name)) is not None and not v > 0
+        must: dict[str, tuple[Callable[[Any], bool], str]] = {
+            **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
+            **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
+            **dict.fromkeys(CHOICES, (lambda value: True, "")),
+            "batch_size": (lambda value: value >= 2, "2 or more"),
+            "warmup_fraction": (lambda value: 0 <= value <= 1, "a share, in [0, 1]"),
+            "warmup_steps": (lambda value: value >= 0, "0 or more"),
+            "weight_decay": (lambda value: value >= 0, "0 or more"),
+            "profile": (lambda value: value >= 0, "0 or more"),
         }
-        if self.batch_size < 2:
-            wrong["batch_size"] = "2 or more"
-        if not 0 <= self.warmup_fraction <= 1:
-            wrong["warmup_fraction"] = "a share, in [0, 1]"
-        if not self.weight_decay >= 0:
-            wrong["weight_decay"] = "0 or more"
-        if self.precision not in ("auto", "bf16", "fp32"):
-            wrong["precision"] = "auto, bf16 or fp32"
-        for name, must in wrong.items():
-            raise RecipeError(f"{name} is {getattr(self, name)}", hint=f"it must be {must}")
+        for name, choices in CHOICES.items():
+            must[name] = (get_args(choices).__contains__, ", ".join(get_args(choices)))
+        for name, (holds, wanted) in must.items():
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise RecipeError(f"{name} is {value}", hint=f"it must be {wanted}")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the steps of the whole run."""
@@ -93,16 +154,32 @@ class LoopConfig:
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that decide the outcome: not who computes it, or how often it is saved."""
-        aside = ("workers", "device", "cache", "checkpoint_s")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in aside}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ASIDE}
+
+    def warmup(self, total_steps: int) -> int:
+        """Return the steps over which the rate rises."""
+        steps = round(self.warmup_fraction * total_steps) if self.warmup_steps is None else self.warmup_steps
+        return min(steps, total_steps)
 
 
-def parse(kind: type[C], options: Mapping[str, Any], where: str) -> C:
+def parse(
+    kind: type[C],
+    options: Mapping[str, Any],
+    where: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> C:
     """Return a config of a kind from the options of a file, checked.
+
+    Args:
+        options: by name; `preset` names some to begin with, which the others replace.
+        presets: that there are.
 
     Raises:
         RecipeError: an option that it does not have, or a value that cannot be; it begins with `where`.
     """
+    options = dict(options)
+    if "preset" in options:
+        options = preset(presets or {}, str(options.pop("preset")), where) | options
     known = [field.name for field in dataclasses.fields(kind)]
     for name in options:
         if name not in known:
@@ -120,31 +197,62 @@ def parse(kind: type[C], options: Mapping[str, Any], where: str) -> C:
     return config
 
 
+def preset(presets: Mapping[str, Mapping[str, Any]], name: str, where: str) -> dict[str, Any]:
+    """Return the options of a preset.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in presets:
+        hint = did_you_mean(name, presets) or f"there are: {', '.join(presets) or 'none'}"
+        raise RecipeError(f"{where}: no preset {name!r}", hint=hint)
+    return dict(presets[name])
+
+
 def pick_device(name: str) -> torch.device:
-    """Return the device of a config.
+    """Return the device of a config; of several processes on a machine, each takes the GPU of its own number.
 
     Raises:
         RecipeError: no such device.
         MissingError: this machine has no GPU.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    here = ranks_of()
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise MissingError(f"device {name!r}: torch sees no GPU here", hint="take --device cpu or auto")
+    if here.ranks > 1:
+        device = torch.device("cuda", here.local_rank)
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise MissingError(
+            f"device {device}: there are {torch.cuda.device_count()} GPUs here",
+            hint="start one process a GPU (torchrun --nproc-per-node)",
+        )
+    torch.cuda.set_device(device)
     return device
 
 
 def pick_workers(config: LoopConfig) -> int:
-    """Return the number of processes that decode."""
-    return config.workers if config.workers is not None else min(16, Machine.here().cores)
+    """Return the number of processes that decode for this one."""
+    if config.workers is not None:
+        return config.workers
+    return min(16, max(1, Machine.here().cores // ranks_of().local_ranks))
+
+
+def number_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return what a model computes in: float32, or half of it under autocast."""
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """Return the context in which a model runs forward."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bf16" or (precision == "auto" and has_bf16)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    kind = number_type(precision, device)
+    return torch.autocast(device.type, kind, enabled=kind != torch.float32)

@@ -2,54 +2,86 @@
 
 from __future__ import annotations
 
-import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from curate.errors import RecipeError, did_you_mean
 
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
+
+    from train.configs import LoopConfig
+
 OURS = ("adamw", "sgd")
 
 
-def optimizer(module: nn.Module, name: str, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     """Return an optimiser of everything that learns; norms and biases do not decay.
 
     Args:
         module: what learns, already on its device.
-        name: adamw, sgd (Nesterov, momentum 0.9), or any of timm's (lamb, lars, muon, …).
-        lr: at the peak.
-        weight_decay: of matrices and kernels alone.
+        config: `optimizer` and its numbers: adamw, sgd (Nesterov), or any of timm's (lamb, lars, muon, …). timm's
+            optimisers are given those of the numbers that they know.
 
     Raises:
         RecipeError: no such optimiser.
     """
+    groups = _groups(module, config.weight_decay)
+    fused = groups[0]["params"][0].is_cuda
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused)
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    import timm.optim
+
+    known = timm.optim.list_optimizers()
+    if config.optimizer not in known:
+        hint = did_you_mean(config.optimizer, [*OURS, *known])
+        hint = hint or f"one of: {', '.join(OURS)}, or any optimiser of timm"
+        raise RecipeError(f"no optimizer {config.optimizer!r}", hint=hint)
+    info = timm.optim.get_optimizer_info(config.optimizer)
+    more: dict[str, Any] = {"betas": betas} if info.has_betas else {}
+    more |= {"eps": config.eps} if info.has_eps else {}
+    more |= {"momentum": config.momentum} if info.has_momentum else {}
+    return timm.optim.create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, **more)
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer, config: LoopConfig, *, total_steps: int, steps_per_epoch: int
+) -> Scheduler:
+    """Return the learning rate over a run, as timm has it; `step_update(step)` sets that of a step (from 0).
+
+    It rises linearly to `config.lr` over the warm-up, from the first step's share on, and then follows
+    `config.schedule`: half a cosine down to 0, steps down every `step_epochs`, or level.
+    """
+    from timm.scheduler import CosineLRScheduler, StepLRScheduler
+
+    warmup_steps = config.warmup(total_steps)
+    rise: dict[str, Any] = {
+        "warmup_t": warmup_steps,
+        "warmup_lr_init": config.lr / max(1, warmup_steps),
+        "t_in_epochs": False,
+    }
+    if config.schedule == "cosine":
+        left = max(1, total_steps - warmup_steps)
+        return CosineLRScheduler(optimizer, t_initial=left, warmup_prefix=True, **rise)
+    every = max(1, round(config.step_epochs * steps_per_epoch))
+    if config.schedule == "constant":
+        every = total_steps + 1
+    return StepLRScheduler(optimizer, decay_t=every, decay_rate=config.step_factor, warmup_prefix=False, **rise)
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
     spared = _spared(module)
     flat = [p for name, p in learning.items() if p.ndim <= 1 or name in spared]
     deep = [p for name, p in learning.items() if p.ndim > 1 and name not in spared]
     groups = [{"params": deep, "weight_decay": weight_decay}, {"params": flat, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    fused = next(iter(learning.values())).is_cuda
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, fused=fused)
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused)
-    import timm.optim
-
-    known = timm.optim.list_optimizers()
-    if name not in known:
-        hint = did_you_mean(name, [*OURS, *known]) or f"one of: {', '.join(OURS)}, or any optimiser of timm"
-        raise RecipeError(f"no optimizer {name!r}", hint=hint)
-    return timm.optim.create_optimizer_v2(groups, opt=name, lr=lr)
-
-
-def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Return the rate of a step (from 0): linear up to the peak, then half a cosine down to 0."""
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+    return [group for group in groups if group["params"]]
 
 
 def _spared(module: nn.Module) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from curate.errors import RecipeError
 TIMEOUT_S = 600  # that a rank waits for the others before it gives up
 PORT = 29_500  # where Slurm's ranks meet; torchrun says its own
 
+# Where rank, ranks, local rank and local ranks are found. `SLURM_STEP_TASKS_PER_NODE` is there under srun alone: a
+# script in a job's allocation is one process.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -29,11 +35,13 @@ class Ranks:
         rank: from 0.
         ranks: how many there are.
         local_rank: among those of this machine: which GPU is its own.
+        local_ranks: how many of them share this machine.
     """
 
     rank: int = 0
     ranks: int = 1
     local_rank: int = 0
+    local_ranks: int = 1
 
     @property
     def first(self) -> bool:
@@ -69,22 +77,21 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
     Raises:
         RecipeError: numbers that cannot be.
     """
-    named = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    slurm = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    if named[0] in environment and named[1] in environment:
-        names = named
-    elif slurm[0] in environment and int(environment.get(slurm[1], "1")) > 1 and "SLURM_STEP_ID" in environment:
-        names = slurm
-    else:
+    names = next((names for names in (TORCHRUN, SLURM) if names[0] in environment and names[1] in environment), None)
+    if names is None:
         return Ranks()
+    said = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
     try:
-        rank, ranks, local = (int(environment.get(name, "0")) for name in names)
+        # Slurm says "2(x3)" of three machines with two each, or "2,1"; this one's share matters for speed alone.
+        rank, ranks, local, locals_ = (
+            int(re.split(r"[(,]", environment.get(name, default))[0])
+            for name, default in zip(names, ("0", "1", "0", "1"), strict=True)
+        )
     except ValueError:
-        said = ", ".join(f"{name}={environment.get(name)}" for name in names)
         raise RecipeError(f"{said}: no rank", hint="start the run by torchrun, or by srun") from None
-    if not 0 <= rank < ranks:
-        raise RecipeError(f"rank {rank} of {ranks}", hint="start the run by torchrun, or by srun")
-    return Ranks(rank, ranks, local)
+    if not (0 <= rank < ranks and locals_ >= 1):
+        raise RecipeError(f"{said}: no rank", hint="start the run by torchrun, or by srun")
+    return Ranks(rank, ranks, local, locals_)
 
 
 @contextmanager

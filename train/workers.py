@@ -173,8 +173,8 @@ class Workers(Generic[S]):
         """Do what comes through the pipe, until its other end closes. This runs in the worker."""
         for caller in self.pipes:  # so that the caller's end is seen here, its own copies notwithstanding
             caller.close()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)  # a terminal or Slurm tells all processes; the caller decides
         torch.set_num_threads(1)
         heard: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=_listen, args=(pipe, heard), daemon=True).start()

@@ -1,0 +1,183 @@
+"""What learns: a method's module with its optimiser, schedule, scaler and average, a step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curate.errors import RecipeError
+from train.configs import LoopConfig, autocast, number_type
+from train.gradients import backward
+from train.loader import Batch
+from train.methods import Lesson, Method
+from train.optimizers import optimizer, schedule
+from train.ranks import Ranks
+
+
+class Learner:
+    """Takes steps. What it does follows from the method, the config, the step and the batch alone.
+
+    Args:
+        method: what learns, and how.
+        config: how fast.
+        ranks: the processes that share each batch; their gradients are averaged.
+        device: where the module is.
+        total_steps: of the run, for the schedule.
+        steps_per_epoch: likewise.
+
+    Attributes:
+        failed_step: the first step (from 1) whose loss or gradient was no number, on the device; 0 for none.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: LoopConfig,
+        ranks: Ranks,
+        device: torch.device,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+    ) -> None:
+        self.method, self.config, self.ranks, self.device = method, config, ranks, device
+        _choose_kernels(config)
+        self.optimizer = optimizer(method.module, config)
+        self.schedule = schedule(
+            self.optimizer, config, total_steps=total_steps, steps_per_epoch=steps_per_epoch
+        )
+        kind = number_type(config.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=kind == torch.float16)
+        self.autocast = partial(autocast, config.precision, device)
+        self.average = _average(method.module, config.ema)
+        self.wrapped = self._wrapped()
+        self.failed_step = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def lr(self) -> float:
+        """The rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @property
+    def kept(self) -> nn.Module:
+        """What is measured and saved: the average where there is one."""
+        return self.average.module if self.average is not None else self.method.module
+
+    def lesson(self, batch: Batch) -> Lesson:
+        """Make a batch ready."""
+        with torch.no_grad():
+            return self.method.lesson(batch)
+
+    def learn(self, lesson: Lesson, step: int) -> Tensor:
+        """Take a step (from 0) and return this rank's loss, on the device: nothing here waits for a GPU.
+
+        Raises:
+            RecipeError: the GPU's memory is too small; it says which batch would fit.
+        """
+        self.schedule.step_update(step)
+        try:
+            loss = self._backward(lesson, self.config.accumulate)
+        except torch.cuda.OutOfMemoryError:
+            raise self._too_large(lesson) from None
+        norm = self._clipped()
+        sound = torch.isfinite(loss) if norm is None else torch.isfinite(loss) & torch.isfinite(norm)
+        if self.scaler.is_enabled():
+            sound = torch.isfinite(loss)  # a gradient too large for float16 is the scaler's matter
+        self.failed_step.copy_(
+            torch.where((self.failed_step == 0) & ~sound, step + 1, self.failed_step), non_blocking=True
+        )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.method.after_step is not None:
+            self.method.after_step()
+        if self.average is not None:
+            self.average.update(self.method.module, step=step)
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes on from a checkpoint, besides the module's own weights."""
+        average = self.average.module.state_dict() if self.average is not None else None
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": average,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"] or self.method.module.state_dict())
+
+    @contextmanager
+    def measuring(self) -> Iterator[nn.Module]:
+        """Give what is to be measured, in eval mode; afterwards all learn on."""
+        module = self.kept
+        module.eval()
+        try:
+            yield module
+        finally:
+            self.method.module.train()
+
+    def _backward(self, lesson: Lesson, pieces: int) -> Tensor:
+        return backward(
+            self.method,
+            self.wrapped,
+            lesson,
+            pieces=pieces,
+            autocast=self.autocast,
+            scale=self.scaler.scale,
+        )
+
+    def _clipped(self) -> Tensor | None:
+        if self.config.clip_norm is None:
+            return None
+        self.scaler.unscale_(self.optimizer)
+        return nn.utils.clip_grad_norm_(self.method.module.parameters(), self.config.clip_norm)
+
+    def _wrapped(self) -> nn.Module:
+        module = torch.compile(self.method.module) if self.config.compile else self.method.module
+        if self.ranks.ranks == 1:
+            return module  # type: ignore[return-value]
+        places = [self.device] if self.device.type == "cuda" else None
+        # Statistics of norms stay each rank's own where they are not joint, so nothing is sent before a step.
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def _too_large(self, lesson: Lesson) -> RecipeError:
+        """Find out by trying into how many pieces the batch must be cut."""
+        said = f"a batch of {self.config.batch_size} does not fit into the GPU's memory"
+        pieces = self.config.accumulate
+        while self.ranks.ranks == 1 and pieces < len(lesson.inputs[0]):
+            pieces *= 2
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+                self._backward(lesson, pieces)
+                fits = max(2, self.config.batch_size * self.config.accumulate // pieces)
+                return RecipeError(said, hint=f"accumulate {pieces} fits, and so does batch_size {fits}")
+        return RecipeError(
+            said, hint=f"take a larger accumulate (it is {self.config.accumulate}), or a smaller batch_size"
+        )
+
+
+def _average(module: nn.Module, decay: float | None) -> Any:
+    if decay is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(module, decay=decay, use_warmup=True)
+
+
+def _choose_kernels(config: LoopConfig) -> None:
+    """Take the fastest kernels, or such as repeat themselves."""
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)

@@ -1,0 +1,50 @@
+"""Signals that ask a run to stop, and what it answers."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Stop:
+    """Turn signals into a wish to stop at the end of the step; the second one stops at once. A context.
+
+    SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._wish)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self.__exit__()
+
+
+def exit_code(number: int) -> int:
+    """Return what to exit with: nothing went wrong where a scheduler asked; a person's Ctrl-C is passed on."""
+    return 128 + number if number == signal.SIGINT else 0
+
+
+def command() -> str:
+    """Return the command that goes on with this run, as far as it can be known."""
+    import shlex
+
+    if sys.argv and sys.argv[0].endswith("curate"):
+        return shlex.join(["curate", *sys.argv[1:]])
+    return "the same command"
