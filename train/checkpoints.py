@@ -1,26 +1,37 @@
-"""What an unfinished run leaves behind, and how it goes on: `plan.json`, `checkpoints/step-000000123.pt`."""
+"""What an unfinished run leaves behind, and how it goes on.
+
+`plan.json` says what was asked. A checkpoint is two files: `checkpoints/step-000000123.safetensors` has the weights,
+for any reader; `step-000000123.pt`, written after it, has the rest: optimiser, scaler, average, random state, and how
+far it is.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from curate.errors import DataError, RecipeError
+from curate.errors import CurateError, DataError, RecipeError
 from curate.files import write_atomic
-from train.runs import CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run
-
-KEEP = 2  # checkpoints; the older one for when the disk loses the newer
+from train.learners import Learner
+from train.ranks import Ranks
+from train.runs import CHECKPOINTS, METRICS, PLAN, RUN, Run, disk_full_told, open_run, save_weights
 
 Plan = dict[str, Any]  # all that decides a run's outcome: method, config, digests of its datasets
 
 
-def finished(path: Path, plan: Plan) -> Run | None:
+def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
     """Return the run at `path` if this plan is finished there, None if it is to begin or to go on.
+
+    Args:
+        path: the run's folder.
+        plan: what is asked now.
+        adopt: whether an unfinished run of another plan may be gone on with.
 
     Raises:
         RecipeError: the folder holds a run of another plan, or something that is no run.
@@ -28,12 +39,14 @@ def finished(path: Path, plan: Plan) -> Run | None:
     if (path / PLAN).exists():
         there = json.loads((path / PLAN).read_text())
         differences = _differences(there, json.loads(json.dumps(plan)))
-        if differences and ((path / RUN).exists() or _saved(path)):
+        done = (path / RUN).exists()
+        if differences and (done or (_saved(path) and not adopt)):
+            more = "" if done else "; --adopt goes on from its checkpoint all the same"
             raise RecipeError(
                 f"{path}: holds a run of another plan ({'; '.join(differences)})",
-                hint="take another folder, or delete this one",
+                hint=f"take another folder, or delete this one{more}",
             )
-        return open_run(path) if (path / RUN).exists() else None
+        return open_run(path) if done else None
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RecipeError(f"{path}: exists and is not a run", hint="name a new folder")
     return None
@@ -45,63 +58,86 @@ def begin(path: Path, plan: Plan) -> None:
     write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
 
 
-def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write a checkpoint, and drop all but the last two.
+def save(path: Path, learner: Learner, state: dict[str, Any], ranks: Ranks, *, keep: int) -> None:
+    """Write a checkpoint, and drop all but the last few. Every rank calls it; the first writes.
 
     Args:
         path: the run's folder.
-        module: what learns.
-        optimizer: its optimiser.
+        learner: what learns.
         state: what else the loop needs to go on; `step` is how many are done.
+        ranks: their random states are kept.
+        keep: how many.
+
+    Raises:
+        MissingError: the disk is full; the checkpoints before stand.
     """
+    random = {"cpu": ranks.collected(torch.get_rng_state())}
+    if learner.device.type == "cuda":
+        random["cuda"] = ranks.collected(torch.cuda.get_rng_state(learner.device))
+    if not ranks.first:
+        return
     stream = io.BytesIO()
-    cuda = [state.cpu() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
-    content = {
-        "state": state,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
-    }
-    torch.save(content, stream)
-    write_atomic(path / CHECKPOINTS / f"step-{state['step']:09d}.pt", stream.getvalue())
-    for old in _saved(path)[:-KEEP]:
+    rest = {"state": state, "learner": learner.state()}
+    torch.save(
+        rest | {"random": {name: [one.cpu() for one in all_] for name, all_ in random.items()}}, stream
+    )
+    file = path / CHECKPOINTS / f"step-{state['step']:09d}.pt"
+    save_weights(file.with_suffix(".safetensors"), learner.method.module.state_dict())
+    with disk_full_told(file):
+        write_atomic(file, stream.getvalue())
+    for old in _saved(path)[:-keep]:
         old.unlink()
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
     """Load the last checkpoint, torch's random state included, and return its `state`; {} for none.
 
     The metrics that were logged after it are dropped: they will be logged again.
 
     Raises:
-        DataError: the checkpoint cannot be read.
+        DataError: the checkpoint cannot be read, or is of another model.
     """
+    from safetensors.torch import load_file
+
     saved = _saved(path)
     if not saved:
-        _cut_metrics(path, 0)
+        if ranks.first:
+            _cut_metrics(path, 0)
         return {}
-    device = next(module.parameters()).device
+    file, module = saved[-1], learner.method.module
     try:
-        content = torch.load(saved[-1], map_location="cpu", weights_only=True)
-        module.load_state_dict(content["module"])
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["random"]["cpu"])
-        if device.type == "cuda" and content["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(content["random"]["cuda"][: torch.cuda.device_count()])
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        weights = load_file(file.with_suffix(".safetensors"))
+        random = {
+            name: all_[ranks.rank] for name, all_ in content["random"].items() if ranks.rank < len(all_)
+        }
+        if unfit := _unfit(weights, module.state_dict()):
+            raise DataError(
+                f"{file.with_suffix('.safetensors')}: weights of another model ({unfit})",
+                hint="name the model that this run began with",
+            )
+        module.load_state_dict(weights)
+        learner.load_state(content["learner"])
+    except CurateError:
+        raise
     except Exception as error:  # torch raises what a damaged pickle leads it to
         raise DataError(
-            f"{saved[-1]}: cannot be read ({error})",
+            f"{file}: cannot be read ({error})",
             hint="delete it, and the run goes on from the one before",
         ) from error
-    _cut_metrics(path, content["state"]["step"])
+    if "cpu" in random:
+        torch.set_rng_state(random["cpu"])
+    if learner.device.type == "cuda" and "cuda" in random:
+        torch.cuda.set_rng_state(random["cuda"], learner.device)
+    if ranks.first:
+        _cut_metrics(path, content["state"]["step"])
     return content["state"]
 
 
 def clear(path: Path) -> None:
     """Drop the checkpoints of a finished run: they are three times its weights, and nothing needs them."""
-    for saved in _saved(path):
-        saved.unlink()
-    (path / CHECKPOINTS).rmdir()
+    shutil.rmtree(path / CHECKPOINTS)
 
 
 def _saved(path: Path) -> list[Path]:
@@ -115,6 +151,15 @@ def _cut_metrics(path: Path, step: int) -> None:
         return
     whole = [line for line in lines if line.endswith("\n")]  # the last may be half written
     write_atomic(path / METRICS, "".join(line for line in whole if json.loads(line)["step"] <= step).encode())
+
+
+def _unfit(there: dict[str, Tensor], here: dict[str, Tensor]) -> str:
+    """Say what is the first to differ between two sets of weights, in names or shapes; "" for nothing."""
+    for name in sorted({**there, **here}):
+        shapes = [tuple(one[name].shape) if name in one else "missing" for one in (there, here)]
+        if shapes[0] != shapes[1]:
+            return f"{name}: {shapes[0]}, not {shapes[1]}"
+    return ""
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:

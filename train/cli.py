@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from curate.commands import Json, QuietOption, Sets, bars, settings, told
+from train import catalogue
 
 DEMO = "demo.yaml"
 # A method's own command has an option for each field of its config; only that command imports it.
@@ -23,7 +24,19 @@ more_app = typer.Typer()
 @train_app.command(context_settings=PASSED_ON)
 def supervised(context: typer.Context) -> None:
     """Learn the labels of a dataset by cross-entropy."""
-    _method(context, "train.supervised", "SupervisedConfig")
+    _method(context, "supervised")
+
+
+@train_app.command(context_settings=PASSED_ON)
+def clip(context: typer.Context) -> None:
+    """Learn which caption belongs to which image, as CLIP does."""
+    _method(context, "clip")
+
+
+@train_app.command(context_settings=PASSED_ON)
+def simclr(context: typer.Context) -> None:
+    """Learn without labels to tell two views of an image from those of others, as SimCLR does."""
+    _method(context, "simclr")
 
 
 @more_app.command()
@@ -135,24 +148,35 @@ def _print_report(folder: Path, out: Path | None = None) -> None:
     typer.echo(f"report: {page.resolve()}")
 
 
-def _method(context: typer.Context, module: str, config: str) -> None:
+@told
+def _method(context: typer.Context, name: str) -> None:
     """Run a method's command, made from its config: names, types, defaults and help."""
-    method = importlib.import_module(module)
-    kind = getattr(method, config)
+    from train.configs import preset
+    from train.ranks import ranks_of
+
+    module, kind = catalogue.method(name), catalogue.config_type(name)
+    chosen = _chosen_preset(context.args)
+    defaults = preset(module.PRESETS, chosen, f"curate train {name}") if chosen else {}
+    presets = f"Options to begin with: {', '.join(module.PRESETS) or 'there are none'}."
     fixed = [
         _parameter("dataset", Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")]),
         _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
-        _parameter("val", Annotated[str | None, typer.Option(help="A dataset of the same classes.")], None),
+        _parameter("val", Annotated[str | None, typer.Option(help="A dataset to measure on.")], None),
+        _parameter("preset", Annotated[str | None, typer.Option(help=presets)], None),
         _parameter("json", Json, False),
         _parameter("quiet", QuietOption, False),
     ]
 
-    def command(dataset: str, out: Path, val: str | None, json: bool, quiet: bool, **options: Any) -> None:
+    def command(
+        dataset: str, out: Path, val: str | None, preset: str | None, json: bool, quiet: bool, **options: Any
+    ) -> None:
         from curate.datasets import open_dataset
         from curate.tables import print_json
 
         held_out = open_dataset(val) if val else None
-        run = method.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
+        run = module.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
+        if not ranks_of().first:
+            return
         if json:
             print_json(run.info.model_dump(mode="json"))
             return
@@ -161,18 +185,30 @@ def _method(context: typer.Context, module: str, config: str) -> None:
             f"{run.path}: {run.info.steps:,} steps, {run.info.samples_seen:,} samples seen; {measured}"
         )
 
-    command.__doc__ = inspect.getdoc(method)
-    command.__signature__ = inspect.Signature(fixed + _options(kind))  # type: ignore[attr-defined]
+    command.__doc__ = inspect.getdoc(module)
+    command.__signature__ = inspect.Signature(fixed + _options(kind, defaults))  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(told(command))
     app(args=context.args, prog_name=context.command_path)
 
 
-def _options(config: type) -> list[inspect.Parameter]:
+def _chosen_preset(args: list[str]) -> str | None:
+    """Return what `--preset` says, which the options' defaults depend on."""
+    for given, after in zip(args, [*args[1:], ""], strict=True):
+        if given == "--preset":
+            return after
+        if given.startswith("--preset="):
+            return given.partition("=")[2]
+    return None
+
+
+def _options(config: type, defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     hints, told_of = typing.get_type_hints(config), _arguments(config)
     return [
         _parameter(
-            name, Annotated[hints[name], typer.Option(help=_sentence(told_of[name]))], parameter.default
+            name,
+            Annotated[hints[name], typer.Option(help=_sentence(told_of[name]))],
+            defaults.get(name, parameter.default),
         )
         for name, parameter in inspect.signature(config).parameters.items()
     ]

@@ -24,7 +24,7 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 POSITIVE = (
     "epochs", "samples", "accumulate", "lr", "eps", "step_epochs", "step_factor", "clip_norm", "evaluate_epochs",
-    "checkpoint_s", "keep_checkpoints", "log_steps",
+    "keep_checkpoints", "log_steps",
 )  # fmt: skip
 SHARES = ("momentum", "beta1", "beta2", "ema")
 CHOICES = {"schedule": Schedule, "precision": Precision}
@@ -132,15 +132,15 @@ class LoopConfig:
         must: dict[str, tuple[Callable[[Any], bool], str]] = {
             **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
             **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
-            **dict.fromkeys(CHOICES, (lambda value: True, "")),
             "batch_size": (lambda value: value >= 2, "2 or more"),
             "warmup_fraction": (lambda value: 0 <= value <= 1, "a share, in [0, 1]"),
             "warmup_steps": (lambda value: value >= 0, "0 or more"),
             "weight_decay": (lambda value: value >= 0, "0 or more"),
             "profile": (lambda value: value >= 0, "0 or more"),
+            "checkpoint_s": (lambda value: value >= 0, "0 or more"),
         }
         for name, choices in CHOICES.items():
-            must[name] = (get_args(choices).__contains__, ", ".join(get_args(choices)))
+            must[name] = (get_args(choices).__contains__, "one of: " + ", ".join(get_args(choices)))
         for name, (holds, wanted) in must.items():
             value = getattr(self, name)
             if value is not None and not holds(value):

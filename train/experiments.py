@@ -13,7 +13,6 @@ from typing import Any
 
 from curate.builds import build
 from curate.datasets import Dataset
-from curate.errors import RecipeError
 from curate.files import write_atomic
 from curate.plans import plan
 from curate.progress import Quiet
@@ -92,16 +91,13 @@ def _check(experiment: Experiment) -> None:
         _tasks(experiment.transfer)
 
 
-def _config(experiment: Experiment) -> Any:
-    """Return the configuration of its pre-training, checked."""
-    from train.supervised import parse_config
+def _config(experiment: Experiment) -> tuple[str, Any]:
+    """Return the method of its pre-training and its configuration, checked."""
+    from train.catalogue import config_of
 
     options = {"seed": experiment.seed} | experiment.pretrain
-    method = options.pop("method", "supervised")
-    where = f"{experiment.where}, pretrain"
-    if method != "supervised":
-        raise RecipeError(f"{where}: no method {method!r}", hint="there is: supervised")
-    return parse_config(options, where=where)
+    name = options.pop("method", "supervised")
+    return name, config_of(name, options, f"{experiment.where}, pretrain")
 
 
 def _protocol(experiment: Experiment, measure: Measure) -> Any:
@@ -147,15 +143,16 @@ def _pretrain(
     stages: Stages,
 ) -> tuple[list[Any], dict[str, dict[str, Any]]]:
     """Train on each dataset; return the runs, scratch last, and each one's accuracy on the validation rows."""
+    from train.catalogue import method
     from train.evaluations import held_out_accuracy
     from train.runs import scratch_run
-    from train.supervised import train
 
     runs: list[Any] = []
     accuracy: dict[str, dict[str, Any]] = {}
     if not experiment.pretrain:
         return runs, accuracy
-    config = _config(experiment)
+    name_of_method, config = _config(experiment)
+    train = method(name_of_method).train
     coarse = datasets[experiment.coarse].classes if experiment.coarse else None
     for name, dataset in datasets.items():
         if not experiment.datasets[name].pretrain:
@@ -163,7 +160,7 @@ def _pretrain(
         with stages.stage(f"pre-training on {name}"):
             run = train(dataset, out / "runs" / name, config)
             runs.append(run)
-        if validation is not None:
+        if validation is not None and name_of_method == "supervised":
             with stages.stage(f"validation of {name}"):
                 accuracy[name] = held_out_accuracy(run, dataset, validation, coarse=coarse)
     if experiment.scratch and runs:

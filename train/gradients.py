@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,9 @@ def _joint(
         _set_random_state(state, device)  # dropout falls as it fell
         with _silent(module, number < len(cuts) - 1):
             again = _outputs(module, _cut(lesson.inputs, cut), autocast)
-            pairs = [(o, leaf.grad[cut]) for o, leaf in zip(again, leaves, strict=True) if leaf.grad is not None]
+            pairs = [
+                (o, leaf.grad[cut]) for o, leaf in zip(again, leaves, strict=True) if leaf.grad is not None
+            ]
             torch.autograd.backward([o for o, _ in pairs], [gradient for _, gradient in pairs])
     _set_random_state(after, device)
     return loss.detach()
@@ -90,13 +93,14 @@ def _joint(
 def _outputs(module: nn.Module, inputs: Columns, autocast: Autocast) -> Columns:
     with autocast():
         outputs = module(*inputs)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
     return tuple(column.float() if column.is_floating_point() else column for column in outputs)
 
 
 def _cuts(lesson: Lesson, pieces: int) -> list[slice]:
     size = len(lesson.inputs[0])
     bounds = [size * number // min(pieces, size) for number in range(min(pieces, size) + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _cut(columns: Columns, cut: slice) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -179,5 +180,7 @@ def _average(module: nn.Module, decay: float | None) -> Any:
 
 def _choose_kernels(config: LoopConfig) -> None:
     """Take the fastest kernels, or such as repeat themselves."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)

@@ -1,8 +1,11 @@
-"""The one training loop. A method brings what learns and its loss; the rest is here.
+"""The one training loop. A method brings what learns and its loss; `Learner` takes the steps; the rest is here.
 
 A run that was stopped goes on with the same command and ends as if it had not been: order and crops follow
 from the step, and a checkpoint holds the weights, the optimiser and torch's random state. On a GPU, as far as
-its kernels repeat themselves.
+its kernels repeat themselves (see `deterministic`).
+
+Several processes, started by torchrun or srun, share each batch; the first of them writes. They agree on what all
+must do together, such as stopping, where a line of the log is written.
 """
 
 from __future__ import annotations
@@ -10,56 +13,43 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import signal
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
+from curate.datasets import Dataset
 from curate.errors import CurateError, RecipeError
 from curate.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
-from train.configs import LoopConfig, autocast
+from train.configs import LoopConfig, pick_device
+from train.learners import Learner
 from train.loader import Batch, Loader
-from train.models import ModelSpec
-from train.optimizers import learning_rate, optimizer
+from train.methods import Method
+from train.profiles import Profiler
 from train.progress import Log
-from train.runs import DatasetUsed, Machine, Run, finish_run
+from train.ranks import Ranks, joined
+from train.rehearsals import rehearse, training_flops
+from train.runs import BEST, DatasetUsed, Machine, Run, finish_run, save_weights
+from train.stops import Stop, command, exit_code
+from train.throughputs import Meter
 
-LOG_STEPS = 10  # between lines of the log; each costs a GPU one pause
 BROKEN = "broken.json"  # key -> reason of every image that could not be read
+C = TypeVar("C", bound=LoopConfig)
 
-
-@dataclass(frozen=True)
-class Method:
-    """What a method brings to the loop.
-
-    Args:
-        name: supervised, clip, simclr.
-        spec: the model that is in it.
-        module: all that learns, on its device; its state is what the run saves.
-        loss: a scalar from a batch.
-        evaluate: the final metrics; None where there is nothing to evaluate on.
-    """
-
-    name: str
-    spec: ModelSpec
-    module: nn.Module
-    loss: Callable[[Batch], Tensor]
-    evaluate: Callable[[], dict[str, float]] | None = None
+NOT_FINITE = "not_finite.json"  # the step whose loss was no number, and the keys of its batch
 
 
 @dataclass
 class State:
-    """How far a run is: what a checkpoint holds besides weights and optimiser."""
+    """How far a run is: what a checkpoint holds besides what the learner does."""
 
     step: int = 0
     samples: int = 0
@@ -68,200 +58,272 @@ class State:
     loss_sum: float = 0.0  # since that line
     loss_steps: int = 0
     fingerprint: int = 0  # of all samples so far and their places; equal for runs that saw the same
+    best: float = -math.inf  # of the first metric
+    best_step: int = 0
+
+
+Prepare = Callable[[Dataset, C, Dataset | None, torch.device, Ranks], tuple[Method, Loader]]
+
+
+def run_method(
+    name: str,
+    prepare: Prepare[C],
+    dataset: Dataset,
+    out: str | Path,
+    config: C,
+    *,
+    val: Dataset | None,
+    quiet: bool,
+) -> Run:
+    """Train by a method, or go on with a run, or return it if it is finished.
+
+    Args:
+        name: of the method.
+        prepare: makes the method and its loader for this process of several, once it is clear that there is
+            something to do.
+        dataset: what to learn from.
+        out: the run's folder.
+        config: how.
+        val: what to measure on.
+        quiet: say nothing on stderr.
+
+    Raises:
+        RecipeError: the config makes no sense, or `out` holds another run; and as `fit`.
+    """
+    config.check()
+    out = Path(out)
+    plan = {
+        "method": name,
+        "dataset": dataset.digest,
+        "val": val.digest if val else None,
+        "config": config.deciding(),
+    }
+    if run := checkpoints.finished(out, plan, adopt=config.adopt):
+        return run
+    device = pick_device(config.device)
+    with joined(device) as ranks:
+        method, loader = prepare(dataset, config, val, device, ranks)
+        return fit(method, loader, config, out, plan, ranks=ranks, quiet=quiet)
 
 
 def fit(
-    method: Method, loader: Loader, config: LoopConfig, out: Path, plan: Plan, *, quiet: bool = False
+    method: Method,
+    loader: Loader,
+    config: LoopConfig,
+    out: Path,
+    plan: Plan,
+    *,
+    ranks: Ranks | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Train, from the start or from the last checkpoint, and return the finished run.
 
     Raises:
-        RecipeError: the loss is no longer a number.
+        RecipeError: the loss is no longer a number, or the GPU's memory is too small.
         DataError: too many images cannot be read.
-        SystemExit: SIGTERM or SIGINT came; a checkpoint was written first.
+        MissingError: the disk is full; the checkpoint before stands.
+        SystemExit: a signal came, and a checkpoint was written first; or the run was dry.
     """
-    checkpoints.begin(out, plan)
-    loop = Loop(method, loader, config, out)
-    with Log(out, quiet=quiet) as log:
+    ranks = ranks or Ranks()
+    if config.dry_run:
+        rehearse(method, loader, config, ranks)
+        raise SystemExit(0)
+    if ranks.first:
+        checkpoints.begin(out, plan)
+    ranks.wait()
+    loop = Loop(method, loader, config, out, ranks)
+    with Log(out, config, quiet=quiet or not ranks.first, writes=ranks.first) as log:
         log.say(_opening(method, loader, loop))
         if loader.cache != "none":
             log.phase("decode", len(loader))
             loader.prepare(log.advance)
         loop.run(log)
-        if len(loader.broken):
-            log.say(f"{len(loader.broken)} images could not be read; {out / BROKEN} lists them")
-            write_atomic(
-                out / BROKEN, json.dumps(loader.broken.reasons, indent=2, sort_keys=True).encode() + b"\n"
-            )
-        state = loop.state
-        metrics = {"loss": state.loss} | (method.evaluate() if method.evaluate else {})
+        _note_broken(loader, log, out, ranks)
+        state, metrics = loop.state, {"loss": loop.state.loss} | loop.measured
         log.record({"step": state.step, "final": metrics})
         info = {
             "method": method.name,
             "spec": method.spec,
             "dataset": DatasetUsed.of(loader.dataset),
             "config": dataclasses.asdict(config),
+            "facts": dict(method.facts),
             "seed": config.seed,
             "steps": state.step,
             "samples_seen": state.samples,
-            "samples_fingerprint": f"{state.fingerprint:016x}",
+            "samples_fingerprint": f"{ranks.sum_uint64(state.fingerprint):016x}",
             "seconds": round(state.seconds, 3),
             "metrics": metrics,
+            "best": {"step": state.best_step, "value": state.best} if state.best_step else None,
+            "flops_per_sample": loop.flops_per_sample,
+            "ranks": ranks.ranks,
             "machine": Machine.here(str(loader.device)),
         }
-        run = finish_run(out, info, method.module.state_dict())
+        run = finish_run(out, info, loop.learner.kept.state_dict(), writes=ranks.first, wait=ranks.wait)
         log.say(f"{out}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    checkpoints.clear(out)
+    if ranks.first:
+        checkpoints.clear(out)
     return run
 
 
 class Loop:
     """The steps of one run. Use `fit`."""
 
-    def __init__(self, method: Method, loader: Loader, config: LoopConfig, out: Path) -> None:
-        self.method = method
-        self.loader = loader
-        self.config = config
-        self.out = out
-        self.total_steps = config.total_steps(loader.steps_per_epoch)
-        self.warmup_steps = round(config.warmup_fraction * self.total_steps)
-        torch.manual_seed(config.seed)  # for dropout and the like
-        self.optimizer = optimizer(
-            method.module, config.optimizer, lr=config.lr, weight_decay=config.weight_decay
+    def __init__(self, method: Method, loader: Loader, config: LoopConfig, out: Path, ranks: Ranks) -> None:
+        self.method, self.loader, self.config, self.out, self.ranks = method, loader, config, out, ranks
+        per_epoch = loader.steps_per_epoch
+        self.total_steps = config.total_steps(per_epoch)
+        torch.manual_seed(config.seed + ranks.rank)  # for dropout and the like
+        self.learner = Learner(
+            method, config, ranks, loader.device, total_steps=self.total_steps, steps_per_epoch=per_epoch
         )
-        self.state = State(**checkpoints.restore(out, method.module, self.optimizer))
+        self.state = State(**checkpoints.restore(out, self.learner, ranks))
+        if not ranks.first:  # what was counted over all ranks is the first one's to go on with
+            self.state = dataclasses.replace(self.state, loss_sum=0.0, loss_steps=0, fingerprint=0)
         self.loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64).to(loader.device)
+        self.measured: dict[str, float] = {}
+        self._measured_step = -1
+        self.flops_per_sample: float | None = None
+        self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=config.log_steps)  # steps and their rows
+        every = config.evaluate_epochs
+        self._measure_steps = every * per_epoch if every and method.evaluate is not None else 0
 
     def run(self, log: Log) -> None:
         """Take the steps that are left."""
-        state = self.state
+        state, config = self.state, self.config
         log.phase("train", self.total_steps, state.step)
         self.method.module.train()
-        meter, saved_at = Meter(), time.monotonic()
+        meter, self._saved_at = Meter(self.loader.device), time.monotonic()
         began = time.monotonic() - state.seconds
-        with Stop() as stop, closing(self.loader.batches(state.step)) as batches:
+        profiler = (
+            Profiler(config.profile, self.out) if config.profile and self.ranks.first else nullcontext()
+        )
+        with Stop() as stop, closing(self.loader.batches(state.step)) as batches, profiler as profiled:
             while state.step < self.total_steps:
                 asked = time.perf_counter()
                 try:
                     batch = next(batches)
                 except CurateError:  # a store that is gone, a worker that was killed: nothing learned is lost
-                    self._save()
+                    self._save(alone=True)
                     raise
                 waited_s = time.perf_counter() - asked
-                lr = self._lr()
-                if len(batch):  # else its images are all broken, and only the count goes on
-                    self._learn(batch, lr)
-                state.step += 1
-                state.samples += len(batch)
-                state.fingerprint = (state.fingerprint + batch.fingerprint) % 2**64
-                meter.add(len(batch), waited_s)
+                self._learn(batch, meter)
+                meter.add(len(batch) * self.ranks.ranks, waited_s)
                 state.seconds = time.monotonic() - began
-                if state.step % LOG_STEPS == 0 or state.step == self.total_steps:
-                    self._note(log, batch.epoch, lr, meter)
-                if stop.signal or time.monotonic() - saved_at > self.config.checkpoint_s:
-                    self._save()
-                    saved_at = time.monotonic()
-                if stop.signal:
-                    log.say(f"stopped at step {state.step}; the same command goes on from there")
-                    raise SystemExit(128 + stop.signal)
+                if profiled:
+                    profiled.step()
+                if state.step % config.log_steps == 0 or state.step == self.total_steps:
+                    self._note(log, batch.epoch, meter)
+                if self._measure_steps and state.step % self._measure_steps == 0:
+                    self._measure(log)
+                self._heed(stop, log)
+        if self._measured_step != state.step:
+            self._measure(log)
 
-    def _learn(self, batch: Batch, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        with autocast(self.config.precision, self.loader.device):
-            loss = self.method.loss(batch)
-        loss.backward()
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.method.module.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss_sum += loss.detach()
-        self.state.loss_steps += 1
+    def _learn(self, batch: Batch, meter: Meter) -> None:
+        state = self.state
+        if len(batch):  # else its images are all broken, and only the count goes on
+            lesson = self.learner.lesson(batch)
+            if meter.flops_per_sample is None and self.flops_per_sample is None:
+                self.flops_per_sample = meter.flops_per_sample = training_flops(self.method, lesson)
+            self.loss_sum += self.learner.learn(lesson, state.step)
+            state.loss_steps += 1
+        state.step += 1
+        state.samples += len(batch) * self.ranks.ranks
+        state.fingerprint = (state.fingerprint + batch.fingerprint) % 2**64
+        self._recent.append((state.step, batch.rows))
 
-    def _lr(self) -> float:
-        return learning_rate(
-            self.state.step,
-            peak=self.config.lr,
-            warmup_steps=self.warmup_steps,
-            total_steps=self.total_steps,
-        )
-
-    def _note(self, log: Log, epoch: int, lr: float, meter: Meter) -> None:
+    def _note(self, log: Log, epoch: int, meter: Meter) -> None:
         """Write a line of the log; the GPU is waited for here and nowhere else."""
-        self._check_loss()
-        if self.state.loss_steps:
-            self.state.loss = self.loss_sum.item() / self.state.loss_steps
-        self.state.loss_steps = 0
+        self._check()
+        state = self.state
+        told = torch.stack([self.loss_sum, torch.full_like(self.loss_sum, state.loss_steps)])
+        loss_sum, loss_steps = self.ranks.sum(told).tolist()
+        if loss_steps:
+            state.loss = loss_sum / loss_steps
+        state.loss_steps = 0
         self.loss_sum.zero_()
-        record = {"step": self.state.step, "epoch": epoch, "loss": self.state.loss, "lr": lr} | meter.read()
+        record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": state.loss}
+        record |= {"lr": self.learner.lr} | meter.read(self.ranks.ranks)
+        if self.method.watched is not None:
+            record |= {name: round(float(value), 6) for name, value in self.method.watched().items()}
         if len(self.loader.broken):
             record["broken"] = len(self.loader.broken)
-        log.step(record | {"samples_fingerprint": f"{self.state.fingerprint:016x}"})
+        log.step(record | {"samples_fingerprint": f"{self.ranks.sum_uint64(state.fingerprint):016x}"})
 
-    def _check_loss(self) -> None:
-        if not math.isfinite(self.loss_sum.item()):
-            raise RecipeError(
-                f"{self.out}: the loss is {self.loss_sum.item()} at step {self.state.step}",
-                hint=f"take a smaller lr (it is {self.config.lr:g}), a longer warm-up or clip_norm: 1",
-            )
+    def _check(self) -> None:
+        """Stop the run where a loss or a gradient was no number, and name the batch."""
+        failed = self.ranks.first_of(self.learner.failed_step)
+        if not failed:
+            return
+        rows_B = next(rows_B for step, rows_B in self._recent if step == failed)
+        told = {"step": failed, "keys": self.loader.samples.keys.take(rows_B)}
+        file = self.out / (NOT_FINITE if self.ranks.first else f"not_finite.{self.ranks.rank}.json")
+        write_atomic(file, json.dumps(told, indent=1).encode() + b"\n")
+        raise RecipeError(
+            f"{self.out}: the loss or its gradient is no number at step {failed}; {NOT_FINITE} has its batch",
+            hint=f"take a smaller lr (it is {self.config.lr:g}), a longer warm-up or clip_norm: 1",
+        )
 
-    def _save(self) -> None:
-        self._check_loss()  # a checkpoint is good, or is not written
-        self.state.loss_sum = self.loss_sum.item()
-        checkpoints.save(self.out, self.method.module, self.optimizer, dataclasses.asdict(self.state))
+    def _measure(self, log: Log) -> None:
+        """Measure what is learned, on the first rank, and keep the best."""
+        if self.method.evaluate is not None and self.ranks.first:
+            with self.learner.measuring() as module:
+                self.measured = self.method.evaluate(module)
+            if self.measured:
+                log.record({"step": self.state.step, "measured": self.measured})
+                value = next(iter(self.measured.values()))
+                log.say(
+                    f"step {self.state.step}: " + ", ".join(f"{n} {v:.4f}" for n, v in self.measured.items())
+                )
+                if self._measure_steps and value > self.state.best:
+                    self.state.best, self.state.best_step = value, self.state.step
+                    save_weights(self.out / BEST, self.learner.kept.state_dict())
+        self._measured_step = self.state.step
+        self.ranks.wait()
+
+    def _heed(self, stop: Stop, log: Log) -> None:
+        """Save where it is time to, and stop where a signal came; ranks agree on both with a line of the log."""
+        if self.ranks.ranks > 1 and self.state.step % self.config.log_steps:
+            return
+        late = self.ranks.first and time.monotonic() - self._saved_at > self.config.checkpoint_s
+        signalled, due = self.ranks.most(stop.signal, int(late))
+        if signalled or due:
+            self._save()
+            self._saved_at = time.monotonic()
+        if signalled:
+            log.say(f"stopped at step {self.state.step}; resume with: {command()}")
+            raise SystemExit(exit_code(signalled))
+
+    def _save(self, *, alone: bool = False) -> None:
+        """Write a checkpoint, if what was learned is sound; `alone` where the other ranks may be gone."""
+        if alone and self.ranks.ranks > 1:
+            return
+        self._check()  # a checkpoint is good, or is not written
+        told = torch.stack([self.loss_sum, torch.full_like(self.loss_sum, self.state.loss_steps)])
+        loss_sum, loss_steps = self.ranks.sum(told).tolist()
+        state = dataclasses.asdict(self.state) | {
+            "loss_sum": loss_sum,
+            "loss_steps": int(loss_steps),
+            "fingerprint": self.ranks.sum_uint64(self.state.fingerprint),
+        }
+        checkpoints.save(self.out, self.learner, state, self.ranks, keep=self.config.keep_checkpoints)
 
 
 def _opening(method: Method, loader: Loader, loop: Loop) -> str:
     spec = method.spec
     millions = sum(p.numel() for p in method.module.parameters()) / 1e6
     begin = f"from step {loop.state.step} of" if loop.state.step else "for"
+    shared = f" x {loop.ranks.ranks}" if loop.ranks.ranks > 1 else ""
     return (
         f"{method.name}: {spec.name}, {spec.stem} stem, {spec.image_size} px, {millions:.1f} M parameters; "
-        f"{len(loader)} images of {loader.dataset.name!r}, {begin} {loop.total_steps} steps, {loader.device}"
+        f"{len(loader)} images of {loader.dataset.name!r}, {begin} {loop.total_steps} steps, "
+        f"{loader.device}{shared}"
     )
 
 
-class Meter:
-    """Samples a second, and the share of the time that went into waiting for them."""
-
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.samples = 0
-        self.waited_s = 0.0
-
-    def add(self, samples: int, waited_s: float) -> None:
-        """Count a batch."""
-        self.samples += samples
-        self.waited_s += waited_s
-
-    def read(self) -> dict[str, float]:
-        """Return the metrics since the last reading."""
-        passed = time.perf_counter() - self.began
-        metrics = {
-            "samples_per_s": round(self.samples / passed, 1),
-            "data_wait": round(self.waited_s / passed, 4),
-        }
-        self.began, self.samples, self.waited_s = time.perf_counter(), 0, 0.0
-        return metrics
-
-
-class Stop:
-    """Turn SIGTERM and Ctrl-C into a wish to stop at the end of the step; the second one stops at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._wish)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self.__exit__()
+def _note_broken(loader: Loader, log: Log, out: Path, ranks: Ranks) -> None:
+    if not len(loader.broken):
+        return
+    name = BROKEN if ranks.first else f"broken.{ranks.rank}.json"
+    log.say(f"{len(loader.broken)} images could not be read; {out / BROKEN} lists them")
+    write_atomic(out / name, json.dumps(loader.broken.reasons, indent=2, sort_keys=True).encode() + b"\n")

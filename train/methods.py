@@ -35,9 +35,9 @@ class Method:
     Args:
         name: supervised, clip, simclr, slip.
         spec: of the backbone.
-        module: all that learns, on its device; its state is what the run saves. Called with the inputs it returns
-            columns of B rows. What is one number for all (a temperature) it returns once a row, so that gradients
-            reach it through its outputs alone.
+        module: all that learns, on its device; its state is what the run saves. Called with the inputs it returns a
+            column of B rows, or a tuple of them. What is one number for all (a temperature) it returns once a row, so
+            that gradients reach it through its outputs alone.
         lesson: augments, normalises, tokenises; called without gradients and outside autocast.
         loss: a scalar, the mean over the rows of the outputs and targets of one process; float32.
         joint: whether the loss of a sample depends on the rest of the batch, as in a contrast. Such a loss sees the

@@ -72,7 +72,9 @@ def schedule(
     every = max(1, round(config.step_epochs * steps_per_epoch))
     if config.schedule == "constant":
         every = total_steps + 1
-    return StepLRScheduler(optimizer, decay_t=every, decay_rate=config.step_factor, warmup_prefix=False, **rise)
+    return StepLRScheduler(
+        optimizer, decay_t=every, decay_rate=config.step_factor, warmup_prefix=False, **rise
+    )
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from curate.errors import MissingError
+from train.configs import LoopConfig
 from train.runs import METRICS
 
+TENSORBOARD = "tensorboard"  # a folder in the run's
 PLAIN_S = 30  # seconds between lines where stderr is no terminal
 
 
@@ -20,12 +25,19 @@ class Log:
 
     Args:
         path: the run's folder.
+        config: which other places the metrics go to.
         quiet: write, and show nothing.
+        writes: whether this process is the one of several that writes.
+
+    Raises:
+        MissingError: TensorBoard or wandb is wanted and not installed.
     """
 
-    def __init__(self, path: Path, *, quiet: bool = False) -> None:
+    def __init__(self, path: Path, config: LoopConfig, *, quiet: bool = False, writes: bool = True) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self._file = open(path / METRICS, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._sinks = _sinks(path, config) if writes else []
+        # the lines of other ranks would be the same
+        self._file = open(path / METRICS if writes else os.devnull, "a", encoding="utf-8")  # noqa: SIM115
         self._total = 0
         self._last = 0.0
         self._bar = Progress(
@@ -46,6 +58,8 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
         self._file.close()
+        for sink in self._sinks:
+            sink.close()
 
     def say(self, text: str) -> None:
         """Print a sentence."""
@@ -67,6 +81,9 @@ class Log:
         """Write one line of metrics."""
         self._file.write(json.dumps(metrics) + "\n")
         self._file.flush()
+        numbers = {name: value for name, value in _flat(metrics) if isinstance(value, int | float)}
+        for sink in self._sinks:
+            sink.write(numbers, metrics["step"])
 
     def step(self, metrics: dict[str, Any]) -> None:
         """Write and show the metrics of a step."""
@@ -75,9 +92,54 @@ class Log:
             f"loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}  {metrics['samples_per_s']:.0f} samples/s  "
             f"{metrics['data_wait']:.0%} waiting for data"
         )
+        said += f"  MFU {metrics['mfu']:.1%}" if "mfu" in metrics else ""
+        said += f"  {metrics['memory_gb']:.1f} GB"
         if self._task is not None:
             self._bar.update(self._task, completed=metrics["step"], said=said)
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last > PLAIN_S:
             self._last = now
             self.say(f"step {metrics['step']}/{self._total}  {said}")
+
+
+class Sink(NamedTuple):
+    """Another place that metrics go to."""
+
+    write: Callable[[dict[str, float], int], None]
+    close: Callable[[], None]
+
+
+def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
+    """Open the other places that metrics go to."""
+    sinks: list[Sink] = []
+    if config.tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingError("TensorBoard is not installed", hint="pip install tensorboard") from error
+        writer = SummaryWriter(str(path / TENSORBOARD))
+
+        def write(metrics: dict[str, float], step: int) -> None:
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
+
+        sinks.append(Sink(write, writer.close))
+    if config.wandb is not None:
+        try:
+            import wandb  # type: ignore[import-not-found, unused-ignore]
+        except ImportError as error:
+            raise MissingError("wandb is not installed", hint="pip install wandb") from error
+        name = path.resolve().name
+        run = wandb.init(
+            project=config.wandb, name=name, id=name, resume="allow", dir=str(path), config=config.deciding()
+        )
+        sinks.append(Sink(lambda metrics, step: run.log(metrics, step=step), run.finish))
+    return sinks
+
+
+def _flat(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}/")
+        elif name != "step":
+            yield before + name, value

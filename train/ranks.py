@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,6 +54,36 @@ class Ranks:
             torch.distributed.all_reduce(tensor)
         return tensor
 
+    def sum_uint64(self, number: int) -> int:
+        """Return the sum over all ranks, modulo 2**64."""
+        if self.ranks == 1:
+            return number
+        halves = self._tensor([number & 0xFFFFFFFF, number >> 32])
+        low, high = self.sum(halves).tolist()
+        return (low + (high << 32)) % 2**64
+
+    def most(self, *numbers: int) -> tuple[int, ...]:
+        """Return the largest of each number over all ranks."""
+        if self.ranks == 1:
+            return numbers
+        told = self._tensor(numbers)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return tuple(told.tolist())
+
+    def first_of(self, step: Tensor) -> int:
+        """Return the smallest number over all ranks that is not 0, and 0 where all are; waits for the device."""
+        (found,) = self.most(-int(step) if int(step) else -(2**62))
+        return 0 if found == -(2**62) else -found
+
+    def collected(self, tensor: Tensor) -> list[Tensor]:
+        """Return each rank's tensor, of one shape; no gradients."""
+        if self.ranks == 1:
+            return [tensor]
+        place = self._device()
+        found = [torch.empty_like(tensor, device=place) for _ in range(self.ranks)]
+        torch.distributed.all_gather(found, tensor.to(place))
+        return found
+
     def gathered(self, rows_BD: Tensor) -> Tensor:
         """Return the rows of all ranks, in the order of ranks; gradients flow back to the rank they came from.
 
@@ -67,8 +97,14 @@ class Ranks:
 
     def wait(self) -> None:
         """Wait until all are here."""
-        if self.ranks > 1:
-            torch.distributed.barrier()
+        self.most(0)
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self._device())
+
+    def _device(self) -> torch.device:
+        nccl = torch.distributed.get_backend() == "nccl"
+        return torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
 
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
@@ -77,7 +113,9 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
     Raises:
         RecipeError: numbers that cannot be.
     """
-    names = next((names for names in (TORCHRUN, SLURM) if names[0] in environment and names[1] in environment), None)
+    names = next(
+        (names for names in (TORCHRUN, SLURM) if names[0] in environment and names[1] in environment), None
+    )
     if names is None:
         return Ranks()
     said = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)

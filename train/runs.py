@@ -10,15 +10,17 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from curate.datasets import Dataset
-from curate.errors import DataError, RecipeError
+from curate.errors import DataError, MissingError, RecipeError
 from curate.files import write_atomic
 from curate.records import Record, read_record
 from train.models import Model, ModelSpec, rebuild
@@ -27,6 +29,7 @@ RUN = "run.json"
 PLAN = "plan.json"
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
+BEST = "best.safetensors"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
 
@@ -39,6 +42,7 @@ class DatasetUsed(Record):
     rows: int
     classes: int
     path: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset) -> DatasetUsed:
@@ -49,6 +53,7 @@ class DatasetUsed(Record):
             rows=len(dataset),
             classes=len(dataset.classes),
             path=str(dataset.path),
+            recipe=dataset.info.recipe,
         )
 
 
@@ -82,6 +87,10 @@ class RunInfo(Record):
     samples_fingerprint: str | None = None  # equal for runs that saw the same samples in the same order
     seconds: float
     metrics: dict[str, float]  # final: loss, and top1, top5 (0..1) where there was something to evaluate on
+    best: dict[str, float] | None = None  # step and value of the first metric; of best.safetensors
+    facts: dict[str, Any] = Field(default_factory=dict)  # what else the method was told or found
+    flops_per_sample: float | None = None  # of forward and backward
+    ranks: int = 1  # processes that shared each batch
     weights: str  # "sha256:…" of model.safetensors
     code: str  # version of this package
     machine: Machine
@@ -228,19 +237,53 @@ def _no_run(path: Path) -> RecipeError:
     )
 
 
-def finish_run(path: Path, info: dict[str, Any], weights: dict[str, Tensor]) -> Run:
+def finish_run(
+    path: Path,
+    info: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    *,
+    writes: bool = True,
+    wait: Callable[[], None] = lambda: None,
+) -> Run:
     """Write the weights, then `run.json`, and return the finished run.
 
     Args:
         path: the run's folder.
         info: the fields of RunInfo, less those that follow from the weights and the code.
         weights: what was learned, named as the module says.
+        writes: whether this process is the one of several that does.
+        wait: until it has.
+    """
+    if writes:
+        digest = save_weights(path / WEIGHTS, weights)
+        record = RunInfo(**info, name=path.resolve().name, weights=digest, code=code_version())
+        write_atomic(path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
+    wait()
+    return open_run(path)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
+    """Write weights as safetensors, and return their digest.
+
+    Raises:
+        MissingError: the disk is full.
     """
     data = _bytes(weights)
-    write_atomic(path / WEIGHTS, data)
-    record = RunInfo(**info, name=path.resolve().name, weights=bytes_digest(data), code=code_version())
-    write_atomic(path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
-    return Run(path, record)
+    with disk_full_told(path):
+        write_atomic(path, data)
+    return bytes_digest(data)
+
+
+@contextmanager
+def disk_full_told(path: Path) -> Iterator[None]:
+    """Say so where a file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise MissingError(
+            f"{path}: cannot be written ({error.strerror})",
+            hint="make room; the same command goes on from the last checkpoint, which is whole",
+        ) from error
 
 
 def _bytes(weights: Mapping[str, Tensor]) -> bytes:

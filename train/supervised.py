@@ -11,19 +11,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from train import checkpoints
-from train.configs import LoopConfig, autocast, parse, pick_device, pick_workers
+from train.configs import LoopConfig, autocast, parse, pick_workers
 from train.geometries import CropFrom
 from train.loader import Batch, Loader
-from train.loop import Method, fit
-from train.models import Model, Stem, build, normalize
+from train.loop import run_method
+from train.methods import Columns, Lesson, Method
+from train.models import Stem, build, normalize
+from train.ranks import Ranks
 from train.runs import Run
 from train.samples import has_split
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Huh et al. 2016 (https://arxiv.org/abs/1608.08614) name AlexNet; these are the numbers of Caffe's reference model.
+    "huh2016": {
+        "model": "alexnet", "image_size": 224, "epochs": 90, "batch_size": 256, "optimizer": "sgd", "lr": 0.01,
+        "momentum": 0.9, "weight_decay": 5e-4, "schedule": "step", "step_epochs": 20.0, "step_factor": 0.1,
+        "warmup_steps": 0, "label_smoothing": 0.0,
+    },
+    # Entezari et al. 2023 (https://arxiv.org/abs/2302.13602) name ResNet-50 and 90 epochs; the rest is how torchvision
+    # trains it.
+    "entezari2023": {
+        "model": "resnet50", "image_size": 224, "epochs": 90, "batch_size": 256, "optimizer": "sgd", "lr": 0.1,
+        "momentum": 0.9, "weight_decay": 1e-4, "schedule": "step", "step_epochs": 30.0, "step_factor": 0.1,
+        "warmup_steps": 0, "label_smoothing": 0.0, "min_area": 0.08,
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +77,7 @@ class SupervisedConfig(LoopConfig):
 
 def parse_config(options: Mapping[str, Any], *, where: str) -> SupervisedConfig:
     """Return a config from the options of a file, checked; errors begin with `where`."""
-    return parse(SupervisedConfig, options, where)
+    return parse(SupervisedConfig, options, where, PRESETS)
 
 
 def train(
@@ -87,18 +104,13 @@ def train(
         RecipeError: the config makes no sense, or `out` holds another run.
         DataError: labels are missing or out of range, there are too few classes or samples.
     """
-    config.check()
-    out = Path(out)
-    plan = {
-        "method": "supervised",
-        "dataset": dataset.digest,
-        "val": val.digest if val else None,
-        "config": config.deciding(),
-    }
-    if run := checkpoints.finished(out, plan):
-        return run
-    device = pick_device(config.device)
-    loader = _loader(dataset, config, device, "train")
+    return run_method("supervised", _prepare, dataset, out, config, val=val, quiet=quiet)
+
+
+def _prepare(
+    dataset: Dataset, config: SupervisedConfig, val: Dataset | None, device: torch.device, ranks: Ranks
+) -> tuple[Method, Loader]:
+    loader = _loader(dataset, config, device, "train", ranks)
     _check(loader, val)
     held_out = None
     if val or has_split(dataset, "val"):
@@ -112,22 +124,27 @@ def train(
     )
     model = model.to(device).to(memory_format=torch.channels_last)
 
-    def loss(batch: Batch) -> Tensor:
-        logits_BC = model(normalize(batch.images))
-        return functional.cross_entropy(logits_BC, batch.labels, label_smoothing=config.label_smoothing)
+    def lesson(batch: Batch) -> Lesson:
+        return Lesson((normalize(batch.images),), (batch.labels,))
 
-    def evaluate() -> dict[str, float]:
-        return accuracy(model, held_out, config.precision) if held_out else {}
+    def loss(outputs: Columns, targets: Columns) -> Tensor:
+        return functional.cross_entropy(outputs[0], targets[0], label_smoothing=config.label_smoothing)
 
-    return fit(
-        Method("supervised", model.spec, model, loss, evaluate), loader, config, out, plan, quiet=quiet
-    )
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        assert held_out is not None
+        return accuracy(module, held_out, config.precision)
+
+    measures = evaluate if held_out else None
+    return Method("supervised", model.spec, model, lesson, loss, evaluate=measures), loader
 
 
 @torch.inference_mode()
-def accuracy(model: Model, loader: Loader, precision: str = "auto") -> dict[str, float]:
-    """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples."""
-    model.eval()
+def accuracy(model: nn.Module, loader: Loader, precision: str = "auto") -> dict[str, float]:
+    """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples.
+
+    Args:
+        model: gives logits_BC; in eval mode.
+    """
     right: dict[str, int] = {}
     seen = 0
     for batch in filter(len, loader.epoch(0)):
@@ -142,8 +159,14 @@ def accuracy(model: Model, loader: Loader, precision: str = "auto") -> dict[str,
     return {name: count / seen for name, count in right.items()}
 
 
-def _loader(dataset: Dataset, config: SupervisedConfig, device: torch.device, split: str | None) -> Loader:
-    learning = split == "train"
+def _loader(
+    dataset: Dataset,
+    config: SupervisedConfig,
+    device: torch.device,
+    split: str | None,
+    ranks: Ranks | None = None,
+) -> Loader:
+    learning, ranks = ranks is not None, ranks or Ranks()
     return Loader(
         dataset,
         batch_size=config.batch_size,
@@ -152,6 +175,8 @@ def _loader(dataset: Dataset, config: SupervisedConfig, device: torch.device, sp
         augment=learning,
         min_area=config.min_area,
         workers=pick_workers(config),
+        rank=ranks.rank,
+        ranks=ranks.ranks,
         last="drop" if learning else "keep",
         order=config.order if learning else "manifest",
         split=split,

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import nn
 
+from curate.errors import RecipeError
+from train.configs import LoopConfig
 from train.models import build
-from train.optimizers import learning_rate, optimizer
+from train.optimizers import optimizer, schedule
+
+
+def config(**options: Any) -> LoopConfig:
+    return LoopConfig(**options)
+
+
+def rates(steps: int, **options: Any) -> list[float]:
+    """Return the rate of each step of a run of 10 steps an epoch."""
+    learner = optimizer(nn.Linear(2, 2), config(**options))
+    course = schedule(learner, config(**options), total_steps=steps, steps_per_epoch=10)
+    found = []
+    for step in range(steps):
+        course.step_update(step)
+        found.append(learner.param_groups[0]["lr"])
+    return found
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
-    rates = [learning_rate(step, peak=2.0, warmup_steps=10, total_steps=110) for step in range(110)]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == rates[9] == rates[10] == 2.0
-    assert rates[60] == pytest.approx(1.0)
-    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 0.001
+    found = rates(110, lr=2.0, warmup_steps=10)
+    assert found[0] == pytest.approx(0.2)
+    assert max(found) == found[10] == 2.0
+    assert found[60] == pytest.approx(1.0)
+    assert found == sorted(found[:11]) + sorted(found[11:], reverse=True)
+    assert 0 < found[-1] < 0.001
+    assert rates(110, lr=2.0, warmup_fraction=1 / 11) == found
+
+
+def test_the_rate_falls_in_steps_counted_from_the_first_epoch() -> None:
+    found = rates(90, lr=1.0, schedule="step", step_epochs=3, step_factor=0.1, warmup_steps=5)
+    assert found[:6] == pytest.approx([0.2, 0.36, 0.52, 0.68, 0.84, 1.0])
+    assert found[5:30] == [1.0] * 25
+    assert found[30:60] == pytest.approx([0.1] * 30)
+    assert found[60:] == pytest.approx([0.01] * 30)
+
+
+def test_a_level_rate_is_level_after_the_warm_up() -> None:
+    assert rates(50, lr=0.5, schedule="constant", warmup_steps=0) == [0.5] * 50
+    assert rates(50, lr=0.5, schedule="constant", warmup_steps=10)[10:] == [0.5] * 40
+
+
+def test_numbers_of_the_config_reach_the_optimizer() -> None:
+    module = nn.Linear(2, 2)
+    adam = optimizer(module, config(beta1=0.8, beta2=0.98, eps=1e-6)).param_groups[0]
+    assert (adam["betas"], adam["eps"]) == ((0.8, 0.98), 1e-6)
+    for name in ("sgd", "lars"):
+        assert optimizer(module, config(optimizer=name, momentum=0.7)).param_groups[0]["momentum"] == 0.7
+    assert optimizer(module, config(optimizer="lamb", beta2=0.98)).param_groups[0]["betas"] == (0.9, 0.98)
+    with pytest.raises(RecipeError, match=r"no optimizer 'adamv'\n.*did you mean"):
+        optimizer(module, config(optimizer="adamv"))
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])
@@ -24,7 +68,7 @@ def test_kernels_decay_and_norms_biases_and_positions_do_not(name: str) -> None:
     names = {id(p): n for n, p in model.named_parameters()}
     decays = {
         names[id(p)]: group["weight_decay"]
-        for group in optimizer(model, name, lr=1, weight_decay=0.5).param_groups
+        for group in optimizer(model, config(optimizer=name, lr=1, weight_decay=0.5)).param_groups
         for p in group["params"]
     }
     assert set(decays) == set(names.values())
@@ -36,5 +80,5 @@ def test_kernels_decay_and_norms_biases_and_positions_do_not(name: str) -> None:
 def test_what_is_frozen_is_left_out() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[0].requires_grad_(False)
-    groups = optimizer(module, "adamw", lr=1, weight_decay=0).param_groups
+    groups = optimizer(module, config(weight_decay=0)).param_groups
     assert sum(len(group["params"]) for group in groups) == 2
