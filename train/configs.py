@@ -64,6 +64,7 @@ class LoopConfig:
         step_factor: what a step down multiplies the rate by.
         clip_norm: largest norm of the gradient; None for any.
         ema: decay a step of an average of the weights, such as 0.9999, which is then what is measured and kept.
+        sync_norms: let batch norms see the whole batch where several processes share it.
         seed: of the weights, the order and the crops.
         workers: processes that decode; None for one a core, 16 at most.
         precision: auto is bf16 where a GPU has it, fp16 on older ones, else fp32.
@@ -103,6 +104,7 @@ class LoopConfig:
     step_factor: float = 0.1
     clip_norm: float | None = None
     ema: float | None = None
+    sync_norms: bool = False
     seed: int = 0
     workers: int | None = None
     precision: Precision = "auto"

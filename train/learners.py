@@ -17,6 +17,7 @@ from train.configs import LoopConfig, autocast, number_type
 from train.gradients import backward
 from train.loader import Batch
 from train.methods import Lesson, Method
+from train.norms import shared
 from train.optimizers import optimizer, schedule
 from train.ranks import Ranks
 
@@ -48,6 +49,8 @@ class Learner:
     ) -> None:
         self.method, self.config, self.ranks, self.device = method, config, ranks, device
         _choose_kernels(config)
+        if config.sync_norms:
+            shared(method.module, ranks)
         self.optimizer = optimizer(method.module, config)
         self.schedule = schedule(
             self.optimizer, config, total_steps=total_steps, steps_per_epoch=steps_per_epoch

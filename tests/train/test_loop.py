@@ -1,0 +1,240 @@
+"""What the loop does around the steps: measure, keep, say, rehearse, profile, refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from handmade import pictures
+
+from curate.datasets import Dataset
+from curate.errors import DataError, MissingError, RecipeError
+from train import checkpoints, runs, supervised
+from train.runs import BEST, open_run
+from train.supervised import SupervisedConfig, train
+
+MakeDataset = Callable[..., Dataset]
+SMALL = SupervisedConfig(
+    model="convnet", image_size=16, epochs=4, batch_size=8, workers=0, device="cpu", log_steps=4
+)
+
+
+def with_(**changes: Any) -> SupervisedConfig:
+    return dataclasses.replace(SMALL, **changes)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal come in a step, once."""
+    calls = iter(range(1, 1000))
+
+    def normalize(images: torch.Tensor) -> torch.Tensor:
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return NORMALIZE(images)
+
+    monkeypatch.setattr(supervised, "normalize", normalize)
+
+
+NORMALIZE = supervised.normalize
+
+
+def test_it_is_measured_along_the_way_and_the_best_is_kept(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([0.2, 0.7, 0.5, 0.7])
+    monkeypatch.setattr(supervised, "accuracy", lambda *_: {"top1": next(told)})
+    seen: dict[str, bytes] = {}
+    save = runs.save_weights
+
+    def saved(path: Path, weights: Any) -> str:
+        seen[path.name + str(len(seen))] = runs._bytes(weights)
+        return save(path, weights)
+
+    monkeypatch.setattr("train.loop.save_weights", saved)
+    data = dataset([*pictures(16, split="train"), *pictures(8, split="val")])
+    run = train(data, tmp_path / "run", with_(evaluate_epochs=1))
+    measured = [(line["step"], line["measured"]["top1"]) for line in lines(run.path) if "measured" in line]
+    assert measured == [(2, 0.2), (4, 0.7), (6, 0.5), (8, 0.7)]
+    assert run.info.best == {"step": 4, "value": 0.7}
+    assert list(seen) == ["best.safetensors0", "best.safetensors1"]
+    assert (run.path / BEST).read_bytes() == seen["best.safetensors1"]
+    assert run.info.metrics["top1"] == 0.7
+
+
+def test_last_checkpoints_are_kept_with_weights_for_any_reader(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(dataset(pictures(32)), tmp_path / "run", with_(checkpoint_s=0.0, keep_checkpoints=3))
+    files = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    assert [f.stem for f in files] == [f"step-00000000{n}" for n in (4, 5, 6)]
+    weights = load_file(files[-1])
+    assert {name.partition(".")[0] for name in weights} == {"backbone", "head"}
+    run = train(dataset(pictures(32), "again"), tmp_path / "whole", with_())
+    assert {name: w.shape for name, w in run.weights().items()} == {n: w.shape for n, w in weights.items()}
+
+
+def test_average_is_what_the_run_keeps(dataset: MakeDataset, tmp_path: Path) -> None:
+    data = dataset(pictures(16))
+    plain = train(data, tmp_path / "plain", with_())
+    averaged = train(data, tmp_path / "averaged", with_(ema=0.5))
+    assert averaged.info.metrics["loss"] == plain.info.metrics["loss"]  # it learned the same
+    assert averaged.digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    "options", [{"accumulate": 3}, {"ema": 0.9, "optimizer": "lamb"}, {"precision": "fp16"}]
+)
+def test_every_way_to_learn_goes_on_exactly(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    data, config = dataset(pictures(32)), with_(**options)
+    whole = train(data, tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        stopped_at(6, patch)
+        with pytest.raises(SystemExit):
+            train(data, tmp_path / "parts", config)
+    torch.manual_seed(99)
+    assert train(data, tmp_path / "parts", config).digest == whole.digest
+
+
+def test_checkpoint_of_another_plan_is_gone_on_with_only_if_told(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, other = dataset(pictures(32)), dataset(pictures(48), "other")
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    with pytest.raises(
+        RecipeError, match=r"(?s)dataset: sha.*--adopt goes on from its checkpoint all the same"
+    ):
+        train(other, tmp_path / "run", SMALL)
+    with pytest.raises(
+        DataError, match=r"(?s)weights of another model \(backbone\.bn1\.bias: missing, not \(64,\)\)"
+    ):
+        train(data, tmp_path / "run", with_(model="resnet18", adopt=True))
+    run = train(other, tmp_path / "run", with_(adopt=True))
+    assert run.info.dataset
+    assert run.info.dataset.digest == other.digest
+    assert run.info.steps == 24
+    with pytest.raises(RecipeError, match="holds a run of another plan"):  # it is finished now
+        train(data, tmp_path / "run", with_(adopt=True))
+
+
+def test_full_disk_leaves_the_checkpoint_before(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(pictures(32))
+    whole = train(data, tmp_path / "whole", SMALL)
+    write = checkpoints.write_atomic
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "step-000000005.pt":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_atomic", full)
+        with pytest.raises(
+            MissingError, match=r"(?s)step-000000005\.pt: cannot be written \(No space left.*make room"
+        ):
+            train(data, tmp_path / "run", with_(checkpoint_s=0.0))
+    kept = sorted(f.name for f in (tmp_path / "run" / "checkpoints").glob("*.pt"))
+    assert kept == ["step-000000003.pt", "step-000000004.pt"]
+    assert train(data, tmp_path / "run", SMALL).digest == whole.digest
+
+
+def test_metrics_go_to_tensorboard_too(dataset: MakeDataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(dataset(pictures(32)), tmp_path / "run", with_(tensorboard=True))
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    logged = {line["step"]: line["loss"] for line in lines(run.path) if "loss" in line}
+    written = {event.step: event.value for event in events.Scalars("loss")}
+    assert written == pytest.approx(logged, rel=1e-6)
+    assert "samples_per_s" in events.Tags()["scalars"]
+
+
+def test_wandb_gets_the_metrics_where_it_is_installed(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+    import types
+
+    class Project:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+            self.ended = False
+
+        def log(self, metrics: dict[str, float], step: int) -> None:
+            self.steps.append(step)
+
+        def finish(self) -> None:
+            self.ended = True
+
+    project, asked = Project(), {}
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **how: (asked.update(how), project)[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    train(dataset(pictures(32)), tmp_path / "run", with_(wandb="mine"))
+    assert (asked["project"], asked["name"]) == ("mine", "run")
+    assert project.steps == [4, 8, 12, 16, 16]
+    assert project.ended
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingError, match=r"(?s)wandb is not installed.*pip install wandb"):
+        train(dataset(pictures(32), "more"), tmp_path / "other", with_(wandb="mine"))
+
+
+def test_dry_run_takes_a_step_and_leaves_nothing(
+    dataset: MakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train(dataset(pictures(32)), tmp_path / "run", with_(dry_run=True, model="resnet18", image_size=32))
+    assert stopped.value.code == 0
+    assert not (tmp_path / "run").exists()
+    said = capsys.readouterr().out
+    assert (
+        "resnet18, 11,178,564 parameters" in said
+    )  # torchvision's 11,689,512, less its head, and one for 4 classes
+    assert "input 0: (8, 3, 32, 32) float32 on cpu" in said
+    assert "4 steps an epoch, 16 in all" in said
+    assert "FLOPs: 0.2" in said  # 6 x 37 M multiplications and additions
+    assert "memory: " in said
+
+
+def test_profile_prints_a_table_and_leaves_a_trace(
+    dataset: MakeDataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = train(dataset(pictures(32)), tmp_path / "run", with_(profile=2))
+    assert "aten::" in capfd.readouterr().err
+    events = json.loads((run.path / "trace.json").read_text())["traceEvents"]
+    assert any("convolution" in str(event.get("name")) for event in events)
+
+
+def test_a_line_of_the_log_says_how_fast_it_was(dataset: MakeDataset, tmp_path: Path) -> None:
+    run = train(dataset(pictures(32)), tmp_path / "run", SMALL)
+    line = lines(run.path)[0]
+    assert {"step", "epoch", "loss", "lr", "samples_per_s", "data_wait", "memory_gb"} <= line.keys()
+    assert "mfu" not in line  # of a CPU, whose peak is not known
+    assert run.info.flops_per_sample
+    assert run.info.flops_per_sample > 1e6
+    assert run.info.dataset
+    assert run.info.dataset.recipe == {}
+    assert open_run(run.path).info == run.info

@@ -1,0 +1,66 @@
+"""Batch norms whose statistics are those of the whole batch, where several processes share it."""
+
+# B rows of one process, C channels
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from train.ranks import Ranks
+
+
+def shared(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """Return a module whose batch norms see the rows of all ranks in training; the names of its state stay.
+
+    torch's own does it on GPUs alone; on CPUs, ours does, so that a run can be tried there with several processes.
+    """
+    if ranks.ranks == 1:
+        return module
+    if next(module.parameters()).is_cuda:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    return _replaced(module, ranks)
+
+
+class SharedBatchNorm(_BatchNorm):
+    """A batch norm over the rows of all ranks. Use `shared`."""
+
+    ranks: Ranks
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise rows of BxC, or BxCxHxW."""
+        if not self.training:
+            return super().forward(rows)
+        count = self.ranks.ranks * rows.numel() // rows.shape[1]  # every rank brings as many
+        shape = (1, -1, *(1,) * (rows.ndim - 2))
+        mean_C = self._summed(rows) / count
+        centred = rows - mean_C.view(shape)
+        variance_C = self._summed(centred * centred) / count
+        with torch.no_grad():
+            momentum = self.momentum if self.momentum is not None else 0.1
+            self.running_mean.lerp_(mean_C, momentum)  # type: ignore[union-attr, operator]
+            unbiased_C = variance_C * (count / max(1, count - 1))
+            self.running_var.lerp_(unbiased_C, momentum)  # type: ignore[union-attr, operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        return centred * scale_C.view(shape) + self.bias.view(shape)
+
+    def _summed(self, rows: Tensor) -> Tensor:
+        """Return the sum over rows and ranks of each channel."""
+        sums_C = rows.sum(dim=[d for d in range(rows.ndim) if d != 1])
+        return self.ranks.gathered(sums_C[None]).sum(dim=0)
+
+    def _check_input_dim(self, rows: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+
+def _replaced(module: nn.Module, ranks: Ranks) -> nn.Module:
+    if isinstance(module, _BatchNorm):
+        norm = SharedBatchNorm(module.num_features, module.eps, module.momentum)
+        norm.load_state_dict(module.state_dict())
+        norm.ranks = ranks
+        return norm
+    for name, child in module.named_children():
+        setattr(module, name, _replaced(child, ranks))
+    return module
