@@ -6,12 +6,15 @@ import inspect
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.commands import Json, QuietOption, Sets, bars, settings, told
 from train import catalogue
+
+if TYPE_CHECKING:
+    from train.configs import LoopConfig
 
 DEMO = "demo.yaml"
 # A method's own command has an option for each field of its config; only that command imports it.
@@ -202,15 +205,27 @@ def _chosen_preset(args: list[str]) -> str | None:
     return None
 
 
-def _options(config: type, defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """Return an option for each field of a config, the method's own first."""
+    from train.configs import ASIDE, LoopConfig
+
     hints, told_of = typing.get_type_hints(config), _arguments(config)
+    shared = inspect.signature(LoopConfig).parameters
+    own = {name: p for name, p in inspect.signature(config).parameters.items() if name not in shared}
+    fields = own | dict(inspect.signature(config).parameters)
+
+    def panel(name: str) -> str:
+        if name not in shared:
+            return "Method"
+        return "Machine and files: nothing here changes what is learned" if name in ASIDE else "Learning"
+
     return [
         _parameter(
             name,
-            Annotated[hints[name], typer.Option(help=_sentence(told_of[name]))],
+            Annotated[hints[name], typer.Option(help=_sentence(told_of[name]), rich_help_panel=panel(name))],
             defaults.get(name, parameter.default),
         )
-        for name, parameter in inspect.signature(config).parameters.items()
+        for name, parameter in fields.items()
     ]
 
 

@@ -21,7 +21,9 @@ from train.geometries import CropFrom
 from train.loader import Batch, Loader
 from train.loop import run_method
 from train.methods import Columns, Lesson, Method
+from train.mixes import Mix
 from train.models import Stem, build, normalize
+from train.randaugments import RandAugment
 from train.ranks import Ranks
 from train.runs import Run
 from train.samples import has_split
@@ -55,6 +57,10 @@ class SupervisedConfig(LoopConfig):
             96 px. Only squares can be cached.
         min_area: smallest share of an image that a random crop may take.
         label_smoothing: share of each label that is spread over all classes.
+        mixup: alpha of Mixup, which blends each image and its label with another's; 0 for none.
+        cutmix: alpha of CutMix, which pastes a patch of another; 0 for none. With both, half of the images get each.
+        randaugment: operations of RandAugment on each image; 0 for none.
+        magnitude: how strong they are, 0 to 30.
     """
 
     model: str = "resnet18"
@@ -63,6 +69,20 @@ class SupervisedConfig(LoopConfig):
     crop_from: CropFrom = "auto"
     min_area: float = 0.25
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    randaugment: int = 0
+    magnitude: int = 9
+
+    @property
+    def mix(self) -> Mix:
+        """How images and labels are mixed."""
+        return Mix(mixup=self.mixup, cutmix=self.cutmix, smoothing=self.label_smoothing)
+
+    @property
+    def changes(self) -> RandAugment:
+        """How each image is changed."""
+        return RandAugment(self.randaugment, self.magnitude)
 
     def check(self) -> None:
         """Refuse values that cannot be meant."""
@@ -73,6 +93,8 @@ class SupervisedConfig(LoopConfig):
             raise RecipeError(
                 f"label_smoothing is {self.label_smoothing}", hint="it must be a share, in [0, 1)"
             )
+        self.mix.check()
+        self.changes.check()
 
 
 def parse_config(options: Mapping[str, Any], *, where: str) -> SupervisedConfig:
@@ -124,11 +146,23 @@ def _prepare(
     )
     model = model.to(device).to(memory_format=torch.channels_last)
 
+    mix, changes = config.mix, config.changes
+
     def lesson(batch: Batch) -> Lesson:
-        return Lesson((normalize(batch.images),), (batch.labels,))
+        images, labels = batch.images, batch.labels
+        if changes.num_ops:
+            images = changes(images, batch.chances, batch.passes)
+        images = normalize(images)
+        if mix:
+            images, labels = mix(
+                images, labels, batch.chances, batch.passes, num_classes=len(dataset.classes)
+            )
+        return Lesson((images,), (labels,))
+
+    smoothing = 0.0 if mix else config.label_smoothing  # a mix smooths its targets itself
 
     def loss(outputs: Columns, targets: Columns) -> Tensor:
-        return functional.cross_entropy(outputs[0], targets[0], label_smoothing=config.label_smoothing)
+        return functional.cross_entropy(outputs[0], targets[0], label_smoothing=smoothing)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert held_out is not None

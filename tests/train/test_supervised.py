@@ -89,6 +89,18 @@ def test_without_held_out_rows_there_is_a_loss_and_no_accuracy(dataset: MakeData
     assert list(run.info.metrics) == ["loss"]
 
 
+@pytest.mark.parametrize("options", [{"mixup": 0.8, "cutmix": 1.0}, {"randaugment": 2, "magnitude": 15}])
+def test_strong_augmentation_learns_too_and_is_the_same_for_any_workers(
+    dataset: MakeDataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    data = dataset([*pictures(64, split="train"), *pictures(16, split="val")])
+    config = with_(epochs=12, lr=3e-3, **options)
+    run = train(data, tmp_path / "run", config)
+    assert run.info.metrics["top1"] >= 0.75
+    assert train(data, tmp_path / "again", dataclasses.replace(config, workers=2)).digest == run.digest
+    assert train(data, tmp_path / "plain", with_(epochs=12, lr=3e-3)).digest != run.digest
+
+
 def test_a_budget_in_samples_is_the_same_for_sets_of_any_size(dataset: MakeDataset, tmp_path: Path) -> None:
     for count in (16, 44):
         run = train(
