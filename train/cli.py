@@ -217,7 +217,7 @@ def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[insp
     def panel(name: str) -> str:
         if name not in shared:
             return "Method"
-        return "Machine and files: nothing here changes what is learned" if name in ASIDE else "Learning"
+        return "Machine and files" if name in ASIDE else "Learning"
 
     return [
         _parameter(
