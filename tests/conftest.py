@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import lzma
 import os
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from curate import places
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # tench, crane (the bird), dog, cat, car, crane (the machine): two of them share a name.
+TINY_IMAGES = 110  # of each class, of 250: enough to draw 100 from
 WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")
 
 settings.register_profile("repeatable", deadline=None, database=None, derandomize=True)
@@ -53,6 +56,28 @@ def odd_files(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(shared / "data" / "odd-files.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder / "odd-files"
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack class folders of 64-pixel ImageNet, 85 of 110 images; to read, not to change."""
+    archive = shared / "data" / "tiny-imagenet.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    folder = tmp_path_factory.mktemp("tiny")
+    taken: Counter[str] = Counter()
+    with lzma.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as stream:
+        for member in stream:
+            _, split, *rest = member.name.split("/")
+            if split != "train" and taken:
+                break
+            if split == "train" and member.isfile() and taken[rest[0]] < TINY_IMAGES:
+                taken[rest[0]] += 1
+                data = stream.extractfile(member)
+                assert data is not None
+                (folder / rest[0]).mkdir(exist_ok=True)
+                (folder / rest[0] / rest[1]).write_bytes(data.read())
+    return folder
 
 
 @pytest.fixture(scope="session")

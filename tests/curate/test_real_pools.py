@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import tarfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from curate.queries import query
 from curate.recipes import parse
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-IMAGES_TAKEN = 110  # of each class, of 250: enough to draw 100 from
 
 
 @pytest.fixture(scope="module")
@@ -34,28 +31,6 @@ def odd(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as stream:
         stream.extractall(folder, filter="data")
     return folder / "odd-files"
-
-
-@pytest.fixture(scope="module")
-def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of 64-pixel ImageNet, a part of each."""
-    archive = shared / "data" / "tiny-imagenet.tar.xz"
-    if not archive.is_file():
-        pytest.skip(f"no {archive}")
-    folder = tmp_path_factory.mktemp("tiny")
-    taken: Counter[str] = Counter()
-    with lzma.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as stream:
-        for member in stream:
-            _, split, *rest = member.name.split("/")
-            if split != "train" and taken:
-                break
-            if split == "train" and member.isfile() and taken[rest[0]] < IMAGES_TAKEN:
-                taken[rest[0]] += 1
-                data = stream.extractfile(member)
-                assert data is not None
-                (folder / rest[0]).mkdir(exist_ok=True)
-                (folder / rest[0] / rest[1]).write_bytes(data.read())
-    return folder
 
 
 def pillow(file: Path) -> tuple[str, int, int] | None:
