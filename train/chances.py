@@ -49,6 +49,11 @@ def uniform(chances_B: Chances, passes: Passes, salt: str) -> np.ndarray:
     return (stir(chances_B, passes, salt) >> np.uint64(11)) * 2.0**-53
 
 
+def of_view(chances_B: Chances, view: int) -> Chances:
+    """Return chances as if each view of a sample, from 0, were a sample of its own; view 0 is the sample."""
+    return stir(chances_B, 0, f"view/{view}") if view else chances_B
+
+
 def fingerprint(chances_B: Chances, places_B: np.ndarray) -> int:
     """Return a number for which samples stood at which places of a run.
 

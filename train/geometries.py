@@ -6,9 +6,11 @@ there is: a set that fits into memory and one that does not are cut the same way
 - `Squares`: from the middle square of each image, shrunk to 8/7 of the image size. Squares can be kept, and
   whole batches are cut at once, by torch, where the model is.
 - `Photos`: from the whole image, by the worker that decodes it, as most published trainings do.
+
+Several views of an image are so many crops of it, each by its own chance; it is decoded once for all of them.
 """
 
-# B images, H height, W width, S side of what a worker makes, T side of the result
+# B images, V views of each, H height, W width, S side of a square, T side of the result
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from torch.nn import functional
 
 from curate.images import BadImage, Header
 from train import augmentations
-from train.chances import Chances, Passes
+from train.chances import Chances, Passes, of_view
 from train.decoders import header_of, pixels, pixels_into
 from train.options import require, require_one_of
 
@@ -33,18 +35,18 @@ MARGIN = 8 / 7  # 256 for 224: what is kept around the middle crop
 
 
 class Geometry(Protocol):
-    """How images of one size are made."""
+    """How images of one size are made; `shape` is that of what a worker makes of one image."""
 
     image_size: int
-    side: int  # S
+    shape: tuple[int, ...]
 
     def fill(
-        self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
+        self, made_B: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
     ) -> dict[int, str]:
         """Make pixels of images' bytes; return the reason of each, by its number, that cannot be decoded."""
 
-    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
-        """Do the batch's part where the model is: images_B3TT, uint8."""
+    def finish(self, made_B: Tensor, chances_B: Chances, passes: Passes) -> tuple[Tensor, ...]:
+        """Do the batch's part where the model is: V views, each images_B3TT, uint8."""
 
 
 class Squares:
@@ -55,13 +57,18 @@ class Squares:
         augment: a random resized crop and flip; else the middle.
         min_area: smallest share of the square that a random crop may take.
         largest: the longest short side in the dataset: squares are not made larger than any image is.
+        views: V, crops of each image.
     """
 
-    def __init__(self, image_size: int, augment: bool, min_area: float, largest: int | None = None) -> None:
+    def __init__(
+        self, image_size: int, augment: bool, min_area: float, largest: int | None = None, views: int = 1
+    ) -> None:
         self.image_size = image_size
         self.augment = augment
         self.min_area = min_area
+        self.views = views
         self.side = max(image_size, min(round(image_size * MARGIN), largest or 1 << 30))
+        self.shape: tuple[int, ...] = (self.side, self.side, 3)
 
     def fill(
         self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
@@ -83,25 +90,28 @@ class Squares:
                 broken[i] = str(error)
         return broken
 
-    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
+    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> tuple[Tensor, ...]:
         """Cut every square of the batch."""
         if not self.augment:
-            return augmentations.center_batch(images_BSS3, self.image_size)
-        crops = augmentations.random_crops(chances_B, passes, min_area=self.min_area)
-        return augmentations.crop_batch(images_BSS3, crops, self.image_size)
+            return (augmentations.center_batch(images_BSS3, self.image_size),)
+        return tuple(
+            augmentations.crop_batch(images_BSS3, crops, self.image_size)
+            for crops in _random_crops(self.views, chances_B, passes, self.min_area)
+        )
 
 
 class Photos:
-    """A crop of the whole image; arguments as for `Squares`. A worker makes the result itself, so S is T."""
+    """Crops of the whole image, which a worker makes itself; arguments as for `Squares`."""
 
-    def __init__(self, image_size: int, augment: bool, min_area: float) -> None:
+    def __init__(self, image_size: int, augment: bool, min_area: float, views: int = 1) -> None:
         self.image_size = image_size
         self.augment = augment
         self.min_area = min_area
-        self.side = image_size
+        self.views = views
+        self.shape: tuple[int, ...] = (views, image_size, image_size, 3)
 
     def fill(
-        self, images_BSS3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
+        self, images_BVTT3: np.ndarray, data: Sequence[bytes], chances_B: Chances, passes: Passes
     ) -> dict[int, str]:
         """Decode, cut, resize and flip images, each as far as its crop needs it."""
         headers: list[Header | None] = []
@@ -113,33 +123,43 @@ class Photos:
                 broken[i] = str(error)
                 headers.append(None)
         shape_B2 = np.array([(h.width, h.height) if h else (1, 1) for h in headers])
-        crops = self._crops(shape_B2, chances_B, passes)
-        for i, (one, header, left, top, width, height, flip) in enumerate(
-            zip(data, headers, *(part.tolist() for part in crops), strict=True)
-        ):
+        # For each image, so many crops: left, top, width, height, flip.
+        crops = zip(
+            *(zip(*view, strict=True) for view in self._crops(shape_B2, chances_B, passes)), strict=True
+        )
+        for i, (one, header, views) in enumerate(zip(data, headers, crops, strict=True)):
             if header is None:
                 continue
             try:
-                enough = min(width * header.width, height * header.height) / self.image_size
-                image_HW3 = pixels(one, header, enough)
+                smallest = min(min(w * header.width, h * header.height) for _, _, w, h, _ in views)
+                image_HW3 = pixels(one, header, smallest / self.image_size)
             except BadImage as error:
                 broken[i] = str(error)
                 continue
-            rows, columns = _span(top, height, image_HW3.shape[0]), _span(left, width, image_HW3.shape[1])
-            images_BSS3[i] = _resized(image_HW3[rows, columns], self.image_size, flip)
+            for v, (left, top, width, height, flip) in enumerate(views):
+                rows, columns = _span(top, height, image_HW3.shape[0]), _span(left, width, image_HW3.shape[1])
+                images_BVTT3[i, v] = _resized(image_HW3[rows, columns], self.image_size, flip)
         return broken
 
-    def finish(self, images_BSS3: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
-        """Turn BTT3 into B3TT."""
-        return images_BSS3.permute(0, 3, 1, 2)
+    def finish(self, images_BVTT3: Tensor, chances_B: Chances, passes: Passes) -> tuple[Tensor, ...]:
+        """Turn BVTT3 into V of B3TT."""
+        return images_BVTT3.permute(1, 0, 4, 2, 3).unbind()
 
-    def _crops(self, shape_B2: np.ndarray, chances_B: Chances, passes: Passes) -> augmentations.Crops:
+    def _crops(self, shape_B2: np.ndarray, chances_B: Chances, passes: Passes) -> list[augmentations.Crops]:
         if self.augment:
-            return augmentations.random_crops(chances_B, passes, min_area=self.min_area, shape=shape_B2)
+            return _random_crops(self.views, chances_B, passes, self.min_area, shape_B2)
         width_B, height_B = (shape_B2.min(axis=1, keepdims=True) / shape_B2 / MARGIN).T
-        return augmentations.Crops(
-            (1 - width_B) / 2, (1 - height_B) / 2, width_B, height_B, np.zeros(len(shape_B2), bool)
-        )
+        left_B, top_B = (1 - width_B) / 2, (1 - height_B) / 2
+        return [augmentations.Crops(left_B, top_B, width_B, height_B, np.zeros(len(shape_B2), bool))]
+
+
+def _random_crops(
+    views: int, chances_B: Chances, passes: Passes, min_area: float, shape_B2: np.ndarray | None = None
+) -> list[augmentations.Crops]:
+    return [
+        augmentations.random_crops(of_view(chances_B, view), passes, min_area=min_area, shape=shape_B2)
+        for view in range(views)
+    ]
 
 
 def _span(start: float, length: float, pixels: int) -> slice:
@@ -170,6 +190,7 @@ def geometry(
     min_area: float,
     crop_from: CropFrom = "auto",
     largest: int | None = None,
+    views: int = 1,
 ) -> Geometry:
     """Return how images of a size are made.
 
@@ -178,7 +199,8 @@ def geometry(
     """
     require(image_size >= 1, "image_size", image_size, "1 or more")
     require(0 < min_area <= 1, "min_area", min_area, "a share, in (0, 1]")
+    require(views == 1 or (augment and views >= 1), "views", views, "1 or more, and 1 without augmentation")
     require_one_of(CropFrom, "crop_from", crop_from)
     if crop_from == "square" or (crop_from == "auto" and image_size <= SMALL):
-        return Squares(image_size, augment, min_area, largest)
-    return Photos(image_size, augment, min_area)
+        return Squares(image_size, augment, min_area, largest, views)
+    return Photos(image_size, augment, min_area, views)

@@ -4,10 +4,12 @@ They are equal bit for bit for any number of workers and ranks, in memory or not
 and a run can be entered at any step, which is what makes a resumed one exact.
 """
 
-# B images of a batch, L places of an epoch, N samples, S side that a worker makes, T side of the result, in pixels
+# B samples of a batch, V views of each, L places of an epoch, N samples, S side of a square that is kept, T side of
+# the result, in pixels
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,6 +26,7 @@ from curate.errors import DataError, RecipeError
 from curate.places import StoreError
 from train import chances
 from train.broken import Broken
+from train.chances import Chances, Passes
 from train.geometries import CropFrom, Geometry, Squares, geometry
 from train.options import require, require_one_of
 from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, OrderName, Straight, order_of
@@ -54,22 +57,31 @@ class Batch:
     """Some samples.
 
     Args:
-        images: B3TT, uint8, 0..255.
+        views: V of B3TT, uint8, 0..255.
         labels: B, int64; -1 for none.
         rows: B, whole numbers: the samples' numbers in the loader.
+        chances: B, the samples' chances: what is decided about a sample by chance follows from them and the passes.
+        passes: how often each was seen before.
         epoch: the epoch it belongs to.
         fingerprint: of who stands where in the run; see `chances.fingerprint`.
     """
 
-    images: Tensor
+    views: tuple[Tensor, ...]
     labels: Tensor
     rows: np.ndarray
+    chances: Chances
+    passes: Passes
     epoch: int
     fingerprint: int
     _said: Said = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def images(self) -> Tensor:
+        """The first view, or the only one: B3TT, uint8, 0..255."""
+        return self.views[0]
 
     @property
     def keys(self) -> list[str]:
@@ -90,14 +102,14 @@ class _Fill:
     read: Callable[[np.ndarray], list[bytes | DataError]]
     geometry: Geometry
 
-    def __call__(self, images_BSS3: np.ndarray, part: Part) -> dict[int, str]:
+    def __call__(self, made_B: np.ndarray, part: Part) -> dict[int, str]:
         answers = self.read(part.rows)
         for one in answers:
             if isinstance(one, StoreError):  # not the image's fault: a run stops here and goes on later
                 raise one
         broken = {i: one.message for i, one in enumerate(answers) if isinstance(one, DataError)}
         data = [b"" if isinstance(one, DataError) else one for one in answers]
-        return self.geometry.fill(images_BSS3, data, self.samples.chances_N[part.rows], part.passes) | broken
+        return self.geometry.fill(made_B, data, self.samples.chances_N[part.rows], part.passes) | broken
 
 
 class Loader:
@@ -129,6 +141,7 @@ class Loader:
         crop_from: the middle "square", at 8/7 of the image size, or the whole "photo"; "auto" takes squares up to
             96 px. Only squares can be cached.
         min_area: smallest share of the image that a random crop may take.
+        views: V: random crops of each image, which is read and decoded once for all.
         need_labels: refuse rows without one.
         device: where the batches go; squares are kept and cut there.
 
@@ -162,6 +175,7 @@ class Loader:
         cache: Cache = "auto",
         crop_from: CropFrom = "auto",
         min_area: float = 0.25,
+        views: int = 1,
         need_labels: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -192,6 +206,7 @@ class Loader:
             min_area=min_area,
             crop_from=crop_from,
             largest=self.samples.largest,
+            views=views,
         )
         self.cache = self._cache(cache)
         self._spool: Spool | None = None
@@ -253,8 +268,7 @@ class Loader:
         """
         if self.cache == "none" or self._squares is not None:
             return
-        side = self.geometry.side
-        squares_NSS3 = torch.empty(len(self), side, side, 3, dtype=torch.uint8)
+        squares_NSS3 = torch.empty(len(self), *self.geometry.shape, dtype=torch.uint8)
         in_turn = Steps(Straight(len(self)), min(CACHE_CHUNK, len(self)), rank=0, ranks=1, last="keep")
         workers = self._new_workers(in_turn.part_size)
         with closing(workers), closing(workers.run(in_turn.epoch(0))) as filled:
@@ -307,15 +321,15 @@ class Loader:
         return self._batch(step, rows_B, kept_B, images_BSS3)
 
     def _batch(self, step: Step, rows_B: np.ndarray, kept_B: np.ndarray | None, images: Tensor) -> Batch:
-        """Turn squares into a batch, less those that are not kept."""
+        """Turn what workers made into a batch, less what is not kept."""
         places_B, passes = step.places, step.part().passes
         if kept_B is not None:
             rows_B, places_B, images = rows_B[kept_B], places_B[kept_B], images[torch.from_numpy(kept_B)]
         chances_B = self.samples.chances_N[rows_B]
-        images_B3TT = self.geometry.finish(images.to(self.device), chances_B, passes)
+        views = self.geometry.finish(images.to(self.device), chances_B, passes)
         labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64)).to(self.device)
         seen = chances.fingerprint(chances_B, step.epoch * len(self.order) + places_B)
-        return Batch(images_B3TT, labels_B, rows_B, step.epoch, seen, self.samples)
+        return Batch(views, labels_B, rows_B, chances_B, passes, step.epoch, seen, self.samples)
 
     def _repaired(
         self, step: Step, broken: Mapping[int, str], images: np.ndarray | None
@@ -348,18 +362,18 @@ class Loader:
         raise DataError(f"{self.dataset.path}: no image can be read", hint="is this the right pool?")
 
     def _new_workers(self, samples: int) -> Workers[Step]:
-        shape = (samples, self.geometry.side, self.geometry.side, 3)
-        workers: Workers[Step] = Workers(self._fill, self.workers, shape)
+        workers: Workers[Step] = Workers(self._fill, self.workers, (samples, *self.geometry.shape))
         self._all.add(workers)
         return workers
 
     def _cache(self, wanted: Cache) -> Literal["device", "memory", "none"]:
         squares = isinstance(self.geometry, Squares)
+        square_bytes = math.prod(self.geometry.shape)
         if wanted in ("device", "memory") and not squares:
             raise RecipeError(
                 f"cache {wanted!r} with crops from whole photographs",
                 hint="crop_from 'square' keeps the middle square of each image, at 8/7 of the image size",
             )
         if wanted == "auto":
-            return "device" if squares and len(self) * self.geometry.side**2 * 3 <= CACHE_BYTES else "none"
+            return "device" if squares and len(self) * square_bytes <= CACHE_BYTES else "none"
         return wanted

@@ -39,10 +39,10 @@ class SharedBatchNorm(_BatchNorm):
         variance_C = self._summed(centred * centred) / count
         with torch.no_grad():
             momentum = self.momentum if self.momentum is not None else 0.1
-            self.running_mean.lerp_(mean_C, momentum)  # type: ignore[union-attr, operator]
+            self.running_mean.lerp_(mean_C, momentum)  # type: ignore[union-attr]
             unbiased_C = variance_C * (count / max(1, count - 1))
-            self.running_var.lerp_(unbiased_C, momentum)  # type: ignore[union-attr, operator]
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
+            self.running_var.lerp_(unbiased_C, momentum)  # type: ignore[union-attr]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
         return centred * scale_C.view(shape) + self.bias.view(shape)
 

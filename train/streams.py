@@ -157,10 +157,8 @@ class Stream:
         Raises:
             DataError: a tar cannot be read, or too many samples cannot be.
         """
-        side = self.geometry.side
-        workers: Workers[_Step] = Workers(
-            _Fill(self.geometry), self.workers, (self.batch_size, side, side, 3)
-        )
+        shape = (self.batch_size, *self.geometry.shape)
+        workers: Workers[_Step] = Workers(_Fill(self.geometry), self.workers, shape)
         with closing(workers), closing(workers.run(self._steps(epoch, start_step))) as filled:
             for step, images, broken in filled:
                 yield self._batch(step, images, broken)
@@ -204,6 +202,8 @@ class Stream:
             self.geometry.finish(pixels, chances_B, step.epoch),
             torch.tensor([s.label for s in samples], dtype=torch.int64).to(self.device),
             np.array(places),
+            chances_B,
+            step.epoch,
             step.epoch,
             chances.fingerprint(
                 chances_B, (step.epoch << EPOCH_BITS) + step.first + np.array(places, np.int64)
@@ -227,8 +227,8 @@ class Stream:
 class _Fill:
     geometry: Geometry
 
-    def __call__(self, images_BSS3: np.ndarray, part: _Part) -> dict[int, str]:
-        return self.geometry.fill(images_BSS3, part.data, part.chances, part.epoch)
+    def __call__(self, made_B: np.ndarray, part: _Part) -> dict[int, str]:
+        return self.geometry.fill(made_B, part.data, part.chances, part.epoch)
 
 
 class _Tailed:
