@@ -42,6 +42,31 @@ def simclr(context: typer.Context) -> None:
     _method(context, "simclr")
 
 
+@train_app.command()
+@told
+def score(
+    run: Annotated[Path, typer.Argument(help="A finished run of supervised or clip.")],
+    dataset: Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")],
+    out: Annotated[Path, typer.Option(help="A Parquet file.")] = Path("scores.parquet"),
+    split: Annotated[str | None, typer.Option(help="Score its rows alone.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Write what a run makes of each sample, by key: loss, confidence, prediction; similarity of image and text."""
+    from curate import tables
+    from curate.datasets import open_dataset
+    from train import scores
+    from train.runs import open_run
+
+    file = scores.score(open_run(run), open_dataset(dataset), out, split=split, device=device, workers=workers)
+    told = scores.summary(file)
+    if json:
+        tables.print_json({"file": str(file), **told})
+        return
+    typer.echo(f"{file}: " + ", ".join(f"{name} {value:,.4g}" for name, value in told.items()))
+
+
 @more_app.command()
 @told
 def transfer(

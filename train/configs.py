@@ -23,8 +23,8 @@ Schedule = Literal["cosine", "step", "constant"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 POSITIVE = (
-    "epochs", "samples", "accumulate", "lr", "eps", "step_epochs", "step_factor", "clip_norm", "evaluate_epochs",
-    "keep_checkpoints", "log_steps",
+    "epochs", "samples", "accumulate", "lr", "eps", "trust", "step_epochs", "step_factor", "clip_norm",
+    "evaluate_epochs", "keep_checkpoints", "log_steps",
 )  # fmt: skip
 SHARES = ("momentum", "beta1", "beta2", "ema")
 CHOICES = {"schedule": Schedule, "precision": Precision}
@@ -57,6 +57,7 @@ class LoopConfig:
         beta1: of adamw and the like.
         beta2: of adamw and the like.
         eps: of adamw and the like.
+        trust: what lars and larc multiply the ratio of a layer's norm to its gradient's by; None for timm's 0.001.
         schedule: after the warm-up, a cosine down to 0, steps down by `step_factor`, or constant.
         warmup_fraction: share of the steps over which the rate rises, in [0, 1].
         warmup_steps: the same as a number of steps, in place of the share.
@@ -97,6 +98,7 @@ class LoopConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    trust: float | None = None
     schedule: Schedule = "cosine"
     warmup_fraction: float = 0.1
     warmup_steps: int | None = None

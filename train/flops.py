@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train.methods import Columns, Lesson, Method
 
-C = TypeVar("C", bound=TorchDispatchMode)
+C = TypeVar("C", bound=AbstractContextManager)
 
 ROWS = 2  # of the counted batch
 ACTIVATION_BYTES = 2  # of a number in bf16
@@ -145,13 +145,15 @@ def _counted(make: Callable[[], C], module: nn.Module, inputs: Columns, rows: in
     devices = list({column.device for column in inputs if column.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.enable_grad(), _unshared(module):
         try:
-            with make() as counter:
+            counter = make()
+            with counter:
                 state = {name: _empty(tensor) for name, tensor in _state(module)}
                 _sum(
                     functional_call(module, state, tuple(_rows(column, rows) for column in inputs))
                 ).backward()
         except (NotImplementedError, RuntimeError):  # it looks at values, which tensors on meta do not have
-            with make() as counter:
+            counter = make()
+            with counter:
                 columns = tuple(
                     column[torch.arange(rows, device=column.device) % len(column)] for column in inputs
                 )

@@ -74,7 +74,8 @@ def _joint(
             random.append(_random_state(device))
             found.append(_outputs(module, _cut(lesson.inputs, cut), autocast))
     after = _random_state(device)
-    outputs = tuple(torch.cat(column) for column in zip(*found, strict=True))
+    # Detached: a view of a weight wants gradients even where it was made without.
+    outputs = tuple(torch.cat(column).detach() for column in zip(*found, strict=True))
     leaves = tuple(c.requires_grad_() if c.is_floating_point() else c for c in outputs)
     loss = method.loss(leaves, lesson.targets)
     scale(loss).backward()

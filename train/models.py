@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import RecipeError, did_you_mean
+from train.alexnet import AlexNet
+from train.towers import PREFIX, clip_config, clip_names, image_tower
 
 Stem = Literal["imagenet", "small"]
 
@@ -63,8 +65,9 @@ def build(name: str, *, num_classes: int, stem: Stem = "imagenet", image_size: i
     The weights depend on `seed` and the name alone; torch's global generator is left as it was.
 
     Args:
-        name: resnet18, resnet50, resnet101 or alexnet (torchvision's), convnet (ours, small), or any model
-            of timm, as NAME or timm/NAME.
+        name: resnet18, resnet50, resnet101 (torchvision's), alexnet (of 2012) or alexnet-torchvision, convnet
+            (ours, small), the image tower of any model of open_clip, as clip/RN50, or any model of timm, as NAME
+            or timm/NAME. The features of a tower of open_clip are what it compares with texts: after the projection.
         num_classes: outputs of the head; 0 for no head.
         stem: "small" is for torchvision's ResNets alone. At 64 px it costs 15 times the ImageNet stem.
         image_size: side of the images in pixels.
@@ -144,7 +147,7 @@ def _resnet(name: str, stem: Stem) -> nn.Module:
     return network
 
 
-def _alexnet() -> nn.Module:
+def _alexnet_torchvision() -> nn.Module:
     import torchvision
 
     network = torchvision.models.alexnet(weights=None)
@@ -153,23 +156,30 @@ def _alexnet() -> nn.Module:
 
 
 RESNETS = ("resnet18", "resnet50", "resnet101")
-OURS = (*RESNETS, "alexnet", "convnet")
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "alexnet": AlexNet,
+    "alexnet-torchvision": _alexnet_torchvision,
+    "convnet": ConvNet,
+}
+OURS = (*RESNETS, *OTHERS)
 
 
 def _maker(name: str, stem: Stem, image_size: int) -> Callable[[], nn.Module]:
     """Return what makes the backbone of `name`, having checked that there is one."""
     if name in RESNETS:
         return lambda: _resnet(name, stem)
-    if name not in OURS:
+    if name.startswith(PREFIX):
+        clip_config(name)
+    elif name not in OURS:
         timm_name = _timm_name(name)
     if stem == "small":
         raise RecipeError(
             f"{name} has no small stem", hint=f"leave `stem` out, or take one of: {', '.join(RESNETS)}"
         )
-    if name == "alexnet":
-        return _alexnet
-    if name == "convnet":
-        return ConvNet
+    if name in OTHERS:
+        return OTHERS[name]
+    if name.startswith(PREFIX):
+        return lambda: image_tower(name, image_size)
     return lambda: _timm(timm_name, image_size)
 
 
@@ -178,8 +188,8 @@ def _timm_name(name: str) -> str:
 
     short = name.removeprefix("timm/")
     if not timm.is_model(short):
-        known = [*OURS, *timm.list_models()]
-        hint = did_you_mean(short, known) or f"one of: {', '.join(OURS)}, or any model of timm"
+        hint = did_you_mean(short, [*OURS, *timm.list_models()]) or did_you_mean(PREFIX + short, clip_names())
+        hint = hint or f"one of: {', '.join(OURS)}, or any model of timm"
         raise RecipeError(f"no model {name!r}", hint=hint)
     if "." in short:  # timm's tag of a checkpoint
         raise RecipeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,10 @@ def optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     more: dict[str, Any] = {"betas": betas} if info.has_betas else {}
     more |= {"eps": config.eps} if info.has_eps else {}
     more |= {"momentum": config.momentum} if info.has_momentum else {}
+    if config.trust is not None:
+        if "trust_coeff" not in inspect.signature(info.opt_class).parameters:
+            raise RecipeError(f"trust with {config.optimizer!r}, which knows none", hint="lars and larc do")
+        more["trust_coeff"] = config.trust
     return timm.optim.create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, **more)
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -91,9 +92,7 @@ class Ranks:
         """
         if self.ranks == 1:
             return rows_BD
-        import torch.distributed.nn
-
-        return torch.cat(torch.distributed.nn.all_gather(rows_BD.contiguous()))
+        return torch.cat(_Gathered.apply(rows_BD.contiguous()))
 
     def wait(self) -> None:
         """Wait until all are here."""
@@ -105,6 +104,22 @@ class Ranks:
     def _device(self) -> torch.device:
         nccl = torch.distributed.get_backend() == "nccl"
         return torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all ranks; each rank's gradient is the sum of what all ranks' losses say of its rows."""
+
+    @staticmethod
+    def forward(context: Any, rows_BD: Tensor) -> tuple[Tensor, ...]:
+        found = [torch.empty_like(rows_BD) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(found, rows_BD)
+        return tuple(found)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        summed = torch.stack(gradients)
+        torch.distributed.all_reduce(summed)
+        return summed[torch.distributed.get_rank()]
 
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:

@@ -15,7 +15,8 @@ from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.ranges import is_remote
 from train import chances
-from train.texts import Texts
+from train.captions import LISTS, choices_of
+from train.texts import Choices, Texts
 
 HELD_OUT = ("val", "valid", "validation", "test")  # splits that are never trained on
 
@@ -56,6 +57,17 @@ class Samples:
     def captions(self) -> Texts:
         """The samples' captions; None where there is none."""
         return Texts(self._column("caption"))
+
+    @property
+    def said(self) -> Choices:
+        """One text a sample: its caption."""
+        return Choices.of_captions(self._column("caption"))
+
+    @cached_property
+    def choices(self) -> Choices:
+        """All texts that each sample may be learned with."""
+        lists = self._column(LISTS) if LISTS in self.dataset.info.columns else None
+        return choices_of(self.dataset, self._column("caption"), self.labels_N, lists)
 
     @property
     def parts(self) -> Sequence[Samples]:
@@ -103,6 +115,16 @@ class Union:
     def captions(self) -> Texts:
         """The samples' captions; None where there is none."""
         return Texts.joined([part.captions for part in self.parts])
+
+    @property
+    def said(self) -> Choices:
+        """One text a sample: its caption."""
+        return Choices.joined([part.said for part in self.parts])
+
+    @cached_property
+    def choices(self) -> Choices:
+        """All texts that each sample may be learned with."""
+        return Choices.joined([part.choices for part in self.parts])
 
     def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
         """Return the bytes of samples, or why they cannot be read."""

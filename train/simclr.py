@@ -49,8 +49,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # solo-learn's for CIFAR (Turrisi da Costa et al., JMLR 2022): ten of a thousand epochs of warm-up.
     "cifar": {
         "model": "resnet18", "stem": "small", "image_size": 32, "epochs": 1000, "batch_size": 256,
-        "optimizer": "larc", "lr": 0.4, "weight_decay": 1e-4, "warmup_fraction": 0.01, "temperature": 0.2,
-        "projector_layers": 2, "hidden_dim": 2048, "projection_dim": 256,
+        "optimizer": "larc", "trust": 0.02, "lr": 0.4, "weight_decay": 1e-4, "warmup_fraction": 0.01,
+        "temperature": 0.2, "projector_layers": 2, "hidden_dim": 2048, "projection_dim": 256,
     },
 }  # fmt: skip
 
@@ -60,8 +60,8 @@ class SimclrConfig(LoopConfig):
     """What `train` can be told, besides what every method can.
 
     timm's lars and larc adapt the rate of a layer only where its weights decay: norms and biases learn at the plain
-    rate, as in the paper. Their trust coefficient is 0.001, the paper's; larc also keeps a layer's rate from
-    exceeding the plain one.
+    rate, as in the paper. Their trust coefficient is 0.001 where `trust` does not say otherwise, the paper's; larc also
+    keeps a layer's rate from exceeding the plain one.
 
     Args:
         model: resnet18, resnet50, resnet101, alexnet, convnet, clip/RN50, or any of timm's.

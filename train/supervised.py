@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
+from train.checks import check_batch_fits, check_classes
 from train.configs import LoopConfig, autocast, parse, pick_workers
 from train.geometries import CropFrom
 from train.loader import Batch, Loader
@@ -133,7 +134,9 @@ def _prepare(
     dataset: Dataset, config: SupervisedConfig, val: Dataset | None, device: torch.device, ranks: Ranks
 ) -> tuple[Method, Loader]:
     loader = _loader(dataset, config, device, "train", ranks)
-    _check(loader, val)
+    check_classes(dataset, val)
+    _check_several_classes(loader)
+    check_batch_fits(loader)
     held_out = None
     if val or has_split(dataset, "val"):
         held_out = _loader(val or dataset, config, device, None if val else "val")
@@ -220,22 +223,10 @@ def _loader(
     )
 
 
-def _check(loader: Loader, val: Dataset | None) -> None:
-    """Refuse what nothing can be learned from."""
-    dataset = loader.dataset
+def _check_several_classes(loader: Loader) -> None:
     present = len(np.unique(loader.labels_N))
     if present < 2:
         raise DataError(
-            f"{dataset.path}: {present} class among {len(loader)} samples to learn from",
+            f"{loader.dataset.path}: {present} class among {len(loader)} samples to learn from",
             hint="a classifier needs two; `curate show` says what is in it",
-        )
-    if len(loader) < loader.batch_size:
-        raise DataError(
-            f"{dataset.path}: {len(loader)} samples to learn from, fewer than a batch of {loader.batch_size}",
-            hint=f"take a batch_size of {len(loader)} or less",
-        )
-    if val and [c.id for c in val.classes] != [c.id for c in dataset.classes]:
-        raise RecipeError(
-            f"{val.path}: {len(val.classes)} classes, not the {len(dataset.classes)} of {dataset.path}",
-            hint="build both with the same classes, or leave val out and measure by `curate transfer`",
         )

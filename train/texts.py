@@ -1,4 +1,6 @@
-"""Columns of texts, larger than memory if need be."""
+"""Columns of texts, larger than memory if need be, and what each row may say."""
+
+# N rows, B of them, M texts in all
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.files import cache_folder
+from train.chances import Chances, Passes, stir
 
 MAX_BYTES = 64 << 20  # of a column that is kept in memory
 LOOKED_AT = 100_000  # texts, to see whether they repeat themselves
@@ -45,6 +48,79 @@ class Texts:
         if len(parts) == 1:
             return parts[0]
         return cls(pa.chunked_array([part._column.cast(pa.large_string()) for part in parts]))
+
+
+class Choices:
+    """The texts that each row may be learned with: row n has `counts_N[n]`, from `starts_N[n]` on.
+
+    Args:
+        texts: M texts.
+        starts_N: int64.
+        counts_N: int64; 0 where a row has no text.
+    """
+
+    def __init__(self, texts: Texts, starts_N: np.ndarray, counts_N: np.ndarray) -> None:
+        self.texts, self.starts_N, self.counts_N = texts, starts_N, counts_N
+
+    def __len__(self) -> int:
+        return len(self.starts_N)
+
+    @property
+    def most(self) -> int:
+        """The texts of the row that has most."""
+        return int(self.counts_N.max(initial=0))
+
+    def draw(self, rows_B: np.ndarray, chances_B: Chances, passes: Passes) -> list[str | None]:
+        """Return one text of each row for one pass over the samples; None where there is none.
+
+        Args:
+            rows_B: whole numbers.
+            chances_B: the rows' own, as `chances.of_keys` gives them.
+            passes: how often the rows were seen before; decides, with the chances alone, which text.
+        """
+        counts_B = self.counts_N[rows_B]
+        picks_B = stir(chances_B, passes, "caption") % np.maximum(counts_B, 1).astype(np.uint64)
+        found_B = self.texts.take(np.where(counts_B, self.starts_N[rows_B] + picks_B.astype(np.int64), 0))
+        return [text if count else None for text, count in zip(found_B, counts_B.tolist(), strict=True)]
+
+    @classmethod
+    def of_captions(cls, captions: pa.ChunkedArray) -> Choices:
+        """Return one text a row: its caption, where it has one."""
+        counts_N = captions.is_valid().to_numpy().astype(np.int64)
+        return cls(Texts(captions), np.arange(len(captions)), counts_N)
+
+    @classmethod
+    def of_lists(cls, lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> Choices:
+        """Return the texts of a row's list, or its caption where the list is empty or absent."""
+        told = [pc.is_valid(pc.list_flatten(chunk)) for chunk in lists.chunks]
+        counts = [
+            np.bincount(pc.list_parent_indices(chunk).filter(valid).to_numpy(), minlength=len(chunk))
+            for chunk, valid in zip(lists.chunks, told, strict=True)
+        ]
+        counts_N = np.concatenate([np.zeros(0, np.int64), *counts])
+        flat = pc.list_flatten(lists).drop_null()
+        starts_N = np.cumsum(counts_N) - counts_N
+        alone_N = (counts_N == 0) & captions.is_valid().to_numpy()
+        spare = captions.filter(pa.array(alone_N)).cast(flat.type)
+        starts_N[alone_N] = len(flat) + np.arange(len(spare))
+        counts_N[alone_N] = 1
+        return cls(Texts(pa.chunked_array([*flat.chunks, *spare.chunks], flat.type)), starts_N, counts_N)
+
+    @classmethod
+    def of_classes(cls, texts_of: Sequence[Sequence[str]], labels_N: np.ndarray) -> Choices:
+        """Return for each row the texts of its class."""
+        counts_C = np.array([len(texts) for texts in texts_of])
+        starts_C = np.cumsum(counts_C) - counts_C
+        texts = Texts(pa.chunked_array([[text for texts in texts_of for text in texts]], pa.string()))
+        return cls(texts, starts_C[labels_N], counts_C[labels_N])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Choices]) -> Choices:
+        """Return those of several datasets, one after another."""
+        before = np.cumsum([0, *(len(part.texts) for part in parts)])
+        starts = [part.starts_N + shift for part, shift in zip(parts, before, strict=False)]
+        counts_N = np.concatenate([part.counts_N for part in parts])
+        return cls(Texts.joined([part.texts for part in parts]), np.concatenate(starts), counts_N)
 
 
 def _repeat(column: pa.ChunkedArray) -> bool:

@@ -57,6 +57,9 @@ def test_numbers_of_the_config_reach_the_optimizer() -> None:
     assert (adam["betas"], adam["eps"]) == ((0.8, 0.98), 1e-6)
     for name in ("sgd", "lars"):
         assert optimizer(module, config(optimizer=name, momentum=0.7)).param_groups[0]["momentum"] == 0.7
+    assert optimizer(module, config(optimizer="larc", trust=0.02)).param_groups[0]["trust_coeff"] == 0.02
+    with pytest.raises(RecipeError, match=r"trust with 'lamb'"):
+        optimizer(module, config(optimizer="lamb", trust=0.02))
     assert optimizer(module, config(optimizer="lamb", beta2=0.98)).param_groups[0]["betas"] == (0.9, 0.98)
     with pytest.raises(RecipeError, match=r"no optimizer 'adamv'\n.*did you mean"):
         optimizer(module, config(optimizer="adamv"))
