@@ -59,7 +59,9 @@ def score(
     from train import scores
     from train.runs import open_run
 
-    file = scores.score(open_run(run), open_dataset(dataset), out, split=split, device=device, workers=workers)
+    file = scores.score(
+        open_run(run), open_dataset(dataset), out, split=split, device=device, workers=workers
+    )
     told = scores.summary(file)
     if json:
         tables.print_json({"file": str(file), **told})
@@ -236,12 +238,13 @@ def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[insp
 
     hints, told_of = typing.get_type_hints(config), _arguments(config)
     shared = inspect.signature(LoopConfig).parameters
-    own = {name: p for name, p in inspect.signature(config).parameters.items() if name not in shared}
-    fields = own | dict(inspect.signature(config).parameters)
+    images = ("stem", "image_size", "crop_from", "min_area")
+    every = inspect.signature(config).parameters
+    fields = {name: p for name, p in every.items() if name not in shared or name in images} | dict(every)
 
     def panel(name: str) -> str:
-        if name not in shared:
-            return "Method"
+        if name not in shared or name in images:
+            return "Model, images and loss"
         return "Machine and files" if name in ASIDE else "Learning"
 
     return [

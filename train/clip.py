@@ -15,19 +15,19 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from curate.datasets import Dataset
-from curate.errors import DataError, RecipeError
+from curate.errors import RecipeError
+from train import feeds
 from train.captions import warnings_of
-from train.configs import LoopConfig, parse, pick_workers
-from train.geometries import CropFrom
+from train.checks import check_batch_fits
+from train.configs import LoopConfig, parse
 from train.loader import Batch, Loader
 from train.loop import run_method
 from train.methods import Columns, Lesson, Method
-from train.models import Stem, normalize
+from train.models import normalize
 from train.options import require, require_one_of
 from train.pairs import EMBED_DIM, Pair, PairSpec, build_pair
 from train.ranks import Ranks
 from train.runs import Run
-from train.samples import has_split
 from train.texts import Choices
 from train.tokens import Tokenizer
 from train.zeroshot import prompts_of, zero_shot_accuracy
@@ -73,11 +73,6 @@ class ClipConfig(LoopConfig):
     Args:
         model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text tower; or a model that supervised
             knows (timm's as timm/NAME), beside a small text tower and below a projection.
-        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
-        image_size: side of the images in pixels.
-        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
-            96 px. Only squares can be cached.
-        min_area: smallest share of an image that a random crop may take.
         loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
         captions: drawn anew each epoch from all that a row may say (its list `captions`, or the templates of the
             recipe's `caption` step); or fixed, the row's own.
@@ -89,9 +84,6 @@ class ClipConfig(LoopConfig):
     """
 
     model: str = "RN50"
-    stem: Stem = "imagenet"
-    image_size: int = 224
-    crop_from: CropFrom = "auto"
     min_area: float = 0.9
     loss: LossName = "clip"
     captions: CaptionChoice = "drawn"
@@ -104,7 +96,6 @@ class ClipConfig(LoopConfig):
     def check(self) -> None:
         """Refuse values that cannot be meant."""
         super().check()
-        require(0 < self.min_area <= 1, "min_area", self.min_area, "a share, in (0, 1]")
         require_one_of(LossName, "loss", self.loss)
         require_one_of(CaptionChoice, "captions", self.captions)
         require(
@@ -161,16 +152,12 @@ def _prepare(
     *,
     quiet: bool,
 ) -> tuple[Method, Loader]:
-    loader = _loader(dataset, config, device, "train", ranks)
+    loader = feeds.to_learn_from(dataset, config, device, ranks, need_labels=False)
     choices = loader.samples.choices if config.captions == "drawn" else loader.samples.said
     say = Console(stderr=True, quiet=quiet or not ranks.first)
     for warning in warnings_of(choices, loader.samples.chances_N, config.batch_size, str(dataset.path)):
         say.print(f"warning: {dataset.path}: {warning}", markup=False, highlight=False, soft_wrap=True)
-    if len(loader) < config.batch_size:
-        raise DataError(
-            f"{dataset.path}: {len(loader)} samples to learn from, fewer than a batch of {config.batch_size}",
-            hint=f"take a batch_size of {len(loader)} or less",
-        )
+    check_batch_fits(loader)
     measured, prompts_C = _measured(dataset, config, val, device)
     pair = build_pair(config.pair, seed=config.seed).to(device).to(memory_format=torch.channels_last)
     return method_of(pair, choices, config, ranks, measured, prompts_C), loader
@@ -265,31 +252,7 @@ def _measured(
 ) -> tuple[Loader | None, list[list[str]] | None]:
     """Return what zero-shot accuracy is measured on, and the texts of its classes."""
     source = val or dataset
-    if not source.classes or not (val or has_split(dataset, "val")):
+    measured = feeds.to_measure_on(dataset, val, config, device) if source.classes else None
+    if measured is None:
         return None, None
-    prompts_C = prompts_of(source.classes, templates=config.templates, captioned=dataset)
-    return _loader(source, config, device, None if val else "val"), prompts_C
-
-
-def _loader(
-    dataset: Dataset, config: ClipConfig, device: torch.device, split: str | None, ranks: Ranks | None = None
-) -> Loader:
-    learning, ranks = ranks is not None, ranks or Ranks()
-    return Loader(
-        dataset,
-        batch_size=config.batch_size,
-        image_size=config.image_size,
-        seed=config.seed,
-        augment=learning,
-        min_area=config.min_area,
-        workers=pick_workers(config),
-        rank=ranks.rank,
-        ranks=ranks.ranks,
-        last="drop" if learning else "keep",
-        order=config.order if learning else "manifest",
-        split=split,
-        cache=config.cache,
-        crop_from=config.crop_from,
-        need_labels=not learning,
-        device=device,
-    )
+    return measured, prompts_of(source.classes, templates=config.templates, captioned=dataset)

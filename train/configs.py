@@ -13,7 +13,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import MissingError, RecipeError, did_you_mean
+from train.geometries import CropFrom
 from train.loader import Cache
+from train.models import Stem
 from train.ranks import ranks_of
 from train.runs import Machine
 
@@ -23,11 +25,11 @@ Schedule = Literal["cosine", "step", "constant"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 POSITIVE = (
-    "epochs", "samples", "accumulate", "lr", "eps", "trust", "step_epochs", "step_factor", "clip_norm",
-    "evaluate_epochs", "keep_checkpoints", "log_steps",
+    "image_size", "epochs", "samples", "accumulate", "lr", "eps", "trust", "step_epochs", "step_factor",
+    "clip_norm", "evaluate_epochs", "keep_checkpoints", "log_steps",
 )  # fmt: skip
 SHARES = ("momentum", "beta1", "beta2", "ema")
-CHOICES = {"schedule": Schedule, "precision": Precision}
+CHOICES = {"stem": Stem, "crop_from": CropFrom, "schedule": Schedule, "precision": Precision}
 
 C = TypeVar("C", bound="LoopConfig")
 
@@ -44,6 +46,11 @@ class LoopConfig:
     """What every method's config has.
 
     Args:
+        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
+        image_size: side of the images in pixels.
+        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
+            96 px. Only squares can be cached.
+        min_area: smallest share of an image that a random crop may take.
         epochs: passes over the data; 30 where neither this nor `samples` is given.
         samples: images to see in all, whatever the size of the dataset, so that runs on datasets of different
             sizes are equally long.
@@ -87,6 +94,10 @@ class LoopConfig:
         adopt: go on from the checkpoint in the run's folder although its plan is another (other data or options).
     """
 
+    stem: Stem = "imagenet"
+    image_size: int = 224
+    crop_from: CropFrom = "auto"
+    min_area: float = 0.25
     epochs: int | None = None
     samples: int | None = None
     batch_size: int = 128
@@ -136,6 +147,7 @@ class LoopConfig:
         must: dict[str, tuple[Callable[[Any], bool], str]] = {
             **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
             **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
+            "min_area": (lambda value: 0 < value <= 1, "a share, in (0, 1]"),
             "batch_size": (lambda value: value >= 2, "2 or more"),
             "warmup_fraction": (lambda value: 0 <= value <= 1, "a share, in [0, 1]"),
             "warmup_steps": (lambda value: value >= 0, "0 or more"),

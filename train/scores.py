@@ -104,6 +104,20 @@ def _check(run: Run, out: Path) -> None:
         )
 
 
+def summary(file: Path) -> dict[str, float]:
+    """Return how many rows a file of scores has, and the mean of each of its numbers."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file)
+    found: dict[str, float] = {"rows": len(table)}
+    for name in table.column_names:
+        column = table[name]
+        if not pa.types.is_string(column.type) and column.null_count < len(column):
+            found[name] = float(pc.mean(column.cast(pa.float64())).as_py())
+    return found
+
+
 def _write(out: Path, loader: Loader, judge: Judge) -> None:
     count = len(loader)
     found: Scores = {}

@@ -18,21 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from curate.datasets import Dataset
+from train import feeds
 from train.chances import of_view
 from train.checks import check_batch_fits, check_classes, check_labels
-from train.configs import LoopConfig, parse, pick_workers
+from train.configs import LoopConfig, parse
 from train.contrasts import nt_xent
-from train.geometries import CropFrom
 from train.loader import Batch, Loader
 from train.loop import run_method
 from train.methods import Columns, Lesson, Method
-from train.models import Model, Stem, build, normalize
+from train.models import Model, build, normalize
 from train.monitors import Monitor, probe_loss
 from train.options import require
 from train.photometrics import Photometry
 from train.ranks import Ranks
 from train.runs import Run
-from train.samples import has_split
 
 # Rates are for the preset's batch_size: with another, give lr too (LARS and SGD: in proportion).
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,11 +64,6 @@ class SimclrConfig(LoopConfig):
 
     Args:
         model: resnet18, resnet50, resnet101, alexnet, convnet, clip/RN50, or any of timm's.
-        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
-        image_size: side of the images in pixels.
-        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
-            96 px. Only squares can be cached.
-        min_area: smallest share of an image that a random crop may take.
         views: crops of each image, two or more.
         temperature: what cosines are divided by.
         projector_layers: of the perceptron between backbone and contrast; each but the last has a batch norm and
@@ -92,9 +86,6 @@ class SimclrConfig(LoopConfig):
     batch_size: int = 256
     sync_norms: bool = True
     model: str = "resnet18"
-    stem: Stem = "imagenet"
-    image_size: int = 224
-    crop_from: CropFrom = "auto"
     min_area: float = 0.08
     views: int = 2
     temperature: float = 0.1
@@ -114,7 +105,6 @@ class SimclrConfig(LoopConfig):
     def check(self) -> None:
         """Refuse values that cannot be meant."""
         super().check()
-        require(0 < self.min_area <= 1, "min_area", self.min_area, "a share, in (0, 1]")
         require(
             self.views >= 2, "views", self.views, "2 or more: a view is told by another of the same image"
         )
@@ -205,10 +195,7 @@ def train(
 def _prepare(
     dataset: Dataset, config: SimclrConfig, val: Dataset | None, device: torch.device, ranks: Ranks
 ) -> tuple[Method, Loader]:
-    loader = _loader(
-        dataset, config, device, "train", order=config.order, augment=True, views=config.views,
-        cache=config.cache, last="drop", rank=ranks.rank, ranks=ranks.ranks,
-    )  # fmt: skip
+    loader = feeds.to_learn_from(dataset, config, device, ranks, views=config.views, need_labels=False)
     check_batch_fits(loader)
     check_labels(loader)
     check_classes(dataset, val)
@@ -257,16 +244,16 @@ def _monitor(
     dataset: Dataset, config: SimclrConfig, val: Dataset | None, device: torch.device, classes: int
 ) -> Monitor | None:
     """Return what measures on held-out rows; None where it cannot."""
-    if not classes or not (val or has_split(dataset, "val")) or not (config.knn_rows or config.probe):
+    if not classes or not (config.knn_rows or config.probe):
         return None
-    held_out = _loader(
-        val or dataset, config, device, None if val else "val", order="manifest", cache=config.cache
-    )
+    held_out = feeds.to_measure_on(dataset, val, config, device, need_labels=False)
+    if held_out is None:
+        return None
     check_labels(held_out)
     if not (held_out.labels_N >= 0).any():
         return None
     # The first rows of a shuffled epoch are a sample of the set; to keep all of it decoded twice is not worth it.
-    bank = _loader(dataset, config, device, "train", order="shuffled", cache="none")
+    bank = feeds.plain(dataset, config, device, split="train", order="shuffled", need_labels=False)
     return Monitor(
         held_out,
         bank if config.knn_rows else None,
@@ -275,23 +262,4 @@ def _monitor(
         config.knn_k,
         config.knn_temperature,
         config.precision,
-    )
-
-
-def _loader(
-    dataset: Dataset, config: SimclrConfig, device: torch.device, split: str | None, **more: Any
-) -> Loader:
-    options: dict[str, Any] = {"augment": False, "last": "keep"} | more
-    return Loader(
-        dataset,
-        batch_size=config.batch_size,
-        image_size=config.image_size,
-        seed=config.seed,
-        min_area=config.min_area,
-        workers=pick_workers(config),
-        split=split,
-        crop_from=config.crop_from,
-        need_labels=False,
-        device=device,
-        **options,
     )

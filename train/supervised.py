@@ -16,18 +16,17 @@ from torch.nn import functional
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
+from train import feeds
 from train.checks import check_batch_fits, check_classes
-from train.configs import LoopConfig, autocast, parse, pick_workers
-from train.geometries import CropFrom
+from train.configs import LoopConfig, autocast, parse
 from train.loader import Batch, Loader
 from train.loop import run_method
 from train.methods import Columns, Lesson, Method
 from train.mixes import Mix
-from train.models import Stem, build, normalize
+from train.models import build, normalize
 from train.randaugments import RandAugment
 from train.ranks import Ranks
 from train.runs import Run
-from train.samples import has_split
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Huh et al. 2016 (https://arxiv.org/abs/1608.08614) name AlexNet; these are the numbers of Caffe's reference model.
@@ -52,11 +51,6 @@ class SupervisedConfig(LoopConfig):
 
     Args:
         model: resnet18, resnet50, resnet101, alexnet, convnet, or any of timm's.
-        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
-        image_size: side of the images in pixels.
-        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
-            96 px. Only squares can be cached.
-        min_area: smallest share of an image that a random crop may take.
         label_smoothing: share of each label that is spread over all classes.
         mixup: alpha of Mixup, which blends each image and its label with another's; 0 for none.
         cutmix: alpha of CutMix, which pastes a patch of another; 0 for none. With both, half of the images get each.
@@ -65,10 +59,6 @@ class SupervisedConfig(LoopConfig):
     """
 
     model: str = "resnet18"
-    stem: Stem = "imagenet"
-    image_size: int = 224
-    crop_from: CropFrom = "auto"
-    min_area: float = 0.25
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -88,8 +78,6 @@ class SupervisedConfig(LoopConfig):
     def check(self) -> None:
         """Refuse values that cannot be meant."""
         super().check()
-        if not 0 < self.min_area <= 1:
-            raise RecipeError(f"min_area is {self.min_area}", hint="it must be a share, in (0, 1]")
         if not 0 <= self.label_smoothing < 1:
             raise RecipeError(
                 f"label_smoothing is {self.label_smoothing}", hint="it must be a share, in [0, 1)"
@@ -133,13 +121,11 @@ def train(
 def _prepare(
     dataset: Dataset, config: SupervisedConfig, val: Dataset | None, device: torch.device, ranks: Ranks
 ) -> tuple[Method, Loader]:
-    loader = _loader(dataset, config, device, "train", ranks)
+    loader = feeds.to_learn_from(dataset, config, device, ranks)
     check_classes(dataset, val)
     _check_several_classes(loader)
     check_batch_fits(loader)
-    held_out = None
-    if val or has_split(dataset, "val"):
-        held_out = _loader(val or dataset, config, device, None if val else "val")
+    held_out = feeds.to_measure_on(dataset, val, config, device)
     model = build(
         config.model,
         num_classes=len(dataset.classes),
@@ -194,33 +180,6 @@ def accuracy(model: nn.Module, loader: Loader, precision: str = "auto") -> dict[
         if logits_BC.shape[1] > 5:
             right["top5"] = right.get("top5", 0) + int(hits_BK.sum())
     return {name: count / seen for name, count in right.items()}
-
-
-def _loader(
-    dataset: Dataset,
-    config: SupervisedConfig,
-    device: torch.device,
-    split: str | None,
-    ranks: Ranks | None = None,
-) -> Loader:
-    learning, ranks = ranks is not None, ranks or Ranks()
-    return Loader(
-        dataset,
-        batch_size=config.batch_size,
-        image_size=config.image_size,
-        seed=config.seed,
-        augment=learning,
-        min_area=config.min_area,
-        workers=pick_workers(config),
-        rank=ranks.rank,
-        ranks=ranks.ranks,
-        last="drop" if learning else "keep",
-        order=config.order if learning else "manifest",
-        split=split,
-        cache=config.cache,
-        crop_from=config.crop_from,
-        device=device,
-    )
 
 
 def _check_several_classes(loader: Loader) -> None:

@@ -1,0 +1,64 @@
+"""The loaders of a run: what it learns from, and what it is measured on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from curate.datasets import Dataset
+from train.configs import LoopConfig, pick_workers
+from train.loader import Loader
+from train.ranks import Ranks
+from train.samples import has_split
+
+
+def to_learn_from(
+    dataset: Dataset, config: LoopConfig, device: torch.device, ranks: Ranks, **more: Any
+) -> Loader:
+    """Return random crops of all rows that are not held out, in batches that all ranks share.
+
+    Args:
+        more: options of the loader.
+    """
+    return _loader(
+        dataset, config, device, split="train", augment=True, last="drop", order=config.order, cache=config.cache,
+        rank=ranks.rank, ranks=ranks.ranks, **more,
+    )  # fmt: skip
+
+
+def to_measure_on(
+    dataset: Dataset, val: Dataset | None, config: LoopConfig, device: torch.device, **more: Any
+) -> Loader | None:
+    """Return the middle of each image of `val`, else of the dataset's own split val; None where there is neither.
+
+    Args:
+        more: options of the loader.
+    """
+    if val is None and not has_split(dataset, "val"):
+        return None
+    return plain(val or dataset, config, device, split=None if val else "val", cache=config.cache, **more)
+
+
+def plain(dataset: Dataset, config: LoopConfig, device: torch.device, **more: Any) -> Loader:
+    """Return the middle of each image, in the manifest's order.
+
+    Args:
+        more: options of the loader.
+    """
+    options: dict[str, Any] = {"order": "manifest", "augment": False, "last": "keep", "cache": "none"} | more
+    return _loader(dataset, config, device, **options)
+
+
+def _loader(dataset: Dataset, config: LoopConfig, device: torch.device, **more: Any) -> Loader:
+    return Loader(
+        dataset,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+        seed=config.seed,
+        crop_from=config.crop_from,
+        min_area=config.min_area,
+        workers=pick_workers(config),
+        device=device,
+        **more,
+    )
