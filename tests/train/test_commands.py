@@ -9,13 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from captioned import described
 from handmade import pictures
 from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.datasets import Dataset
-from train.supervised import SupervisedConfig
+from train import catalogue
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -35,13 +37,54 @@ def trained(dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
     return out
 
 
-def test_every_option_of_the_config_is_in_the_help_with_its_meaning():
-    code, stdout, _ = run("train", "supervised", "--help")
+@pytest.mark.parametrize("method", catalogue.CONFIGS)
+def test_every_option_of_the_config_is_in_the_help_with_its_meaning(method: str):
+    code, stdout, _ = run("train", method, "--help")
     assert code == 0
     assert "--quiet" in stdout
-    for option in dataclasses.fields(SupervisedConfig):
+    for option in dataclasses.fields(catalogue.config_type(method)):
         assert f"--{option.name.replace('_', '-')}" in stdout
-    assert "Share of each label that is spread over all classes" in stdout
+    assert "Decay a step of an average of the weights" in stdout
+    assert f"Options to begin with: {', '.join(catalogue.method(method).PRESETS)}" in stdout
+
+
+def test_preset_changes_the_defaults_and_options_replace_it(dataset: Callable[..., Dataset], tmp_path: Path):
+    _, plain, _ = run("train", "supervised", "--help")
+    _, preset, _ = run("train", "supervised", "--preset", "huh2016", "--help")
+    assert "[default: 90]" in preset
+    assert "[default: 90]" not in plain
+    data = dataset(pictures(32), classes=4)
+    options = ["--model", "convnet", "--image-size", 16, "--batch-size", 8, "--epochs", 1, "--preset=huh2016"]
+    code, _, stderr = run("train", "supervised", data.path, "--out", tmp_path / "run", *options)
+    assert code == 0, stderr
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert (config["optimizer"], config["schedule"], config["epochs"]) == ("sgd", "step", 1)
+    code, _, stderr = run("train", "supervised", data.path, "--out", tmp_path / "other", "--preset", "huh")
+    assert code == 2
+    assert "no preset 'huh'\n  hint: did you mean 'huh2016'?" in stderr
+
+
+def test_pairs_are_learned_and_scored_from_the_command_line(dataset: Callable[..., Dataset], tmp_path: Path):
+    data = dataset(described(32), classes=4)
+    small = ["--image-size", 16, "--model", "convnet", "--batch-size", 8, "--epochs", 1]
+    texts = ["--text-width", 64, "--text-layers", 1]
+    code, _, stderr = run("train", "clip", data.path, "--out", tmp_path / "clip", *small, *texts)
+    assert code == 0, stderr
+    code, stdout, stderr = run(
+        "train", "score", tmp_path / "clip", data.path, "--out", tmp_path / "s.parquet", "--json"
+    )
+    assert code == 0, stderr
+    told = json.loads(stdout)
+    similarity = pq.read_table(tmp_path / "s.parquet")["similarity"].to_pylist()
+    assert told["rows"] == len(similarity) == 32
+    assert told["similarity"] == pytest.approx(sum(similarity) / 32)
+    code, _, stderr = run(
+        "train", "simclr", data.path, "--out", tmp_path / "simclr", *small, "--hidden-dim", 32
+    )
+    assert code == 0, stderr
+    code, _, stderr = run("train", "score", tmp_path / "simclr", data.path, "--out", tmp_path / "t.parquet")
+    assert code == 2
+    assert "a simclr run judges no single samples" in stderr
 
 
 def test_help_of_the_group_does_not_load_torch():
