@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,9 +153,10 @@ class Learner:
             return module  # type: ignore[return-value]
         places = [self.device] if self.device.type == "cuda" else None
         # Statistics of norms stay each rank's own where they are not joint, so nothing is sent before a step.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        more: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
+        return nn.parallel.DistributedDataParallel(module, device_ids=places, **more)
 
     def _too_large(self, lesson: Lesson) -> RecipeError:
         """Find out by trying into how many pieces the batch must be cut."""
