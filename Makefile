@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/curate demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -20,6 +20,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bytes.py
+	$(BIN)/python benchmarks/trainers.py
 
 reference: $(VENV)/.installed
 	$(BIN)/python -c "from curate.references import markdown; print(markdown(), end='')" > docs/reference.md

@@ -36,7 +36,10 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             function(*args, **kwargs)
         except CurateError as error:
-            typer.echo(f"error: {error}", err=True)
+            rank = int(
+                os.environ.get("RANK", "0") or 0
+            )  # of several processes, each may have its own trouble
+            typer.echo(f"rank {rank}: error: {error}" if rank else f"error: {error}", err=True)
             raise typer.Exit(error.code) from None
         except (KeyboardInterrupt, RuntimeError) as error:
             # DuckDB has a word of its own for Ctrl-C.

@@ -7,9 +7,12 @@ far it is.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from curate.errors import CurateError, DataError, RecipeError
 from curate.files import write_atomic
 from train.learners import Learner
 from train.ranks import Ranks
-from train.runs import CHECKPOINTS, METRICS, PLAN, RUN, Run, disk_full_told, open_run, save_weights
+from train.runs import CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told
+
+LOCK = "lock"
 
 Plan = dict[str, Any]  # all that decides a run's outcome: method, config, digests of its datasets
 
@@ -52,10 +57,30 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
     return None
 
 
-def begin(path: Path, plan: Plan) -> None:
-    """Make the run's folder and note what is to be done in it."""
-    (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
+@contextmanager
+def begun(path: Path, plan: Plan) -> Iterator[None]:
+    """Make the run's folder, note what is to be done in it, and hold it against other processes.
+
+    Raises:
+        RecipeError: another process trains here.
+        MissingError: the folder cannot be made.
+    """
+    with unwritten_told(path):
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        lock = open(path / LOCK, "w")  # noqa: SIM115 - held until the end
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecipeError(
+                f"{path}: another process is training here", hint="wait for it, or take another folder"
+            ) from None
+        with unwritten_told(path):
+            write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
+        try:
+            yield
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
 
 
 def save(path: Path, learner: Learner, state: dict[str, Any], ranks: Ranks, *, keep: int) -> None:
@@ -83,7 +108,7 @@ def save(path: Path, learner: Learner, state: dict[str, Any], ranks: Ranks, *, k
     )
     file = path / CHECKPOINTS / f"step-{state['step']:09d}.pt"
     save_weights(file.with_suffix(".safetensors"), learner.method.module.state_dict())
-    with disk_full_told(file):
+    with unwritten_told(file):
         write_atomic(file, stream.getvalue())
     for old in _saved(path)[:-keep]:
         old.unlink()

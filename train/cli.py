@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curate.commands import Json, QuietOption, Sets, bars, settings, told
+from curate.errors import RecipeError
 from train import catalogue
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 DEMO = "demo.yaml"
 # A method's own command has an option for each field of its config; only that command imports it.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+VAL = "A dataset to measure on: its split val, else all of it. The dataset's own split val by default."
 
 train_app = typer.Typer(help="Pre-train a model on a dataset.", no_args_is_help=True)
 more_app = typer.Typer()
@@ -191,7 +194,13 @@ def _method(context: typer.Context, name: str) -> None:
     fixed = [
         _parameter("dataset", Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")]),
         _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
-        _parameter("val", Annotated[str | None, typer.Option(help="A dataset to measure on.")], None),
+        _parameter(
+            "val",
+            Annotated[
+                str | None, typer.Option(help="A dataset to measure on: its split val, else all of it.")
+            ],
+            None,
+        ),
         _parameter("preset", Annotated[str | None, typer.Option(help=presets)], None),
         _parameter("json", Json, False),
         _parameter("quiet", QuietOption, False),
@@ -203,6 +212,10 @@ def _method(context: typer.Context, name: str) -> None:
         from curate.datasets import open_dataset
         from curate.tables import print_json
 
+        if json and options["dry_run"]:
+            raise RecipeError(
+                "--json with --dry-run", hint="what a dry run says is for people; leave one out"
+            )
         held_out = open_dataset(val) if val else None
         run = module.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
         if not ranks_of().first:

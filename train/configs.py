@@ -142,8 +142,6 @@ class LoopConfig:
         Raises:
             RecipeError: the first of them.
         """
-        if self.epochs is not None and self.samples is not None:
-            raise RecipeError("epochs and samples are both given", hint="give one of them")
         must: dict[str, tuple[Callable[[Any], bool], str]] = {
             **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
             **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
@@ -152,6 +150,7 @@ class LoopConfig:
             "warmup_fraction": (lambda value: 0 <= value <= 1, "a share, in [0, 1]"),
             "warmup_steps": (lambda value: value >= 0, "0 or more"),
             "weight_decay": (lambda value: value >= 0, "0 or more"),
+            "seed": (lambda value: value >= 0, "0 or more"),
             "profile": (lambda value: value >= 0, "0 or more"),
             "checkpoint_s": (lambda value: value >= 0, "0 or more"),
         }
@@ -161,6 +160,13 @@ class LoopConfig:
             value = getattr(self, name)
             if value is not None and not holds(value):
                 raise RecipeError(f"{name} is {value}", hint=f"it must be {wanted}")
+        if self.epochs is not None and self.samples is not None:
+            raise RecipeError("epochs and samples are both given", hint="give one of them")
+        if self.accumulate * 2 > self.batch_size:
+            raise RecipeError(
+                f"accumulate is {self.accumulate} for batches of {self.batch_size}",
+                hint="a piece needs two samples at least",
+            )
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the steps of the whole run."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from curate.datasets import Dataset
+from curate.errors import RecipeError
 from train.configs import LoopConfig, pick_workers
 from train.loader import Loader
 from train.ranks import Ranks
@@ -33,11 +34,22 @@ def to_measure_on(
     """Return the middle of each image of `val`, else of the dataset's own split val; None where there is neither.
 
     Args:
+        val: its split val where it has one, else all of it.
         more: options of the loader.
+
+    Raises:
+        RecipeError: `val` is what is learned from.
     """
-    if val is None and not has_split(dataset, "val"):
-        return None
-    return plain(val or dataset, config, device, split=None if val else "val", cache=config.cache, **more)
+    source = val or dataset
+    split = "val" if has_split(source, "val") else None
+    if split is None and source.digest == dataset.digest:
+        if val is None:
+            return None
+        raise RecipeError(
+            f"--val {val.path}: it would be measured on the images that it learns from",
+            hint="hold some out by the step `split: {shares: {val: 0.1}}`, and leave --val out",
+        )
+    return plain(source, config, device, split=split, cache=config.cache, **more)
 
 
 def plain(dataset: Dataset, config: LoopConfig, device: torch.device, **more: Any) -> Loader:

@@ -37,7 +37,7 @@ from train.profiles import Profiler
 from train.progress import Log
 from train.ranks import Ranks, joined
 from train.rehearsals import rehearse, training_flops
-from train.runs import BEST, DatasetUsed, Machine, Run, finish_run, save_weights
+from train.runs import BEST, Best, DatasetUsed, Machine, Run, finish_run, save_weights
 from train.stops import Stop, command, exit_code
 from train.throughputs import Meter
 
@@ -103,6 +103,11 @@ def run_method(
     device = pick_device(config.device)
     with joined(device) as ranks:
         method, loader = prepare(dataset, config, val, device, ranks)
+        if config.evaluate_epochs and method.evaluate is None:
+            raise RecipeError(
+                f"evaluate_epochs is {config.evaluate_epochs}, and there is nothing to measure on",
+                hint="give --val, or hold rows out by the step `split: {shares: {val: 0.1}}`",
+            )
         return fit(method, loader, config, out, plan, ranks=ranks, quiet=quiet)
 
 
@@ -128,10 +133,13 @@ def fit(
     if config.dry_run:
         rehearse(method, loader, config, ranks)
         raise SystemExit(0)
-    if ranks.first:
-        checkpoints.begin(out, plan)
-    ranks.wait()
-    loop = Loop(method, loader, config, out, ranks)
+    with checkpoints.begun(out, plan) if ranks.first else nullcontext():
+        ranks.wait()
+        return _finished(Loop(method, loader, config, out, ranks), quiet)
+
+
+def _finished(loop: Loop, quiet: bool) -> Run:
+    method, loader, config, out, ranks = loop.method, loop.loader, loop.config, loop.out, loop.ranks
     with Log(out, config, quiet=quiet or not ranks.first, writes=ranks.first) as log:
         log.say(_opening(method, loader, loop))
         if loader.cache != "none":
@@ -153,7 +161,7 @@ def fit(
             "samples_fingerprint": f"{ranks.sum_uint64(state.fingerprint):016x}",
             "seconds": round(state.seconds, 3),
             "metrics": metrics,
-            "best": {"step": state.best_step, "value": state.best} if state.best_step else None,
+            "best": Best(step=state.best_step, value=state.best) if state.best_step else None,
             "flops_per_sample": loop.flops_per_sample,
             "ranks": ranks.ranks,
             "machine": Machine.here(str(loader.device)),
@@ -162,6 +170,7 @@ def fit(
         log.say(f"{out}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     if ranks.first:
         checkpoints.clear(out)
+        (out / NOT_FINITE).unlink(missing_ok=True)  # of an attempt with other options
     return run
 
 
@@ -177,6 +186,11 @@ class Loop:
             method, config, ranks, loader.device, total_steps=self.total_steps, steps_per_epoch=per_epoch
         )
         self.state = State(**checkpoints.restore(out, self.learner, ranks))
+        if self.state.step > self.total_steps:
+            raise RecipeError(
+                f"{out}: its checkpoint is at step {self.state.step}, and this plan has {self.total_steps}",
+                hint="take more epochs, or another folder",
+            )
         if not ranks.first:  # what was counted over all ranks is the first one's to go on with
             self.state = dataclasses.replace(self.state, loss_sum=0.0, loss_steps=0, fingerprint=0)
         self.loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64).to(loader.device)
@@ -286,7 +300,7 @@ class Loop:
         if self.ranks.ranks > 1 and self.state.step % self.config.log_steps:
             return
         late = self.ranks.first and time.monotonic() - self._saved_at > self.config.checkpoint_s
-        signalled, due = self.ranks.most(stop.signal, int(late))
+        signalled, due = self.ranks.most(stop.heard(), int(late))
         if signalled or due:
             self._save()
             self._saved_at = time.monotonic()

@@ -218,9 +218,8 @@ def _feature_dim(backbone: nn.Module, name: str, image_size: int) -> int:
         features_BD = backbone(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecipeError(
-            f"{name} cannot take images of {image_size} px ({first})", hint="take a larger image_size"
-        ) from error
+        hint = "take a smaller image_size" if "memory" in first else "take a larger image_size"
+        raise RecipeError(f"{name} cannot take images of {image_size} px ({first})", hint=hint) from error
     finally:
         backbone.train()
     return features_BD.shape[1]

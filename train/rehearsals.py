@@ -17,7 +17,7 @@ from train.throughputs import memory_bytes
 
 
 def rehearse(method: Method, loader: Loader, config: LoopConfig, ranks: Ranks) -> None:
-    """Take one step and say on stdout what it takes; nothing is written."""
+    """Take a step, twice, and say on stdout what it takes; nothing is written."""
     began = time.perf_counter()
     with closing(loader.epoch(0)) as batches:
         batch = next(batches)
@@ -28,10 +28,10 @@ def rehearse(method: Method, loader: Loader, config: LoopConfig, ranks: Ranks) -
     method.module.train()
     lesson = learner.lesson(batch)
     flops = training_flops(method, lesson)
-    seconds = []
+    seconds, losses = [], []
     for step in range(2):  # the first also chooses kernels
         began = time.perf_counter()
-        loss = learner.learn(lesson, step).item()
+        losses.append(learner.learn(lesson, step).item())
         seconds.append(time.perf_counter() - began)
     if not ranks.first:
         return
@@ -43,7 +43,7 @@ def rehearse(method: Method, loader: Loader, config: LoopConfig, ranks: Ranks) -
     say(
         f"  images: {len(loader):,} of {loader.dataset.name!r}; {per_epoch:,} steps an epoch, {total:,} in all"
     )
-    say(f"  loss: {loss:.4f}")
+    say(f"  loss: {losses[0]:.4f}; of the same batch after a step {losses[1]:.4f}")
     if flops is not None:
         say(f"  FLOPs: {flops / 1e9:.3g} G a sample, {flops * config.batch_size * total:.3g} in all")
     say(f"  memory: {memory_bytes(loader.device) / 1e9:.2f} GB")

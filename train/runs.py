@@ -6,6 +6,7 @@ A folder with `run.json` is a finished run. In `model.safetensors` the names sta
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -72,6 +73,13 @@ class Machine(Record):
         return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=_cores())
 
 
+class Best(Record):
+    """The best of a run's measurements along the way: of the first metric."""
+
+    step: int
+    value: float
+
+
 class RunInfo(Record):
     """The content of `run.json`."""
 
@@ -87,7 +95,7 @@ class RunInfo(Record):
     samples_fingerprint: str | None = None  # equal for runs that saw the same samples in the same order
     seconds: float
     metrics: dict[str, float]  # final: loss, and top1, top5 (0..1) where there was something to evaluate on
-    best: dict[str, float] | None = None  # step and value of the first metric; of best.safetensors
+    best: Best | None = None  # of best.safetensors
     facts: dict[str, Any] = Field(default_factory=dict)  # what else the method was told or found
     flops_per_sample: float | None = None  # of forward and backward
     ranks: int = 1  # processes that shared each batch
@@ -266,23 +274,26 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
     """Write weights as safetensors, and return their digest.
 
     Raises:
-        MissingError: the disk is full.
+        MissingError: the disk is full, or the file cannot be written.
     """
     data = _bytes(weights)
-    with disk_full_told(path):
+    with unwritten_told(path):
         write_atomic(path, data)
     return bytes_digest(data)
 
 
 @contextmanager
-def disk_full_told(path: Path) -> Iterator[None]:
-    """Say so where a file could not be written."""
+def unwritten_told(path: Path) -> Iterator[None]:
+    """Say so where a file or folder could not be written."""
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise MissingError(
             f"{path}: cannot be written ({error.strerror})",
-            hint="make room; the same command goes on from the last checkpoint, which is whole",
+            hint="make room; the same command goes on from the last checkpoint, if there is one"
+            if full
+            else "take a folder that can be written",
         ) from error
 
 

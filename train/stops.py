@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -12,13 +13,15 @@ from typing import Any
 class Stop:
     """Turn signals into a wish to stop at the end of the step; the second one stops at once. A context.
 
-    SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person.
+    SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person. Under torchrun they may
+    reach it alone: a rank whose torchrun is gone takes that for SIGTERM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
         self.signal = 0
+        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -30,6 +33,12 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def heard(self) -> int:
+        """Return the signal that came, 0 for none."""
+        if not self.signal and self._parent is not None and os.getppid() != self._parent:
+            self.signal = signal.SIGTERM
+        return self.signal
 
     def _wish(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

@@ -67,7 +67,7 @@ def test_it_is_measured_along_the_way_and_the_best_is_kept(
     run = train(data, tmp_path / "run", with_(evaluate_epochs=1))
     measured = [(line["step"], line["measured"]["top1"]) for line in lines(run.path) if "measured" in line]
     assert measured == [(2, 0.2), (4, 0.7), (6, 0.5), (8, 0.7)]
-    assert run.info.best == {"step": 4, "value": 0.7}
+    assert run.info.best == runs.Best(step=4, value=0.7)
     assert list(seen) == ["best.safetensors0", "best.safetensors1"]
     assert (run.path / BEST).read_bytes() == seen["best.safetensors1"]
     assert run.info.metrics["top1"] == 0.7
@@ -238,3 +238,70 @@ def test_a_line_of_the_log_says_how_fast_it_was(dataset: MakeDataset, tmp_path: 
     assert run.info.dataset
     assert run.info.dataset.recipe == {}
     assert open_run(run.path).info == run.info
+
+
+def test_checkpoint_beyond_the_end_is_not_taken_for_a_finished_run(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(pictures(32))
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    with pytest.raises(RecipeError, match=r"checkpoint is at step 6, and this plan has 4\n.*more epochs"):
+        train(data, tmp_path / "run", with_(epochs=1, adopt=True))
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.pt"))) == 1
+
+
+def test_second_process_in_a_runs_folder_is_refused(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    data = dataset(pictures(32))
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with open(tmp_path / "run" / "lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RecipeError, match="another process is training here"):
+            train(data, tmp_path / "run", SMALL)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    run = train(data, tmp_path / "run", SMALL)
+    assert not (run.path / "lock").exists()
+
+
+def test_folder_that_cannot_be_made_is_told(dataset: MakeDataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        MissingError, match=r"(?s)file/run: cannot be written \(Not a directory\).*can be written"
+    ):
+        train(dataset(pictures(32)), tmp_path / "file" / "run", SMALL)
+
+
+def test_it_is_never_measured_on_what_it_learns_from(dataset: MakeDataset, tmp_path: Path) -> None:
+    plain, held = (
+        dataset(pictures(16)),
+        dataset([*pictures(16, split="train"), *pictures(8, split="val")], "held"),
+    )
+    with pytest.raises(RecipeError, match="measured on the images that it learns from"):
+        train(plain, tmp_path / "run", SMALL, val=plain)
+    with pytest.raises(
+        RecipeError, match=r"(?s)evaluate_epochs is 1, and there is nothing to measure on.*--val"
+    ):
+        train(plain, tmp_path / "run", with_(evaluate_epochs=1))
+    own, again = train(held, tmp_path / "own", SMALL), train(held, tmp_path / "again", SMALL, val=held)
+    assert own.info.metrics == again.info.metrics
+    assert train(plain, tmp_path / "other", SMALL, val=held).info.metrics["top1"] * 8 % 1 == 0
+
+
+def test_rank_whose_torchrun_is_gone_takes_that_for_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from train.stops import Stop
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    stop = Stop()
+    assert stop.heard() == 0
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert stop.heard() == signal.SIGTERM
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert Stop().heard() == 0
