@@ -87,7 +87,8 @@ def _resampling(
 ) -> Tensor:
     """Return weights_BTS: each of T output pixels is a triangle over S input pixels, of sum 1."""
     start_B1, length_B1, flip_B1 = (
-        torch.from_numpy(one).to(device)[:, None] for one in (start.astype("f4"), length.astype("f4"), flip)
+        torch.from_numpy(one).to(device, non_blocking=True)[:, None]
+        for one in (start.astype("f4"), length.astype("f4"), flip)
     )
     scale_B1 = length_B1 * side / size  # input pixels an output pixel
     place_T = torch.arange(size, dtype=torch.float32, device=device) + 0.5

@@ -23,7 +23,7 @@ from curate.errors import CurateError, DataError, RecipeError
 from curate.files import write_atomic
 from train.learners import Learner
 from train.ranks import Ranks
-from train.runs import CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told
+from train.runs import BEST, CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told
 
 LOCK = "lock"
 
@@ -42,8 +42,7 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
         RecipeError: the folder holds a run of another plan, or something that is no run.
     """
     if (path / PLAN).exists():
-        there = json.loads((path / PLAN).read_text())
-        differences = _differences(there, json.loads(json.dumps(plan)))
+        differences = changes(path, plan)
         done = (path / RUN).exists()
         if differences and (done or (_saved(path) and not adopt)):
             more = "" if done else "; --adopt goes on from its checkpoint all the same"
@@ -51,22 +50,24 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
                 f"{path}: holds a run of another plan ({'; '.join(differences)})",
                 hint=f"take another folder, or delete this one{more}",
             )
+        if done and (path / CHECKPOINTS).exists():  # it was killed before it could clear them
+            clear(path)
         return open_run(path) if done else None
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - {LOCK}):
         raise RecipeError(f"{path}: exists and is not a run", hint="name a new folder")
     return None
 
 
 @contextmanager
-def begun(path: Path, plan: Plan) -> Iterator[None]:
-    """Make the run's folder, note what is to be done in it, and hold it against other processes.
+def held(path: Path) -> Iterator[None]:
+    """Make the run's folder, and hold it against other processes.
 
     Raises:
         RecipeError: another process trains here.
         MissingError: the folder cannot be made.
     """
     with unwritten_told(path):
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         lock = open(path / LOCK, "w")  # noqa: SIM115 - held until the end
     with lock:
         try:
@@ -75,12 +76,32 @@ def begun(path: Path, plan: Plan) -> Iterator[None]:
             raise RecipeError(
                 f"{path}: another process is training here", hint="wait for it, or take another folder"
             ) from None
-        with unwritten_told(path):
-            write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
         try:
             yield
         finally:
             (path / LOCK).unlink(missing_ok=True)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def begin(path: Path, plan: Plan) -> None:
+    """Note what is to be done in the run's folder; what another plan left there of its measurements goes.
+
+    Raises:
+        MissingError: the folder cannot be written.
+    """
+    with unwritten_told(path):
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        if changes(path, plan):
+            (path / BEST).unlink(missing_ok=True)
+        write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
+
+
+def changes(path: Path, plan: Plan) -> list[str]:
+    """Return what differs between the plan in a run's folder and another; [] where there is none."""
+    if not (path / PLAN).exists():
+        return []
+    return _differences(json.loads((path / PLAN).read_text()), json.loads(json.dumps(plan)))
 
 
 def save(path: Path, learner: Learner, state: dict[str, Any], ranks: Ranks, *, keep: int) -> None:
@@ -162,7 +183,7 @@ def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
 
 def clear(path: Path) -> None:
     """Drop the checkpoints of a finished run: they are three times its weights, and nothing needs them."""
-    shutil.rmtree(path / CHECKPOINTS)
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
 
 
 def _saved(path: Path) -> list[Path]:

@@ -247,7 +247,7 @@ def pick_device(name: str) -> torch.device:
         return device
     if not torch.cuda.is_available():
         raise MissingError(f"device {name!r}: torch sees no GPU here", hint="take --device cpu or auto")
-    if here.ranks > 1:
+    if here.ranks > 1 and torch.cuda.device_count() > 1:  # Slurm may show each process its own GPU alone
         device = torch.device("cuda", here.local_rank)
     if (device.index or 0) >= torch.cuda.device_count():
         raise MissingError(

@@ -13,6 +13,8 @@ from train.loader import Loader
 from train.ranks import Ranks
 from train.samples import has_split
 
+MEASURED_AT_ONCE = 256  # images
+
 
 def to_learn_from(
     dataset: Dataset, config: LoopConfig, device: torch.device, ranks: Ranks, **more: Any
@@ -24,7 +26,7 @@ def to_learn_from(
     """
     return _loader(
         dataset, config, device, split="train", augment=True, last="drop", order=config.order, cache=config.cache,
-        rank=ranks.rank, ranks=ranks.ranks, **more,
+        batch_size=config.batch_size, rank=ranks.rank, ranks=ranks.ranks, **more,
     )  # fmt: skip
 
 
@@ -58,14 +60,16 @@ def plain(dataset: Dataset, config: LoopConfig, device: torch.device, **more: An
     Args:
         more: options of the loader.
     """
-    options: dict[str, Any] = {"order": "manifest", "augment": False, "last": "keep", "cache": "none"} | more
+    size = max(1, min(MEASURED_AT_ONCE, config.batch_size // config.accumulate))
+    options: dict[str, Any] = {
+        "order": "manifest", "augment": False, "last": "keep", "cache": "none", "batch_size": size,
+    } | more  # fmt: skip
     return _loader(dataset, config, device, **options)
 
 
 def _loader(dataset: Dataset, config: LoopConfig, device: torch.device, **more: Any) -> Loader:
     return Loader(
         dataset,
-        batch_size=config.batch_size,
         image_size=config.image_size,
         seed=config.seed,
         crop_from=config.crop_from,

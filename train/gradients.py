@@ -122,13 +122,16 @@ def _untracked(module: nn.Module) -> Iterator[None]:
     """Let batch norms not count what they will see again."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
+    counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

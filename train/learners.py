@@ -84,15 +84,19 @@ class Learner:
         Raises:
             RecipeError: the GPU's memory is too small; it says which batch would fit.
         """
-        self.schedule.step_update(step)
         try:
-            loss = self._backward(lesson, self.config.accumulate)
+            return self._learn(lesson, step)
         except torch.cuda.OutOfMemoryError:
-            raise self._too_large(lesson) from None
+            pass  # left first, for the exception holds on to what did not fit
+        raise self._too_large(lesson)
+
+    def _learn(self, lesson: Lesson, step: int) -> Tensor:
+        self.schedule.step_update(step)
+        loss = self._backward(lesson, self.config.accumulate)
         norm = self._clipped()
-        sound = torch.isfinite(loss) if norm is None else torch.isfinite(loss) & torch.isfinite(norm)
-        if self.scaler.is_enabled():
-            sound = torch.isfinite(loss)  # a gradient too large for float16 is the scaler's matter
+        sound = torch.isfinite(loss)
+        if not self.scaler.is_enabled():  # a gradient too large for float16 is the scaler's matter
+            sound &= torch.isfinite(norm)
         self.failed_step.copy_(
             torch.where((self.failed_step == 0) & ~sound, step + 1, self.failed_step), non_blocking=True
         )
@@ -109,15 +113,30 @@ class Learner:
         """Return what goes on from a checkpoint, besides the module's own weights."""
         average = self.average.module.state_dict() if self.average is not None else None
         return {
+            "name": self.config.optimizer,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        """Go on from what `state` returned; rates, decays and the like are this config's.
+
+        Raises:
+            RecipeError: the state is another optimiser's.
+        """
+        if state["name"] != self.config.optimizer:
+            raise RecipeError(
+                f"the checkpoint is of {state['name']}, not of {self.config.optimizer}",
+                hint="name the optimizer that this run began with",
+            )
+        saved, own = state["optimizer"], self.optimizer.state_dict()["param_groups"]
+        groups = [
+            there | here for there, here in zip(saved["param_groups"], own, strict=True)
+        ]  # may count steps
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"] or self.method.module.state_dict())
 
@@ -141,11 +160,13 @@ class Learner:
             scale=self.scaler.scale,
         )
 
-    def _clipped(self) -> Tensor | None:
+    def _clipped(self) -> Tensor:
+        """Return the norm of the gradient, which is cut if it is to be."""
+        parameters = [p for p in self.method.module.parameters() if p.grad is not None]
         if self.config.clip_norm is None:
-            return None
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.scaler.unscale_(self.optimizer)
-        return nn.utils.clip_grad_norm_(self.method.module.parameters(), self.config.clip_norm)
+        return nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
 
     def _wrapped(self) -> nn.Module:
         module = torch.compile(self.method.module) if self.config.compile else self.method.module

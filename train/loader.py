@@ -317,7 +317,9 @@ class Loader:
             rows = step.part().rows.tolist()
             broken = {i: self.broken.by_row[row] for i, row in enumerate(rows) if row in self.broken}
         rows_B, kept_B = self._repaired(step, broken, None)
-        images_BSS3 = squares_NSS3[torch.from_numpy(rows_B.astype(np.int64)).to(squares_NSS3.device)]
+        images_BSS3 = squares_NSS3[
+            torch.from_numpy(rows_B.astype(np.int64)).to(squares_NSS3.device, non_blocking=True)
+        ]
         return self._batch(step, rows_B, kept_B, images_BSS3)
 
     def _batch(self, step: Step, rows_B: np.ndarray, kept_B: np.ndarray | None, images: Tensor) -> Batch:
@@ -327,7 +329,8 @@ class Loader:
             rows_B, places_B, images = rows_B[kept_B], places_B[kept_B], images[torch.from_numpy(kept_B)]
         chances_B = self.samples.chances_N[rows_B]
         views = self.geometry.finish(images.to(self.device), chances_B, passes)
-        labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64)).to(self.device)
+        labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64))
+        labels_B = labels_B.to(self.device, non_blocking=True)
         seen = chances.fingerprint(chances_B, step.epoch * len(self.order) + places_B)
         return Batch(views, labels_B, rows_B, chances_B, passes, step.epoch, seen, self.samples)
 

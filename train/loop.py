@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +60,10 @@ class State:
     fingerprint: int = 0  # of all samples so far and their places; equal for runs that saw the same
     best: float = -math.inf  # of the first metric
     best_step: int = 0
+    measured: dict[str, float] = field(default_factory=dict)  # the last measurement
+    measured_step: int = 0
+    flops_per_sample: float | None = None
+    broken: dict[int, str] = field(default_factory=dict)  # rows that could not be read, with the reason
 
 
 Prepare = Callable[[Dataset, C, Dataset | None, torch.device, Ranks], tuple[Method, Loader]]
@@ -133,9 +137,16 @@ def fit(
     if config.dry_run:
         rehearse(method, loader, config, ranks)
         raise SystemExit(0)
-    with checkpoints.begun(out, plan) if ranks.first else nullcontext():
+    with checkpoints.held(out) if ranks.first else nullcontext():
         ranks.wait()
-        return _finished(Loop(method, loader, config, out, ranks), quiet)
+        loop = Loop(method, loader, config, out, ranks)
+        if checkpoints.changes(out, plan):  # adopted: what was best, and what was broken, was so elsewhere
+            loop.state.best, loop.state.best_step, loop.state.broken = -math.inf, 0, {}
+        loader.broken.note(loop.state.broken)
+        ranks.wait()
+        if ranks.first:
+            checkpoints.begin(out, plan)
+        return _finished(loop, quiet)
 
 
 def _finished(loop: Loop, quiet: bool) -> Run:
@@ -147,7 +158,7 @@ def _finished(loop: Loop, quiet: bool) -> Run:
             loader.prepare(log.advance)
         loop.run(log)
         _note_broken(loader, log, out, ranks)
-        state, metrics = loop.state, {"loss": loop.state.loss} | loop.measured
+        state, metrics = loop.state, {"loss": loop.state.loss} | loop.state.measured
         log.record({"step": state.step, "final": metrics})
         info = {
             "method": method.name,
@@ -162,7 +173,7 @@ def _finished(loop: Loop, quiet: bool) -> Run:
             "seconds": round(state.seconds, 3),
             "metrics": metrics,
             "best": Best(step=state.best_step, value=state.best) if state.best_step else None,
-            "flops_per_sample": loop.flops_per_sample,
+            "flops_per_sample": state.flops_per_sample,
             "ranks": ranks.ranks,
             "machine": Machine.here(str(loader.device)),
         }
@@ -194,9 +205,6 @@ class Loop:
         if not ranks.first:  # what was counted over all ranks is the first one's to go on with
             self.state = dataclasses.replace(self.state, loss_sum=0.0, loss_steps=0, fingerprint=0)
         self.loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64).to(loader.device)
-        self.measured: dict[str, float] = {}
-        self._measured_step = -1
-        self.flops_per_sample: float | None = None
         self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=config.log_steps)  # steps and their rows
         every = config.evaluate_epochs
         self._measure_steps = every * per_epoch if every and method.evaluate is not None else 0
@@ -206,13 +214,16 @@ class Loop:
         state, config = self.state, self.config
         log.phase("train", self.total_steps, state.step)
         self.method.module.train()
-        meter, self._saved_at = Meter(self.loader.device), time.monotonic()
+        self.meter = Meter(self.loader.device, state.flops_per_sample)
+        self._saved_at = time.monotonic()
         began = time.monotonic() - state.seconds
         profiler = (
             Profiler(config.profile, self.out) if config.profile and self.ranks.first else nullcontext()
         )
         with Stop() as stop, closing(self.loader.batches(state.step)) as batches, profiler as profiled:
             while state.step < self.total_steps:
+                if self._measure_steps and state.step % self._measure_steps == 0:
+                    self._measure(log)
                 asked = time.perf_counter()
                 try:
                     batch = next(batches)
@@ -220,25 +231,22 @@ class Loop:
                     self._save(alone=True)
                     raise
                 waited_s = time.perf_counter() - asked
-                self._learn(batch, meter)
-                meter.add(len(batch) * self.ranks.ranks, waited_s)
+                self._learn(batch)
+                self.meter.add(len(batch) * self.ranks.ranks, waited_s)
                 state.seconds = time.monotonic() - began
                 if profiled:
                     profiled.step()
                 if state.step % config.log_steps == 0 or state.step == self.total_steps:
-                    self._note(log, batch.epoch, meter)
-                if self._measure_steps and state.step % self._measure_steps == 0:
-                    self._measure(log)
+                    self._note(log, batch.epoch)
                 self._heed(stop, log)
-        if self._measured_step != state.step:
             self._measure(log)
 
-    def _learn(self, batch: Batch, meter: Meter) -> None:
+    def _learn(self, batch: Batch) -> None:
         state = self.state
         if len(batch):  # else its images are all broken, and only the count goes on
             lesson = self.learner.lesson(batch)
-            if meter.flops_per_sample is None and self.flops_per_sample is None:
-                self.flops_per_sample = meter.flops_per_sample = training_flops(self.method, lesson)
+            if not state.loss_steps and state.flops_per_sample is None:
+                state.flops_per_sample = self.meter.flops_per_sample = training_flops(self.method, lesson)
             self.loss_sum += self.learner.learn(lesson, state.step)
             state.loss_steps += 1
         state.step += 1
@@ -246,7 +254,7 @@ class Loop:
         state.fingerprint = (state.fingerprint + batch.fingerprint) % 2**64
         self._recent.append((state.step, batch.rows))
 
-    def _note(self, log: Log, epoch: int, meter: Meter) -> None:
+    def _note(self, log: Log, epoch: int) -> None:
         """Write a line of the log; the GPU is waited for here and nowhere else."""
         self._check()
         state = self.state
@@ -257,9 +265,11 @@ class Loop:
         state.loss_steps = 0
         self.loss_sum.zero_()
         record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": state.loss}
-        record |= {"lr": self.learner.lr} | meter.read(self.ranks.ranks)
+        record |= {"lr": self.learner.lr} | self.meter.read(self.ranks.ranks)
         if self.method.watched is not None:
-            record |= {name: round(float(value), 6) for name, value in self.method.watched().items()}
+            watched = {name: value.detach().double() for name, value in self.method.watched().items()}
+            summed = self.ranks.sum(torch.stack([*watched.values()])).tolist() if watched else []
+            record |= {n: round(v / self.ranks.ranks, 6) for n, v in zip(watched, summed, strict=True)}
         if len(self.loader.broken):
             record["broken"] = len(self.loader.broken)
         log.step(record | {"samples_fingerprint": f"{self.ranks.sum_uint64(state.fingerprint):016x}"})
@@ -279,21 +289,24 @@ class Loop:
         )
 
     def _measure(self, log: Log) -> None:
-        """Measure what is learned, on the first rank, and keep the best."""
-        if self.method.evaluate is not None and self.ranks.first:
+        """Measure on the first rank, once a step, and keep the best; save before, for it may fail."""
+        state, evaluate = self.state, self.method.evaluate
+        if evaluate is None or not state.step or state.measured_step == state.step:
+            return
+        began = time.perf_counter()
+        self._save()
+        state.measured_step = state.step
+        if self.ranks.first:
             with self.learner.measuring() as module:
-                self.measured = self.method.evaluate(module)
-            if self.measured:
-                log.record({"step": self.state.step, "measured": self.measured})
-                value = next(iter(self.measured.values()))
-                log.say(
-                    f"step {self.state.step}: " + ", ".join(f"{n} {v:.4f}" for n, v in self.measured.items())
-                )
-                if self._measure_steps and value > self.state.best:
-                    self.state.best, self.state.best_step = value, self.state.step
-                    save_weights(self.out / BEST, self.learner.kept.state_dict())
-        self._measured_step = self.state.step
+                state.measured = evaluate(module)
+            log.record({"step": state.step, "measured": state.measured})
+            log.say(f"step {state.step}: " + ", ".join(f"{n} {v:.4f}" for n, v in state.measured.items()))
+            value = next(iter(state.measured.values()), -math.inf)
+            if self._measure_steps and value > state.best:
+                state.best, state.best_step = value, state.step
+                save_weights(self.out / BEST, self.learner.kept.state_dict())
         self.ranks.wait()
+        self.meter.leave_out(time.perf_counter() - began)
 
     def _heed(self, stop: Stop, log: Log) -> None:
         """Save where it is time to, and stop where a signal came; ranks agree on both with a line of the log."""
@@ -316,6 +329,7 @@ class Loop:
         told = torch.stack([self.loss_sum, torch.full_like(self.loss_sum, self.state.loss_steps)])
         loss_sum, loss_steps = self.ranks.sum(told).tolist()
         state = dataclasses.asdict(self.state) | {
+            "broken": dict(self.loader.broken.by_row),
             "loss_sum": loss_sum,
             "loss_steps": int(loss_steps),
             "fingerprint": self.ranks.sum_uint64(self.state.fingerprint),

@@ -15,6 +15,7 @@ from train.configs import autocast
 from train.loader import Loader
 from train.models import normalize
 from train.neighbours import votes
+from train.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,13 @@ def features(
     return features_ND, labels_N
 
 
-def probe_loss(logits_BC: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy and accuracy over the rows that have a label; 0 where none has."""
-    labelled = (labels_B >= 0).sum().clamp(min=1)
+def probe_loss(logits_BC: Tensor, labels_B: Tensor, ranks: Ranks | None = None) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy and accuracy over the rows that have a label; 0 where none has.
+
+    The mean over the ranks is that over all rows, however the labelled ones are spread.
+    """
+    ranks = ranks or Ranks()
+    labelled = ranks.sum((labels_B >= 0).sum()).clamp(min=1) / ranks.ranks
     loss = functional.cross_entropy(logits_BC, labels_B, ignore_index=-1, reduction="sum") / labelled
     return loss, (logits_BC.detach().argmax(dim=1) == labels_B).sum() / labelled
 

@@ -19,7 +19,9 @@ def shared(module: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.ranks == 1:
         return module
     if next(module.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(module)  # timm's knows its own norms, which have an activation inside
     return _replaced(module, ranks)
 
 
@@ -27,11 +29,14 @@ class SharedBatchNorm(_BatchNorm):
     """A batch norm over the rows of all ranks. Use `shared`."""
 
     ranks: Ranks
+    drop: nn.Module  # timm's norms have these two inside; others do nothing here
+    act: nn.Module
 
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise rows of BxC, or BxCxHxW."""
         if not self.training:
-            return super().forward(rows)
+            return self.act(self.drop(super().forward(rows)))
+        kind, rows = rows.dtype, rows.float()
         count = self.ranks.ranks * rows.numel() // rows.shape[1]  # every rank brings as many
         shape = (1, -1, *(1,) * (rows.ndim - 2))
         mean_C = self._summed(rows) / count
@@ -44,7 +49,8 @@ class SharedBatchNorm(_BatchNorm):
             self.running_var.lerp_(unbiased_C, momentum)  # type: ignore[union-attr]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        return centred * scale_C.view(shape) + self.bias.view(shape)
+        normed = centred * scale_C.view(shape) + self.bias.view(shape)
+        return self.act(self.drop(normed.to(kind)))
 
     def _summed(self, rows: Tensor) -> Tensor:
         """Return the sum over rows and ranks of each channel."""
@@ -60,6 +66,7 @@ def _replaced(module: nn.Module, ranks: Ranks) -> nn.Module:
         norm = SharedBatchNorm(module.num_features, module.eps, module.momentum)
         norm.load_state_dict(module.state_dict())
         norm.ranks = ranks
+        norm.drop, norm.act = (getattr(module, name, nn.Identity()) for name in ("drop", "act"))
         return norm
     for name, child in module.named_children():
         setattr(module, name, _replaced(child, ranks))

@@ -29,6 +29,8 @@ def optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     Raises:
         RecipeError: no such optimiser.
     """
+    if config.trust is not None and config.optimizer in OURS:
+        raise RecipeError(f"trust with {config.optimizer!r}, which knows none", hint="lars and larc do")
     groups = _groups(module, config.weight_decay)
     fused = groups[0]["params"][0].is_cuda
     betas = (config.beta1, config.beta2)

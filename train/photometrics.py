@@ -209,7 +209,7 @@ def _taps(side: int, radius: int, device: torch.device) -> Tensor:
     at_TR = np.where(at_TR >= side, 2 * (side - 1) - at_TR, at_TR)
     taken_RTT = np.zeros((2 * radius + 1, side, side), np.float32)
     taken_RTT[tap_R, out_T1, at_TR] = 1
-    return torch.from_numpy(taken_RTT).view(2 * radius + 1, -1).to(device)
+    return torch.from_numpy(taken_RTT).view(2 * radius + 1, -1).to(device, non_blocking=True)
 
 
 def solarized(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:

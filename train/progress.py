@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from curate.errors import MissingError
 from train.configs import LoopConfig
-from train.runs import METRICS
+from train.runs import METRICS, unwritten_told
 
 TENSORBOARD = "tensorboard"  # a folder in the run's
 PLAIN_S = 30  # seconds between lines where stderr is no terminal
@@ -79,8 +81,9 @@ class Log:
 
     def record(self, metrics: dict[str, Any]) -> None:
         """Write one line of metrics."""
-        self._file.write(json.dumps(metrics) + "\n")
-        self._file.flush()
+        with unwritten_told(Path(self._file.name)):
+            self._file.write(json.dumps(metrics) + "\n")
+            self._file.flush()
         numbers = {name: value for name, value in _flat(metrics) if isinstance(value, int | float)}
         for sink in self._sinks:
             sink.write(numbers, metrics["step"])
@@ -131,10 +134,20 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
             raise MissingError("wandb is not installed", hint="pip install wandb") from error
         name = path.resolve().name
         run = wandb.init(
-            project=config.wandb, name=name, id=name, resume="allow", dir=str(path), config=config.deciding()
+            project=config.wandb,
+            name=name,
+            id=_own_id(path),
+            resume="allow",
+            dir=str(path),
+            config=config.deciding(),
         )
         sinks.append(Sink(lambda metrics, step: run.log(metrics, step=step), run.finish))
     return sinks
+
+
+def _own_id(path: Path) -> str:
+    """Return what names this run among all of the project, the same when it is gone on with."""
+    return hashlib.sha256(f"{platform.node()}:{path.resolve()}".encode()).hexdigest()[:16]
 
 
 def _flat(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -103,7 +103,7 @@ class Ranks:
 
     def _device(self) -> torch.device:
         nccl = torch.distributed.get_backend() == "nccl"
-        return torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
 class _Gathered(torch.autograd.Function):

@@ -212,7 +212,7 @@ def _prepare(
         seen["nt_xent"] = contrast.detach()
         if not outputs[1:]:
             return contrast
-        probed, seen["probe"] = probe_loss(outputs[1], targets[0])
+        probed, seen["probe"] = probe_loss(outputs[1], targets[0], ranks)
         return contrast + probed
 
     photometry = config.photometry()

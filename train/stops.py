@@ -11,7 +11,9 @@ from typing import Any
 
 
 class Stop:
-    """Turn signals into a wish to stop at the end of the step; the second one stops at once. A context.
+    """Turn signals into a wish to stop at the end of the step; a second Ctrl-C stops at once. A context.
+
+    A scheduler's may come twice, to a process and by way of torchrun, so more of them change nothing.
 
     SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person. Under torchrun they may
     reach it alone: a rank whose torchrun is gone takes that for SIGTERM.
@@ -41,8 +43,9 @@ class Stop:
         return self.signal
 
     def _wish(self, number: int, frame: FrameType | None) -> None:
+        if self.signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signal = number
-        self.__exit__()
 
 
 def exit_code(number: int) -> int:
@@ -54,6 +57,11 @@ def command() -> str:
     """Return the command that goes on with this run, as far as it can be known."""
     import shlex
 
-    if sys.argv and sys.argv[0].endswith("curate"):
-        return shlex.join(["curate", *sys.argv[1:]])
-    return "the same command"
+    if not (sys.argv and sys.argv[0].endswith("curate")):
+        return "the same command"
+    own = shlex.join(["curate", *sys.argv[1:]])
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return own
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return "the same torchrun commands"
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} --no-python {own}"

@@ -28,6 +28,10 @@ class Meter:
         self.samples += samples
         self.waited_s += waited_s
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count time that went into something else than steps."""
+        self.began += seconds
+
     def read(self, ranks: int = 1) -> dict[str, float]:
         """Return the metrics since the last reading."""
         passed = time.perf_counter() - self.began

@@ -174,7 +174,9 @@ class Workers(Generic[S]):
         for caller in self.pipes:  # so that the caller's end is seen here, its own copies notwithstanding
             caller.close()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)  # a terminal or Slurm tells all processes; the caller decides
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # a terminal or Slurm tells all processes; the caller decides
         torch.set_num_threads(1)
         heard: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=_listen, args=(pipe, heard), daemon=True).start()

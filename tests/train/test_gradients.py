@@ -117,3 +117,16 @@ def test_whole_numbers_among_the_outputs_have_no_gradient() -> None:
     )
     loss = backward(by_number, module, pairs(), pieces=3)
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_scaled_loss_scales_the_gradients_of_every_piece(joint: bool) -> None:
+    torch.manual_seed(1)
+    module: nn.Module = TwoTowers() if joint else nn.Linear(8, 3)
+    lesson = pairs() if joint else Lesson((torch.randn(22, 8),), (torch.randint(3, (22,)),))
+    loss, plain = gradients(module, lesson, 4, joint=joint)
+    module.zero_grad()
+    scaled = backward(method(module, joint=joint), module, lesson, pieces=4, scale=lambda one: one * 8)
+    assert float(scaled) == pytest.approx(loss, rel=1e-6)  # what is told is not scaled
+    for name, parameter in module.named_parameters():
+        assert torch.allclose(parameter.grad, 8 * plain[name], atol=1e-5), name

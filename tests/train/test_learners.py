@@ -126,3 +126,16 @@ def test_compiled_module_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_number_type_on_a_cpu(name: str, kind: torch.dtype) -> None:
     assert number_type(name, CPU) == kind
+
+
+def test_shared_norms_keep_what_a_model_has_inside_its_norms() -> None:
+    """timm's norms carry an activation; without it the weights would belong to another model."""
+    from train.models import build
+    from train.norms import shared
+
+    model = build("mobilenetv3_small_050", num_classes=3, image_size=32).eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = model(images)
+    together = shared(model, Ranks(0, 2)).eval()
+    assert any(type(m).__name__ == "SharedBatchNorm" for m in together.modules())
+    assert torch.equal(together(images), before)

@@ -20,7 +20,7 @@ LEARN: dict[str, tuple[dict[str, Any], str, float]] = {
     "supervised": ({"model": "convnet", "image_size": 32, "epochs": 20, "lr": 3e-3}, "top1", 3.0),
     "clip": (
         {"preset": "small", "image_size": 32, "text_width": 64, "batch_size": 128, "epochs": 20},
-        "top1",
+        "zeroshot_top1",
         2.0,
     ),
     "simclr": (

@@ -305,3 +305,140 @@ def test_rank_whose_torchrun_is_gone_takes_that_for_a_signal(monkeypatch: pytest
     assert stop.heard() == signal.SIGTERM
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     assert Stop().heard() == 0
+
+
+def test_refused_adoption_leaves_the_run_to_its_own_command(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(pictures(32))
+    whole = train(data, tmp_path / "whole", SMALL)
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    for other in ({"model": "resnet18"}, {"optimizer": "sgd"}):
+        with pytest.raises(
+            (DataError, RecipeError), match=r"another model|checkpoint is of adamw, not of sgd"
+        ):
+            train(data, tmp_path / "run", with_(adopt=True, **other))
+    assert train(data, tmp_path / "run", SMALL).digest == whole.digest
+
+
+def test_adopted_checkpoint_learns_by_the_new_numbers(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.learners import Learner
+
+    data = dataset(pictures(32))
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    groups: list[dict[str, Any]] = []
+    learn = Learner.learn
+
+    def seen(learner: Learner, *arguments: Any) -> Any:
+        groups[:] = learner.optimizer.param_groups
+        return learn(learner, *arguments)
+
+    monkeypatch.setattr(Learner, "learn", seen)
+    train(data, tmp_path / "run", with_(adopt=True, weight_decay=0.5, beta2=0.98))
+    assert {group["weight_decay"] for group in groups} == {0.5, 0.0}
+    assert {group["betas"] for group in groups} == {(0.9, 0.98)}
+
+
+def test_measurement_that_fails_loses_nothing(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset([*pictures(32, split="train"), *pictures(8, split="val")])
+    whole = train(data, tmp_path / "whole", SMALL)
+
+    def fails(*_: Any) -> dict[str, float]:
+        raise DataError("no image can be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervised, "accuracy", fails)
+        with pytest.raises(DataError):
+            train(data, tmp_path / "run", SMALL)
+    assert [f.name for f in (tmp_path / "run" / "checkpoints").glob("*.pt")] == ["step-000000016.pt"]
+    run = train(data, tmp_path / "run", SMALL)
+    assert (run.digest, run.info.metrics) == (whole.digest, whole.info.metrics)
+    assert run.info.flops_per_sample == whole.info.flops_per_sample
+
+
+def test_run_stopped_where_it_is_measured_is_measured_once(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset([*pictures(32, split="train"), *pictures(8, split="val")])
+    whole = train(data, tmp_path / "whole", with_(evaluate_epochs=1))
+    with monkeypatch.context() as patch:
+        stopped_at(4, patch)
+        with pytest.raises(SystemExit):
+            train(data, tmp_path / "run", with_(evaluate_epochs=1))
+    run = train(data, tmp_path / "run", with_(evaluate_epochs=1))
+    measured = [[line for line in lines(one.path) if "measured" in line] for one in (whole, run)]
+    assert measured[0] == measured[1]
+    assert [line["step"] for line in measured[0]] == [4, 8, 12, 16]
+    assert run.info.best == whole.info.best
+    assert run.digest == whole.digest
+
+
+def test_measuring_changes_nothing_that_is_learned(dataset: MakeDataset, tmp_path: Path) -> None:
+    data = dataset([*pictures(32, split="train"), *pictures(8, split="val")])
+    often = train(data, tmp_path / "often", with_(evaluate_epochs=1))
+    assert train(data, tmp_path / "once", SMALL).digest == often.digest
+
+
+def test_gradient_that_is_no_number_in_the_last_step_is_found(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train import learners
+
+    backward = learners.backward
+    calls = iter(range(1, 100))
+
+    def spoiled(method: Any, module: Any, *rest: Any, **more: Any) -> Any:
+        loss = backward(method, module, *rest, **more)
+        if next(calls) == 16:
+            next(module.parameters()).grad.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(learners, "backward", spoiled)
+    with pytest.raises(RecipeError, match="no number at step 16"):
+        train(dataset(pictures(32)), tmp_path / "run", SMALL)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_speed_does_not_count_measuring(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from train.throughputs import Meter
+
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    meter = Meter(torch.device("cpu"))
+    meter.add(100, 1.0)
+    now[0] = 14.0
+    meter.leave_out(10.0)
+    told = meter.read()
+    assert (told["samples_per_s"], told["data_wait"]) == (25.0, 0.25)
+    meter.add(10, 0.0)
+    now[0] = 15.0
+    assert meter.read()["samples_per_s"] == 10.0
+
+
+def test_second_ctrl_c_stops_at_once_and_other_signals_may_come_twice() -> None:
+    from train.stops import Stop, exit_code
+
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.heard() == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert exit_code(signal.SIGTERM) == exit_code(signal.SIGUSR1) == 0
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert exit_code(stop.heard()) == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

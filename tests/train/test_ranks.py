@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from handmade import pictures
-from processes import environment, torchrun, torchrun_command
+from several import environment, torchrun, torchrun_command
 
 from curate.datasets import Dataset
 from curate.errors import RecipeError
@@ -80,7 +80,7 @@ def test_run_of_two_processes_goes_on_where_a_signal_stopped_it(dataset: MakeDat
             os.kill(rank, signal.SIGUSR1)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 0, said
-    assert b"resume with: curate train supervised" in said
+    assert b"resume with: torchrun --nproc-per-node 2 --no-python curate train supervised" in said
     assert len(list((tmp_path / "parts" / "checkpoints").glob("*.pt"))) == 1
     assert torchrun(2, *arguments).returncode == 0
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")

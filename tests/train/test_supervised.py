@@ -235,6 +235,17 @@ def test_a_loss_that_is_no_number_stops_the_run(dataset: MakeDataset, tmp_path: 
         assert int(saved.stem.split("-")[1]) < 3
 
 
+def test_broken_images_are_listed_after_a_stop_too(
+    dataset: MakeDataset, tmp_path: Path, stop_at: Callable
+) -> None:
+    data = dataset([*pictures(120), Sample("all/broken", 1, b"no picture")])
+    stop_at(29, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", with_(epochs=2, cache="none"))
+    run = train(data, tmp_path / "run", with_(epochs=2, cache="none"))
+    assert list(json.loads((run.path / "broken.json").read_text())) == ["all/broken"]
+
+
 def test_broken_images_are_listed_beside_the_run(dataset: MakeDataset, tmp_path: Path) -> None:
     data = dataset([*pictures(120), Sample("all/broken", 1, b"no picture")])
     run = train(data, tmp_path / "run", with_(epochs=1))
