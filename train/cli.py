@@ -194,13 +194,7 @@ def _method(context: typer.Context, name: str) -> None:
     fixed = [
         _parameter("dataset", Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")]),
         _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
-        _parameter(
-            "val",
-            Annotated[
-                str | None, typer.Option(help="A dataset to measure on: its split val, else all of it.")
-            ],
-            None,
-        ),
+        _parameter("val", Annotated[str | None, typer.Option(help=VAL)], None),
         _parameter("preset", Annotated[str | None, typer.Option(help=presets)], None),
         _parameter("json", Json, False),
         _parameter("quiet", QuietOption, False),

@@ -21,11 +21,11 @@ from train.captions import warnings_of
 from train.checks import check_batch_fits
 from train.configs import LoopConfig, parse
 from train.loader import Batch, Loader
-from train.loop import run_method
 from train.methods import Columns, Lesson, Method
 from train.models import normalize
 from train.options import require, require_one_of
 from train.pairs import EMBED_DIM, Pair, PairSpec, build_pair
+from train.pretraining import run_method
 from train.ranks import Ranks
 from train.runs import Run
 from train.texts import Choices

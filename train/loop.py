@@ -15,35 +15,31 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from curate.datasets import Dataset
 from curate.errors import CurateError, RecipeError
 from curate.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
-from train.configs import LoopConfig, pick_device
+from train.configs import LoopConfig
 from train.learners import Learner
 from train.loader import Batch, Loader
 from train.methods import Method
 from train.profiles import Profiler
 from train.progress import Log
-from train.ranks import Ranks, joined
+from train.ranks import Ranks
 from train.rehearsals import rehearse, training_flops
 from train.runs import BEST, Best, DatasetUsed, Machine, Run, finish_run, save_weights
 from train.stops import Stop, command, exit_code
 from train.throughputs import Meter
 
 BROKEN = "broken.json"  # key -> reason of every image that could not be read
-C = TypeVar("C", bound=LoopConfig)
-
 NOT_FINITE = "not_finite.json"  # the step whose loss was no number, and the keys of its batch
 
 
@@ -64,55 +60,6 @@ class State:
     measured_step: int = 0
     flops_per_sample: float | None = None
     broken: dict[int, str] = field(default_factory=dict)  # rows that could not be read, with the reason
-
-
-Prepare = Callable[[Dataset, C, Dataset | None, torch.device, Ranks], tuple[Method, Loader]]
-
-
-def run_method(
-    name: str,
-    prepare: Prepare[C],
-    dataset: Dataset,
-    out: str | Path,
-    config: C,
-    *,
-    val: Dataset | None,
-    quiet: bool,
-) -> Run:
-    """Train by a method, or go on with a run, or return it if it is finished.
-
-    Args:
-        name: of the method.
-        prepare: makes the method and its loader for this process of several, once it is clear that there is
-            something to do.
-        dataset: what to learn from.
-        out: the run's folder.
-        config: how.
-        val: what to measure on.
-        quiet: say nothing on stderr.
-
-    Raises:
-        RecipeError: the config makes no sense, or `out` holds another run; and as `fit`.
-    """
-    config.check()
-    out = Path(out)
-    plan = {
-        "method": name,
-        "dataset": dataset.digest,
-        "val": val.digest if val else None,
-        "config": config.deciding(),
-    }
-    if run := checkpoints.finished(out, plan, adopt=config.adopt):
-        return run
-    device = pick_device(config.device)
-    with joined(device) as ranks:
-        method, loader = prepare(dataset, config, val, device, ranks)
-        if config.evaluate_epochs and method.evaluate is None:
-            raise RecipeError(
-                f"evaluate_epochs is {config.evaluate_epochs}, and there is nothing to measure on",
-                hint="give --val, or hold rows out by the step `split: {shares: {val: 0.1}}`",
-            )
-        return fit(method, loader, config, out, plan, ranks=ranks, quiet=quiet)
 
 
 def fit(

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from curate.errors import RecipeError
 
-TIMEOUT_S = 600  # that a rank waits for the others before it gives up
+TIMEOUT_S = (
+    1800  # that a rank waits for the others, such as for the first one's measurement, before it gives up
+)
 PORT = 29_500  # where Slurm's ranks meet; torchrun says its own
 
 # Where rank, ranks, local rank and local ranks are found. `SLURM_STEP_TASKS_PER_NODE` is there under srun alone: a
@@ -151,7 +153,7 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Meet the other ranks, and part from them at the end.
 
-    A rank that dies makes the others stop: at once where its connection closes, after ten minutes else.
+    A rank that dies makes the others stop: at once where its connection closes, after half an hour else.
 
     Args:
         device: NCCL joins GPUs, gloo joins CPUs.

@@ -24,12 +24,12 @@ from train.checks import check_batch_fits, check_classes, check_labels
 from train.configs import LoopConfig, parse
 from train.contrasts import nt_xent
 from train.loader import Batch, Loader
-from train.loop import run_method
 from train.methods import Columns, Lesson, Method
 from train.models import Model, build, normalize
 from train.monitors import Monitor, probe_loss
 from train.options import require
 from train.photometrics import Photometry
+from train.pretraining import run_method
 from train.ranks import Ranks
 from train.runs import Run
 

@@ -20,10 +20,10 @@ from train import feeds
 from train.checks import check_batch_fits, check_classes
 from train.configs import LoopConfig, autocast, parse
 from train.loader import Batch, Loader
-from train.loop import run_method
 from train.methods import Columns, Lesson, Method
 from train.mixes import Mix
 from train.models import build, normalize
+from train.pretraining import run_method
 from train.randaugments import RandAugment
 from train.ranks import Ranks
 from train.runs import Run

@@ -16,7 +16,7 @@ from handmade import Sample, picture, pictures
 
 from curate.datasets import Dataset
 from curate.errors import CurateError, DataError, MissingError, RecipeError
-from train import loop, supervised
+from train import pretraining, supervised
 from train.loader import Loader
 from train.runs import Run, open_run
 from train.supervised import SupervisedConfig, accuracy, parse_config, train
@@ -186,7 +186,7 @@ def test_a_finished_run_is_returned_and_another_refused(
 ) -> None:
     data, other = dataset(pictures(16)), dataset(pictures(24), "other")
     run = train(data, tmp_path / "run", with_(epochs=1))
-    monkeypatch.setattr(loop, "fit", None)
+    monkeypatch.setattr(pretraining, "fit", None)
     again = train(data, tmp_path / "run", with_(epochs=1, workers=3, cache="none"))
     assert isinstance(again, Run)
     assert again.info == run.info
