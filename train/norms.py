@@ -29,8 +29,11 @@ class SharedBatchNorm(_BatchNorm):
     """A batch norm over the rows of all ranks. Use `shared`."""
 
     ranks: Ranks
-    drop: nn.Module  # timm's norms have these two inside; others do nothing here
-    act: nn.Module
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
+        self.drop: nn.Module = nn.Identity()  # timm's norms have these two inside
+        self.act: nn.Module = nn.Identity()
 
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise rows of BxC, or BxCxHxW."""
@@ -66,7 +69,7 @@ def _replaced(module: nn.Module, ranks: Ranks) -> nn.Module:
         norm = SharedBatchNorm(module.num_features, module.eps, module.momentum)
         norm.load_state_dict(module.state_dict())
         norm.ranks = ranks
-        norm.drop, norm.act = (getattr(module, name, nn.Identity()) for name in ("drop", "act"))
+        norm.drop, norm.act = (getattr(module, name, norm.act) for name in ("drop", "act"))
         return norm
     for name, child in module.named_children():
         setattr(module, name, _replaced(child, ranks))

@@ -59,11 +59,11 @@ def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
     )
     learn, learned = Loop._learn, []
 
-    def learn_and_count(loop: Loop, batch: Any, lr: float) -> None:
+    def learn_and_count(loop: Loop, batch: Any) -> None:
         learned.append(loop.state.step)
         if loop.state.step == 3:
             store.stop()
-        learn(loop, batch, lr)
+        learn(loop, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_learn", learn_and_count)
