@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,6 @@ from curate.recipes import parse
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 
-@pytest.fixture(scope="module")
-def odd(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The odd files: `images` and `tars`."""
-    archive = shared / "data" / "odd-files.tar.xz"
-    if not archive.is_file():
-        pytest.skip(f"no {archive}")
-    folder = tmp_path_factory.mktemp("odd")
-    with tarfile.open(archive) as stream:
-        stream.extractall(folder, filter="data")
-    return folder / "odd-files"
-
-
 def pillow(file: Path) -> tuple[str, int, int] | None:
     """Return what Pillow says of a file after decoding it, or None."""
     try:
@@ -47,11 +34,11 @@ def pillow(file: Path) -> tuple[str, int, int] | None:
 
 @pytest.mark.filterwarnings("ignore")  # Pillow has a word to say on many of them
 def test_every_odd_image_is_a_row_or_counted_and_verify_names_those_that_do_not_decode(
-    odd: Path, tmp_path: Path
+    odd_files: Path, tmp_path: Path
 ) -> None:
     pool = tmp_path / "pool" / "all"
     pool.mkdir(parents=True)
-    files = sorted((odd / "images").iterdir())
+    files = sorted((odd_files / "images").iterdir())
     for number, file in enumerate(files):  # many differ only by their extension
         (pool / f"{number:04d}{file.suffix}").symlink_to(file)
     recipe = parse({"name": "odd", "source": {"folder": str(pool.parent)}, "samples_per_shard": 300})
@@ -83,8 +70,8 @@ def test_every_odd_image_is_a_row_or_counted_and_verify_names_those_that_do_not_
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_odd_tar_is_read_or_refused_in_words(odd: Path, tmp_path: Path) -> None:
-    tars = sorted((odd / "tars").iterdir())
+def test_every_odd_tar_is_read_or_refused_in_words(odd_files: Path, tmp_path: Path) -> None:
+    tars = sorted((odd_files / "tars").iterdir())
     assert len(tars) > 60
     for tar in tars:
         recipe = parse({"name": "odd", "source": {"shards": str(tar)}})
