@@ -53,6 +53,37 @@ def ordered(
     return (_ray if executor == "ray" else _local)(task, list(numbers), workers)
 
 
+def unordered(
+    task: Callable[[int], T], numbers: Iterable[int], *, workers: int, gpus: float = 0
+) -> Iterator[T]:
+    """Do a task for each number on Ray and yield each result as it is done.
+
+    Args:
+        task: as for `ordered`.
+        numbers: of the tasks.
+        workers: as for `ordered`.
+        gpus: that a task has to itself, where the cluster has any.
+
+    Raises:
+        RecipeError, MissingError, DataError: as `ordered`.
+    """
+    require("ray")
+    ray = _joined(workers)
+    held = ray.put(task)
+    claims = {"num_gpus": gpus} if gpus and ray.cluster_resources().get("GPU", 0) else {"num_cpus": 1}
+    run = ray.remote(max_retries=1, **claims)(_run)
+    running = {run.remote(held, number): number for number in numbers}
+    try:
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            number = running[done]
+            yield _result(ray, run, held, number, done)
+            del running[done]
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
 def _local(task: Callable[[int], T], numbers: list[int], workers: int) -> Iterator[T]:
     with ThreadPoolExecutor(workers) as pool:
         futures = deque(pool.submit(task, number) for number in numbers)

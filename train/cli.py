@@ -97,13 +97,13 @@ def transfer(
     """Measure what a run is worth on other tasks, with few images and with all."""
     from curate import tables
     from train import transfer as transfers
-    from train.transfer.names import named_task, open_subject
+    from train.transfer.names import named_tasks, open_subject
     from train.transfer.results import summary
 
     show = bars(quiet)
     rows = transfers.transfer(
         open_subject(run, image_size),
-        [named_task(one) for one in task],
+        [one for name in task for one in named_tasks(name)],
         shots=shots.split(","),
         seeds=seeds,
         protocols=protocol or ["linear"],

@@ -16,7 +16,6 @@ from curate.datasets import Dataset
 from curate.files import write_atomic
 from curate.plans import plan
 from curate.progress import Quiet
-from curate.signatures import Signature
 from train.grids import EXPERIMENT, Experiment, Measure, Transfer
 
 
@@ -102,19 +101,15 @@ def _config(experiment: Experiment) -> tuple[str, Any]:
 
 def _protocol(experiment: Experiment, measure: Measure) -> Any:
     """Return a protocol with its settings, checked like an operation's arguments."""
-    from train.transfer.protocols import PROTOCOLS, find_protocols
+    from train.transfer.protocols import find_protocol
 
-    told = measure.protocol
-    name, settings = (told, {}) if isinstance(told, str) else next(iter(told.items()))
-    find_protocols([name])
-    where = f"{experiment.where}, transfer ({name})"
-    return PROTOCOLS[name](**Signature(PROTOCOLS[name]).bind(settings, where=where))
+    return find_protocol(measure.protocol, where=f"{experiment.where}, transfer")
 
 
 def _tasks(what: Transfer) -> list[Any]:
-    from train.transfer.names import named_task
+    from train.transfer.names import named_tasks
 
-    return [named_task(f"{name}={place}") for name, place in what.tasks.items()]
+    return [task for name, place in what.tasks.items() for task in named_tasks(f"{name}={place}", what.data)]
 
 
 def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[str, Dataset], Dataset | None]:
@@ -169,7 +164,7 @@ def _pretrain(
 
 
 def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
-    from train.transfer import transfer
+    from train.transfer import Grid, transfer
 
     tasks = _tasks(what)
     cells = len(tasks) * sum(len(m.shots) * m.seeds for m in what.measure)
@@ -180,9 +175,7 @@ def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any]
                 transfer(
                     run,
                     tasks,
-                    shots=measure.shots,
-                    seeds=measure.seeds,
-                    protocols=[_protocol(experiment, measure)],
+                    Grid(measure.shots, measure.seeds, [_protocol(experiment, measure)]),
                     out=out / "results.parquet",
                     progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
                 )

@@ -52,9 +52,16 @@ class Measure(_Strict):
 
 
 class Transfer(_Strict):
-    """What to measure every run on: name → task, as `curate transfer --task` takes it; and how."""
+    """What to measure every run on.
+
+    Args:
+        tasks: name → task, as `curate transfer --task` takes it.
+        data: folders that hold what was downloaded of them.
+        measure: how.
+    """
 
     tasks: dict[str, str] = Field(min_length=1)
+    data: list[str] = []
     measure: list[Measure] = [Measure()]
 
 

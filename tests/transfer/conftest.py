@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from train.models import ModelSpec
 from train.runs import Run, scratch_run
-from train.transfer import Split, Task, open_task
+from train.transfer import Split, Task, open_tasks
 from train.transfer.subjects import Subject
 
 
@@ -37,7 +37,7 @@ def scratch() -> Run:
 @pytest.fixture(scope="session")
 def digits() -> Task:
     """The digits; decoded once for all tests."""
-    return open_task("digits")
+    return open_tasks("digits")[0]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from train.runs import Run
 from train.transfer import Finetune, Linear, Task
-from train.transfer.finetunes import augment, schedule
+from train.transfer.finetunes import Trial, shift
 from train.transfer.shots import draw
 from train.transfer.subjects import Subject
 

@@ -13,7 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from train.transfer.probes import GRIDS, Linear, path
+from train.transfer.probes import path
+from train.transfer.protocols.linear import COARSE, PUBLISHED, Linear
 from train.transfer.shots import draw, folds
 from train.transfer.subjects import Subject
 
@@ -32,56 +33,57 @@ def sklearn_predictions(
 @pytest.mark.parametrize("shots", [1, 5, 40])
 def test_probe_agrees_with_scikit_learn(digits_subject: Subject, shots) -> None:
     train, test = digits_subject.pixels.train, digits_subject.pixels.test
-    drawn = draw(train.keys, train.labels, shots, seed=0)
-    features_KD = digits_subject.train_features[drawn.rows]
+    drawn = draw(train.keys, train.targets, shots, seed=0)
+    features_KD = digits_subject.features().train[drawn.rows]
     assert (len(drawn) < features_KD.shape[1]) == (shots < 40)  # so both ways to solve it are taken
     cs = (1e-4, 1e-2, 0.1, 1.0, 10.0)
-    for probe in path(features_KD, torch.from_numpy(drawn.labels), cs, classes=10):
-        ours = probe.logits(digits_subject.test_features).argmax(1).numpy()
+    for probe in path(features_KD, torch.from_numpy(drawn.targets), cs, classes=10):
+        ours = probe.logits(digits_subject.features().test).argmax(1).numpy()
         theirs = sklearn_predictions(
             features_KD.double().numpy(),
-            drawn.labels,
-            digits_subject.test_features.double().numpy(),
-            probe.c,
+            drawn.targets,
+            digits_subject.features().test.double().numpy(),
+            probe.strength,
             tol=1e-7,
         )
         # 0.2 points of 599 images are 1.2 of them
-        assert abs((ours == test.labels).sum() - (theirs == test.labels).sum()) <= 1
+        assert abs((ours == test.targets).sum() - (theirs == test.targets).sum()) <= 1
         assert (ours == theirs).mean() > 0.99
 
 
 def test_probability_of_each_class_agrees_with_scikit_learn(digits_subject: Subject) -> None:
     train = digits_subject.pixels.train
-    drawn = draw(train.keys, train.labels, 5, seed=0)
-    features = digits_subject.train_features[drawn.rows].double()
-    (probe,) = path(features, torch.from_numpy(drawn.labels), [0.1], classes=10)
+    drawn = draw(train.keys, train.targets, 5, seed=0)
+    features = digits_subject.features().train[drawn.rows].double()
+    (probe,) = path(features, torch.from_numpy(drawn.targets), [0.1], classes=10)
     scaler = StandardScaler().fit(features.numpy())
     model = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000).fit(
-        scaler.transform(features), drawn.labels
+        scaler.transform(features), drawn.targets
     )
-    test = digits_subject.test_features
+    test = digits_subject.features().test
     theirs = model.predict_proba(scaler.transform(test.double()))
     assert np.abs(probe.logits(test).softmax(1).numpy() - theirs).max() < 0.005
 
 
 def test_random_features_of_digits_are_well_above_chance(digits_subject: Subject) -> None:
     train, test = digits_subject.pixels.train, digits_subject.pixels.test
-    outcome = Linear().measure(digits_subject, draw(train.keys, train.labels, "full", seed=0))
-    assert outcome.predictions.shape == test.labels.shape
-    assert (outcome.predictions == test.labels).mean() > 0.8  # chance is 0.1
+    outcome = Linear().measure(digits_subject, draw(train.keys, train.targets, "full", seed=0))
+    top1 = next(score for score in outcome.scores if score.metric == "top1")
+    assert top1.n == len(test.targets)
+    assert top1.value > 0.8  # chance is 0.1
 
 
 def test_chosen_c_is_the_best_over_the_folds(digits_subject: Subject) -> None:
     train = digits_subject.pixels.train
-    drawn = draw(train.keys, train.labels, 5, seed=1)
-    outcome = Linear().measure(digits_subject, drawn)
-    features = digits_subject.train_features[drawn.rows].double().numpy()
+    drawn = draw(train.keys, train.targets, 5, seed=1)
+    outcome = Linear(grid="coarse").measure(digits_subject, drawn)
+    features = digits_subject.features().train[drawn.rows].double().numpy()
     right = {}
-    for c in GRIDS["coarse"]:
+    for c in COARSE:
         right[c] = sum(
             (
-                sklearn_predictions(features[f.fit], drawn.labels[f.fit], features[f.choose], c)
-                == drawn.labels[f.choose]
+                sklearn_predictions(features[f.fit], drawn.targets[f.fit], features[f.choose], c)
+                == drawn.targets[f.choose]
             ).sum()
             for f in folds(drawn, count=5)
         )
@@ -92,15 +94,15 @@ def test_chosen_c_is_the_best_over_the_folds(digits_subject: Subject) -> None:
 
 def test_one_shot_takes_the_fixed_c(digits_subject: Subject) -> None:
     train = digits_subject.pixels.train
-    outcome = Linear(fixed_c=0.5).measure(digits_subject, draw(train.keys, train.labels, 1, seed=0))
+    outcome = Linear(fixed_c=0.5).measure(digits_subject, draw(train.keys, train.targets, 1, seed=0))
     assert (outcome.select, outcome.chosen) == ("fixed", {"c": 0.5})
 
 
 def test_published_grid_is_that_of_the_protocol_and_the_coarse_one_inside_it() -> None:
-    assert len(GRIDS["published"]) == 45
-    assert np.allclose([GRIDS["published"][0], GRIDS["published"][-1]], [1e-6, 1e5])
-    assert np.allclose(np.log10(GRIDS["coarse"]), range(-6, 6))
-    assert set(GRIDS["coarse"]) < set(GRIDS["published"])
+    assert len(PUBLISHED) == 45
+    assert np.allclose([PUBLISHED[0], PUBLISHED[-1]], [1e-6, 1e5])
+    assert np.allclose(np.log10(COARSE), range(-6, 6))
+    assert set(COARSE) < set(PUBLISHED)
 
 
 def test_features_that_never_vary_do_no_harm() -> None:
@@ -114,7 +116,7 @@ def test_features_that_never_vary_do_no_harm() -> None:
 
 def test_five_shots_take_well_under_a_second(digits_subject: Subject) -> None:
     train = digits_subject.pixels.train
-    drawn = draw(train.keys, train.labels, 5, seed=0)
+    drawn = draw(train.keys, train.targets, 5, seed=0)
     Linear().measure(digits_subject, drawn)  # the first imports what the optimiser needs
     start = time.process_time()
     Linear().measure(digits_subject, drawn)

@@ -16,7 +16,7 @@ KEYS = [f"c{label}/{i}" for i, label in enumerate(LABELS)]
 def test_draw_holds_exactly_k_of_each_class_or_all_it_has() -> None:
     for shots, sizes, short in [(1, [1, 1, 1, 1], 0), (5, [5, 5, 3, 1], 2), (12, [12, 12, 3, 1], 2)]:
         drawn = draw(KEYS, LABELS, shots, seed=0)
-        assert np.bincount(drawn.labels).tolist() == sizes
+        assert np.bincount(drawn.targets).tolist() == sizes
         assert drawn.short_classes == short
 
 
@@ -25,7 +25,7 @@ def test_draw_names_distinct_images_with_their_own_labels() -> None:
     assert len(drawn) == 14
     assert len(set(drawn.keys)) == 14
     assert [KEYS[row] for row in drawn.rows] == list(drawn.keys)
-    assert all(key.startswith(f"c{label}/") for key, label in zip(drawn.keys, drawn.labels, strict=True))
+    assert all(key.startswith(f"c{label}/") for key, label in zip(drawn.keys, drawn.targets, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -70,7 +70,7 @@ def test_folds_hold_out_every_image_once_but_the_only_one_of_a_class() -> None:
     assert len(cut) == 5
     held = np.concatenate([fold.choose for fold in cut])
     assert len(held) == len(set(held)) == len(drawn) - 1
-    assert set(drawn.labels[held]) == {0, 1, 2}
+    assert set(drawn.targets[held]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("shots", [2, 3, 5, 10, "full"])
@@ -79,7 +79,7 @@ def test_every_fold_fits_on_every_class_and_keeps_apart_what_it_chooses_by(shots
     cut = folds(drawn, count=5)
     assert cut
     for fold in cut:
-        assert set(drawn.labels[fold.fit]) == {0, 1, 2, 3}
+        assert set(drawn.targets[fold.fit]) == {0, 1, 2, 3}
         assert not set(fold.fit) & set(fold.choose)
         assert len(fold.fit) + len(fold.choose) == len(drawn)
 
@@ -87,7 +87,7 @@ def test_every_fold_fits_on_every_class_and_keeps_apart_what_it_chooses_by(shots
 def test_first_fold_has_each_class_that_can_spare_one() -> None:
     drawn = draw(KEYS, LABELS, 10, seed=0)
     first = folds(drawn, count=5)[0]
-    assert np.bincount(drawn.labels[first.choose]).tolist() == [2, 2, 1]
+    assert np.bincount(drawn.targets[first.choose]).tolist() == [2, 2, 1]
 
 
 def test_one_shot_leaves_nothing_to_choose_by() -> None:

@@ -18,7 +18,7 @@ from train.models import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
 from train.transfer import Finetune, Linear, Split, Task, open_subject, transfer
 from train.transfer import results as results_module
-from train.transfer.probes import Linear as LinearProtocol
+from train.transfer.protocols.linear import Linear as LinearProtocol
 
 QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
 
@@ -36,7 +36,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_every_shot_count_is_measured_on_the_whole_test_set(scratch: Run, digits: Task, out: Path) -> None:
     rows = measure(scratch, digits, out, shots=[1, 5, 10, "full"], protocols=["linear", QUICK])
-    assert len(rows) == 4 * 2 * 2  # shots, protocols, metrics
+    assert len(rows) == 4 * 2 * 3  # shots, protocols, metrics
     assert {row["n"] for row in rows} == {599}
     images = {(row["shots"], row["protocol"]): row["train_images"] for row in rows}
     for protocol in ("linear", "finetune"):
@@ -56,7 +56,7 @@ def test_rows_say_what_was_measured(scratch: Run, tiny_task: Task, out: Path) ->
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         assert row["headline"] == (row["metric"] == "top1")
         assert json.loads(row["chosen"])["c"] > 0
-        assert json.loads(row["config"])["grid"] == "coarse"
+        assert json.loads(row["config"])["grid"] == "refined"
     assert results_module.read(out).equals(
         results_module.of_cells(results_module.read(out), [r["cell"] for r in rows])
     )
@@ -186,7 +186,12 @@ def test_run_that_diverged_is_refused(scratch: Run, tiny_task: Task, out: Path, 
         ({"shots": []}, RecipeError, "no shots"),
         ({"seeds": 0}, RecipeError, "seeds: 0"),
         ({"protocols": ["linnear"]}, RecipeError, "did you mean 'linear'"),
-        ({"protocols": []}, RecipeError, "no protocols"),
+        ({"protocols": ["knn(k=0)"]}, RecipeError, "k is 0"),
+        ({"protocols": ["knn(neighbours=3)"]}, RecipeError, "no option 'neighbours'"),
+        ({"protocols": ["knn(k"]}, RecipeError, "cannot be read"),
+        ({"protocols": ["finetune:kornblit"]}, RecipeError, "no preset 'kornblit'"),
+        ({"protocols": ["faster-rcnn"]}, RecipeError, "faster-rcnn is for detection, and task tiny"),
+        ({"executor": "rey"}, RecipeError, "did you mean 'ray'"),
         ({"device": "tpu9"}, RecipeError, "no device"),
         ({"image_size": 0}, RecipeError, "image_size"),
     ],

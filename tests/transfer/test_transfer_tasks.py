@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from curate.errors import CurateError, DataError, RecipeError
-from train.transfer import Task, named_task, open_task
+from train.transfer import Task, named_tasks, open_tasks
 from train.transfer.images import pixels, square
 
 
@@ -29,10 +29,10 @@ def test_digits_open_without_a_network(digits: Task) -> None:
 
 def test_folder_with_both_sides_keeps_them(make_folder) -> None:
     root = make_folder({"train/zebra": 3, "train/ant": 4, "test/ant": 2, "test/zebra": 1})
-    task = open_task(f"folder:{root}")
+    task = open_tasks(f"folder:{root}")[0]
     assert task.name == "pictures"
     assert task.classes == ("ant", "zebra")
-    assert task.train.labels == (0, 0, 0, 0, 1, 1, 1)
+    assert task.train.targets == (0, 0, 0, 0, 1, 1, 1)
     assert task.test.keys == ("test/ant/0", "test/ant/1", "test/zebra/0")
 
 
@@ -42,66 +42,66 @@ def test_label_i_is_of_the_ith_class(tmp_path: Path) -> None:
         for name, colour in colours.items():
             (tmp_path / side / name).mkdir(parents=True)
             Image.new("RGB", (9, 7), colour).save(tmp_path / side / name / f"{side}.png")
-    task = open_task(f"folder:{tmp_path}")
-    for i, label in enumerate(task.train.labels):
+    task = open_tasks(f"folder:{tmp_path}")[0]
+    for i, label in enumerate(task.train.targets):
         assert task.train.images.decode(i).getpixel((3, 3)) == colours[task.classes[label]]
 
 
 def test_val_stands_in_for_test_only_where_there_is_none(make_folder) -> None:
     two = make_folder({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1}, "two")
-    assert set(open_task(f"folder:{two}").test.keys) == {"val/a/0", "val/b/0"}
+    assert set(open_tasks(f"folder:{two}")[0].test.keys) == {"val/a/0", "val/b/0"}
     both = {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1}
-    three = open_task(f"folder:{make_folder(both, 'three')}")
+    three = open_tasks(f"folder:{make_folder(both, 'three')}")[0]
     assert set(three.test.keys) == {"test/a/0", "test/b/0"}
     assert len(three.train) == 4
 
 
 def test_flat_folder_gives_a_fifth_of_each_class_for_testing(make_folder) -> None:
     root = make_folder({"a": 10, "b": 20, "c": 2})
-    task = open_task(f"folder:{root}")
-    assert np.bincount(task.test.labels).tolist() == [2, 4, 1]
-    assert np.bincount(task.train.labels).tolist() == [8, 16, 1]
-    assert open_task(f"folder:{root}").test.keys == task.test.keys
+    task = open_tasks(f"folder:{root}")[0]
+    assert np.bincount(task.test.targets).tolist() == [2, 4, 1]
+    assert np.bincount(task.train.targets).tolist() == [8, 16, 1]
+    assert open_tasks(f"folder:{root}")[0].test.keys == task.test.keys
 
 
 def test_flat_folder_keeps_its_test_images_when_a_class_is_added(make_folder) -> None:
     root = make_folder({"a": 10, "b": 20})
-    before = set(open_task(f"folder:{root}").test.keys)
+    before = set(open_tasks(f"folder:{root}")[0].test.keys)
     (root / "c").mkdir()
     for i in range(5):
         Image.new("RGB", (8, 8), (i, i, i)).save(root / "c" / f"{i}.png")
-    after = set(open_task(f"folder:{root}").test.keys)
+    after = set(open_tasks(f"folder:{root}")[0].test.keys)
     assert len(before) == 6
     assert before < after
 
 
 def test_digest_follows_the_bytes_and_not_the_place(make_folder, tmp_path: Path) -> None:
     root = make_folder({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
-    before = open_task(f"folder:{root}").digest
+    before = open_tasks(f"folder:{root}")[0].digest
     moved = tmp_path / "elsewhere" / "pictures"
     shutil.copytree(root, moved)
-    assert open_task(f"folder:{moved}").digest == before
+    assert open_tasks(f"folder:{moved}")[0].digest == before
     Image.new("RGB", (12, 10), (1, 2, 3)).save(moved / "test" / "a" / "0.png")
-    assert open_task(f"folder:{moved}").digest != before
+    assert open_tasks(f"folder:{moved}")[0].digest != before
 
 
 def test_broken_images_are_left_out_counted_and_named(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     picture = root / "test" / "b" / "1.png"
     picture.write_bytes(picture.read_bytes()[:45])  # its header is whole, its pixels are not
-    found = pixels(open_task(f"folder:{root}"), 8)
+    found = pixels(open_tasks(f"folder:{root}")[0], 8)
     assert len(found.test) == 3
-    assert found.test.labels.tolist() == [0, 0, 1]
+    assert found.test.targets.tolist() == [0, 0, 1]
     assert len(found.test.images) == 3
     assert "test: 1 images left out, which do not decode (test/b/1: " in found.notes[0]
 
 
 def test_pixels_stay_with_their_labels_when_an_image_before_them_is_broken(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
-    task = open_task(f"folder:{root}")
+    task = open_tasks(f"folder:{root}")[0]
     whole = pixels(task, 8).train
     (root / "train" / "a" / "1.png").write_bytes((root / "train" / "a" / "1.png").read_bytes()[:45])
-    part = pixels(open_task(f"folder:{root}"), 8).train
+    part = pixels(open_tasks(f"folder:{root}")[0], 8).train
     assert part.keys == whole.keys[:1] + whole.keys[2:]
     assert torch.equal(part.images, whole.images[[0, 2, 3, 4, 5]])
 
@@ -111,13 +111,13 @@ def test_class_whose_only_image_is_broken_is_missing(make_folder) -> None:
     picture = root / "test" / "b" / "0.png"
     picture.write_bytes(picture.read_bytes()[:45])
     with pytest.raises(DataError, match=r"test .*no image of class 'b'"):
-        pixels(open_task(f"folder:{root}"), 8)
+        pixels(open_tasks(f"folder:{root}")[0], 8)
 
 
 def test_images_of_the_test_set_are_in_no_training_set(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     shutil.copy(root / "test" / "b" / "0.png", root / "train" / "a" / "copy.png")
-    task = open_task(f"folder:{root}")
+    task = open_tasks(f"folder:{root}")[0]
     found = pixels(task, 8)
     assert "train/a/copy" in task.train.keys
     assert "train/a/copy" not in found.train.keys
@@ -129,7 +129,7 @@ def test_files_that_are_no_images_are_counted(make_folder) -> None:
     root = make_folder({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
     (root / "train" / "a" / "notes.txt").write_text("not an image")
     (root / "train" / "loose.png").write_bytes((root / "train" / "a" / "0.png").read_bytes())
-    assert open_task(f"folder:{root}").notes == (
+    assert open_tasks(f"folder:{root}")[0].notes == (
         "1 files left out: no image by its extension",
         "1 images left out: in no class folder",
     )
@@ -141,7 +141,7 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         (tmp_path / place).mkdir(parents=True)
         Image.new("RGB", (9, 7), (number * 50, 9, 90)).convert(mode).save(tmp_path / place / f"x.{ending}")
-    assert pixels(open_task(f"folder:{tmp_path}"), 6).train.images.shape == (2, 3, 6, 6)
+    assert pixels(open_tasks(f"folder:{tmp_path}")[0], 6).train.images.shape == (2, 3, 6, 6)
 
 
 @pytest.mark.parametrize("size", [(50, 37), (37, 50), (32, 32), (20, 90)])
@@ -159,8 +159,8 @@ def test_decoding_happens_once_for_each_size(digits: Task) -> None:
 
 def test_task_can_be_opened_under_a_name_of_its_own(make_folder) -> None:
     root = make_folder({"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1}, "odd=name")
-    assert named_task(f"pets=folder:{root}").name == "pets"
-    assert named_task(f"folder:{root}").name == "odd=name"
+    assert named_tasks(f"pets=folder:{root}")[0].name == "pets"
+    assert named_tasks(f"folder:{root}")[0].name == "odd=name"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_task_can_be_opened_under_a_name_of_its_own(make_folder) -> None:
 )
 def test_folder_that_is_no_task_is_refused(make_folder, sizes: dict, error: type, says: str) -> None:
     with pytest.raises(error, match=says) as caught:
-        open_task(f"folder:{make_folder(sizes)}")
+        open_tasks(f"folder:{make_folder(sizes)}")[0]
     assert caught.value.hint
 
 
@@ -200,7 +200,7 @@ def test_folder_that_is_no_task_is_refused(make_folder, sizes: dict, error: type
 )
 def test_wrong_name_of_a_task_says_what_there_is(name: str, says: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=says) as caught:
-        open_task(name)
+        open_tasks(name)
     assert hint in caught.value.hint
 
 
@@ -224,7 +224,7 @@ def _task(
         ({"prefixes": ("same-", "same-")}, "in train and in test"),
     ],
 )
-def test_labels_and_keys_that_do_not_fit_are_refused(arguments: dict, says: str) -> None:
+def test.targets_and_keys_that_do_not_fit_are_refused(arguments: dict, says: str) -> None:
     assert _task().classes == ("a", "b")
     with pytest.raises(CurateError, match=says):
         _task(**arguments)

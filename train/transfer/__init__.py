@@ -1,22 +1,26 @@
 """Transfer: what a run is worth on other tasks, by few shots and by all, by probes and by fine-tuning."""
 
-from train.transfer.finetunes import Finetune
-from train.transfer.measurements import transfer
-from train.transfer.names import named_task, open_subject
-from train.transfer.probes import Linear
+from train.transfer.measurements import Grid, transfer
+from train.transfer.listings import open_tasks
+from train.transfer.names import named_tasks, open_subject
+from train.transfer.protocols.finetune import Finetune, LpFt
+from train.transfer.protocols.linear import Linear
 from train.transfer.results import summary
-from train.transfer.tasks import Arrays, Files, Split, Task, open_task
+from train.transfer.splits import Arrays, Files, Split
+from train.transfer.tasks import Task
 
 __all__ = [
     "Arrays",
     "Files",
     "Finetune",
+    "Grid",
     "Linear",
+    "LpFt",
     "Split",
     "Task",
-    "named_task",
+    "named_tasks",
     "open_subject",
-    "open_task",
+    "open_tasks",
     "summary",
     "transfer",
 ]

@@ -1,137 +1,223 @@
-"""Fine-tuning from end to end: a run's backbone and a new head of zeros, AdamW, cosine, on the device."""
+"""Training a run's backbone and a head from end to end on a draw: what every way of fine-tuning shares."""
 
-# N images, B of a batch, S pixels of a side, C classes
+# K images of a draw, B of a batch, S pixels of a side, C classes
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
 
-from curate.errors import DataError
+from curate.chance import chance
+from train.augmentations import crop_batch, random_crops
 from train.configs import autocast
 from train.models import normalize
-from train.transfer.shots import Draw, folds
-from train.transfer.subjects import Outcome, Subject, forward
+from train.options import require
+from train.randaugments import RandAugment
+from train.transfer.images import Fit, Pixels, View
+from train.transfer.shots import Draw
+from train.transfer.subjects import BATCH, Subject
+
+Watch = Callable[[nn.Module, int], None]  # is shown the model after each pass over the draw
+RANDAUGMENT = RandAugment(num_ops=2, magnitude=27)  # timm's m9 is 9 of 10, and 27 of torchvision's 30
+ERASED_FRACTION = 0.25  # of the images, where there is RandAugment
 
 
 @dataclass(frozen=True)
-class Finetune:
-    """The protocol: choose the learning rate by validation inside the draw, refit on all of it, test once.
+class Trial:
+    """A point of the grid: the peak learning rate, the weight decay as the optimiser has it, passes over the draw."""
 
-    Validation is a fifth of the draw, at least one image of each class that has two. One shot leaves no image
-    to choose by, and takes `fixed_lr`.
+    lr: float
+    weight_decay: float
+    epochs: int
 
-    Args:
-        lrs: peak learning rates that are tried: three of the paper's four; its 1e-4 needs its 128 epochs.
-        fixed_lr: the one where nothing can be held out.
-        epochs: over the images fitted on, where the steps come to between `min_steps` and `max_steps`.
-        batch_size: images of a step, or all of a smaller draw.
-        warmup_fraction: of the steps, linearly; then a cosine to zero.
-        crop_fraction: of the side, how far a crop is shifted at most. Flips are as the task allows.
 
-    Source: Entezari et al., 2023, https://arxiv.org/abs/2302.13602: AdamW, weight decay 0.1, gradient norm 1.
-    """
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is trained on a draw. `Finetune` tells its fields."""
 
-    name: ClassVar[str] = "finetune"
-    lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    fixed_lr: float = 1e-3
-    epochs: int = 10
+    batch_size: int = 64
+    steps: int | None = None
     min_steps: int = 60
     max_steps: int = 5000
-    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
     warmup_fraction: float = 0.1
-    weight_decay: float = 0.1
-    max_gradient_norm: float = 1.0
-    crop_fraction: float = 0.125
+    warmup_steps: int | None = None
+    max_gradient_norm: float | None = 1.0
+    label_smoothing: float = 0.0
+    norm_momentum: Literal["own", "kornblith"] = "own"
+    augment: Literal["shift", "crop", "randaugment", "none"] = "shift"
+    shift_fraction: float = 0.125
+    min_area: float = 0.08
+    test_fraction: float = 1.0
+    fit: Fit = "crop"
 
-    def steps(self, images: int) -> int:
+    def check(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            RecipeError: the first of them.
+        """
+        for name in ("batch_size", "min_steps", "max_steps", "steps", "max_gradient_norm"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "above 0")
+        for name in ("warmup_fraction", "label_smoothing"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        for name in ("min_area", "test_fraction"):
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+
+    def view(self, image_size: int) -> View:
+        """Return how images are kept: larger than they are seen, where crops are cut from them."""
+        return View(round(image_size / self.test_fraction), self.fit)
+
+    def total_steps(self, images: int, epochs: int) -> int:
         """Return the steps of a training on so many images."""
-        steps = self.epochs * images // min(self.batch_size, images)
-        return min(max(steps, self.min_steps), self.max_steps)
+        if self.steps is not None:
+            return self.steps
+        return min(max(epochs * images // min(self.batch_size, images), self.min_steps), self.max_steps)
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
-        """Train on a draw and predict the whole test set."""
-        cut, select = folds(drawn, count=5), "validation"
-        lr = self.fixed_lr
-        if cut and len(self.lrs) > 1:
-            fit, choose = cut[0].fit, cut[0].choose
-            lr = max(self.lrs, key=lambda lr: self._validate(subject, drawn, fit, choose, lr))
-        elif cut:
-            lr = self.lrs[0]
-        else:
-            select = "fixed"
-        model = self.fit(subject, drawn.rows, lr=lr, seed=drawn.seed)
-        with autocast("auto", subject.device):
-            logits_NC = forward(model, subject.test_images)
-        if not logits_NC.isfinite().all():
-            raise DataError(
-                f"{subject}: fine-tuning diverged at lr {lr:g}", hint="try smaller learning rates"
-            )
-        chosen = {"lr": lr, "steps": self.steps(len(drawn))}
-        return Outcome(logits_NC.argmax(1).cpu().numpy(), chosen, select)
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step as a share of its peak: linear up, then down to or towards zero."""
+        rise = round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
+        rise = max(1, min(rise, steps))
+        if step < rise:
+            return (step + 1) / rise
+        if self.schedule == "steps":
+            return 0.1 ** sum(step >= share * steps for share in self.milestones)
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
-    def _validate(
-        self, subject: Subject, drawn: Draw, fit: np.ndarray, choose: np.ndarray, lr: float
-    ) -> tuple[float, float]:
-        """Return accuracy and negated loss on the images to choose by; the lowest where training diverged."""
-        model = self.fit(subject, drawn.rows[fit], lr=lr, seed=drawn.seed)
-        labels_N = torch.from_numpy(drawn.labels[choose]).to(subject.device)
-        with autocast("auto", subject.device):
-            logits_NC = forward(model, subject.train_images[_on(subject.device, drawn.rows[choose])])
-        if not logits_NC.isfinite().all():
-            return (-1.0, -math.inf)
-        accuracy = (logits_NC.argmax(1) == labels_N).double().mean().item()
-        return (accuracy, -cross_entropy(logits_NC, labels_N).item())
-
-    def fit(self, subject: Subject, rows: np.ndarray, *, lr: float, seed: int) -> nn.Module:
-        """Train a copy of the subject's model on some of its training images, and return it in eval mode.
+    def train(
+        self, subject: Subject, drawn: Draw, model: nn.Module, trial: Trial, watch: Watch | None = None
+    ) -> nn.Module:
+        """Train a copy of a model on a draw, and return it in eval mode.
 
         Equal seeds give equal weights on one device.
+
+        Args:
+            subject: whose images are trained on.
+            drawn: which of them.
+            model: from normalised images to logits_BC.
+            trial: the point of the grid.
+            watch: is shown the model, in eval mode, after each pass over the draw.
         """
         device = subject.device
-        model = copy.deepcopy(subject.model).train()
-        images_N3SS = subject.train_images[_on(device, rows)]
-        labels_N = torch.from_numpy(subject.pixels.train.labels[rows]).to(device)
-        optimizer = torch.optim.AdamW(_groups(model, self.weight_decay), lr=lr)
-        steps = self.steps(len(rows))
-        generator = torch.Generator().manual_seed(seed)
-        with _repeatable(device, seed):
-            for step, batch in enumerate(_batches(len(rows), self.batch_size, steps, generator)):
+        model = copy.deepcopy(model).train()
+        steps = self.total_steps(len(drawn), trial.epochs)
+        a_pass = max(1, len(drawn) // min(self.batch_size, len(drawn)))  # steps
+        self._set_norms(model, a_pass)
+        optimizer = self._optimizer(model, trial)
+        batches = _Batches(self, subject, drawn)
+        with _repeatable(device, drawn.seed):
+            for step, rows in enumerate(_shuffles(len(drawn), self.batch_size, steps, drawn.seed)):
                 for group in optimizer.param_groups:
-                    group["lr"] = lr * schedule(step, steps, self.warmup_fraction)
-                images_B3SS = augment(
-                    images_N3SS[batch.to(device)], self.crop_fraction, subject.task.flip, generator
-                )
+                    group["lr"] = trial.lr * self.rate(step, steps)
+                images_B3SS, targets = batches.of(rows, step)
                 with autocast("auto", device):
-                    logits_BC = model(normalize(images_B3SS))
-                cross_entropy(logits_BC.float(), labels_N[batch.to(device)]).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
+                    logits_BC = model(images_B3SS)
+                loss(logits_BC.float(), targets, self.label_smoothing).backward()
+                if self.max_gradient_norm is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                if watch is not None and ((step + 1) % a_pass == 0 or step + 1 == steps):
+                    watch(model.eval(), (step + 1) // a_pass)
+                    model.train()
         return model.eval()
 
+    def answers(self, subject: Subject, model: nn.Module, pixels: Pixels, rows: np.ndarray | None = None) -> Tensor:
+        """Return a model's logits_NC for images of a split as they are seen in testing; all of them by default."""
+        found = []
+        rows = np.arange(len(pixels)) if rows is None else rows
+        with torch.no_grad():
+            for start in range(0, len(rows), BATCH):
+                squares = pixels.squares.take(rows[start : start + BATCH], subject.device)
+                with autocast("auto", subject.device):
+                    found.append(model(normalize(centre(squares, subject.image_size))).float())
+        return torch.cat(found)
 
-def schedule(step: int, steps: int, warmup_fraction: float) -> float:
-    """Return the learning rate of a step as a share of its peak: linear up, then a cosine to zero."""
-    warmup = max(1, round(warmup_fraction * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    def _optimizer(self, model: nn.Module, trial: Trial) -> torch.optim.Optimizer:
+        groups = _groups(model, trial.weight_decay)
+        fused = groups[0]["params"][0].is_cuda
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=trial.lr, fused=fused)
+        return torch.optim.SGD(groups, lr=trial.lr, momentum=0.9, nesterov=True, fused=fused)
+
+    def _set_norms(self, model: nn.Module, a_pass: int) -> None:
+        """Let batch norms forget as in Kornblith et al.: their momentum max(1 - 10/s, 0.9) is one minus torch's."""
+        if self.norm_momentum == "kornblith":
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.momentum = min(10 / a_pass, 0.1)
 
 
-def augment(images_B3SS: Tensor, crop_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:
+class _Batches:
+    """What the model is shown at a step."""
+
+    def __init__(self, tuning: Tuning, subject: Subject, drawn: Draw) -> None:
+        self.tuning, self.subject, self.drawn = tuning, subject, drawn
+        self.squares = subject.seen(tuning.view(subject.image_size)).train.squares
+        self.targets = torch.from_numpy(drawn.targets).to(subject.device)
+        self.chances_K = np.array([chance(key, drawn.seed, "finetune") for key in drawn.keys], np.uint64)
+        self.generator = torch.Generator().manual_seed(drawn.seed)
+        self.erase = None
+        if tuning.augment == "randaugment":
+            from timm.data.random_erasing import RandomErasing
+
+            self.erase = RandomErasing(ERASED_FRACTION, mode="pixel", device=str(subject.device))
+
+    def of(self, rows: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        """Return normalised images_B3SS, changed by chance, and their targets."""
+        device = self.subject.device
+        squares = self.squares.take(self.drawn.rows[rows], device)
+        images_B3SS = normalize(self._changed(squares, rows, step))
+        if self.erase is not None:
+            images_B3SS = self.erase(images_B3SS)
+        return images_B3SS, self.targets[torch.from_numpy(rows).to(device)]
+
+    def _changed(self, squares: Tensor, rows: np.ndarray, step: int) -> Tensor:
+        how, size, flip = self.tuning, self.subject.image_size, self.subject.task.flip
+        if how.augment == "none":
+            return centre(squares, size)
+        if how.augment == "shift":
+            return shift(centre(squares, size), how.shift_fraction, flip, self.generator)
+        crops = random_crops(self.chances_K[rows], step, min_area=how.min_area)
+        crops = crops if flip else crops._replace(flip=np.zeros_like(crops.flip))
+        images_B3SS = crop_batch(squares.permute(0, 2, 3, 1), crops, size)
+        if how.augment == "randaugment":
+            return RANDAUGMENT(images_B3SS, self.chances_K[rows], step)
+        return images_B3SS
+
+
+def loss(logits_BC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy; or, of several labels an image, the binary one over those that count."""
+    if targets.ndim == 1:
+        return cross_entropy(logits_BC, targets, label_smoothing=label_smoothing)
+    counted_BC = (targets >= 0).float()
+    each_BC = binary_cross_entropy_with_logits(logits_BC, (targets == 1).float(), reduction="none")
+    return (each_BC * counted_BC).sum() / counted_BC.sum().clamp(min=1)
+
+
+def centre(images_B3SS: Tensor, size: int) -> Tensor:
+    """Return the middle of squares."""
+    at = (images_B3SS.shape[-1] - size) // 2
+    return images_B3SS[:, :, at : at + size, at : at + size]
+
+
+def shift(images_B3SS: Tensor, shift_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:
     """Shift each image by chance within a reflected border, and mirror half of them where `flip`."""
     count, _, _, side = images_B3SS.shape
-    border = max(1, round(crop_fraction * side))
+    border = max(1, round(shift_fraction * side))
     shift_B2 = torch.randint(0, 2 * border + 1, (count, 2), generator=generator).to(images_B3SS.device)
     flip_B = torch.rand(count, generator=generator).to(images_B3SS.device) < (0.5 if flip else 0.0)
     along = torch.arange(side, device=images_B3SS.device)
@@ -143,13 +229,14 @@ def augment(images_B3SS: Tensor, crop_fraction: float, flip: bool, generator: to
     return images_BSS3.permute(0, 3, 1, 2)
 
 
-def _batches(count: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _shuffles(count: int, batch_size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
     """Give `steps` batches of one size from shuffles of 0..count-1, one after another."""
+    generator = np.random.default_rng(seed)
     size = min(batch_size, count)
-    waiting = torch.empty(0, dtype=torch.int64)
+    waiting = np.empty(0, dtype=np.int64)
     for _ in range(steps):
         if len(waiting) < size:
-            waiting = torch.cat([waiting, torch.randperm(count, generator=generator)])
+            waiting = np.concatenate([waiting, generator.permutation(count)])
         batch, waiting = waiting[:size], waiting[size:]
         yield batch
 
@@ -161,16 +248,17 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _on(device: torch.device, rows: np.ndarray) -> Tensor:
-    return torch.from_numpy(rows).to(device)
-
-
 @contextmanager
 def _repeatable(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed what the model itself draws (dropout), and put the generators back as they were."""
+    """Seed what the model and timm draw themselves (dropout, erasing), and put the generators back as they were."""
+    state = random.getstate()
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)

@@ -1,33 +1,159 @@
-"""Decode a task's images once, to uint8 tensors that every shot count, seed and protocol shares."""
+"""A task's images as squares of one size: decoded once and kept where they fit, else read again each time."""
 
-# N images, S pixels of a side
+# N images, B of a batch, S pixels of a side
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from curate.errors import DataError
 from curate.images import BadImage
-from train.transfer.tasks import Split, Task, check_labels, in_threads
+from train.threads import in_order
+from train.transfer.splits import Images, Split, in_threads
+from train.transfer.tasks import Task, check_labels
+
+Fit = Literal["crop", "squash"]
+KEPT_SHARE = 0.25  # of the memory, here and on the device, that the images of a task may take
+
+
+@dataclass(frozen=True)
+class View:
+    """How an image becomes a square.
+
+    Args:
+        side: S, in pixels.
+        fit: "crop" resizes the short side to S (bicubic) and takes the middle; "squash" resizes both sides.
+    """
+
+    side: int
+    fit: Fit = "crop"
+
+
+class Squares(Protocol):
+    """uint8 squares, 0..255."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Return images_B3SS of some rows on a device."""
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """Give all, in order, as images_B3SS on a device."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Squares in memory, and on the device where they fit there too.
+
+    Args:
+        images: uint8 images_N3SS.
+    """
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return them on a device, where they stay if they fit into a part of its memory."""
+        if device.type != "cuda":
+            return self.images.to(device)
+        if device not in self._placed:
+            free, _ = torch.cuda.mem_get_info(device)
+            fits = self.images.nbytes < KEPT_SHARE * free
+            self._placed[device] = self.images.to(device) if fits else self.images
+        return self._placed[device]
+
+    def take(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Return images_B3SS of some rows on a device."""
+        held = self.on(device)
+        return held[torch.from_numpy(rows).to(held.device)].to(device)
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """Give all, in order, as images_B3SS on a device."""
+        for images_B3SS in self.on(device).split(size):
+            yield images_B3SS.to(device)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Squares that are decoded each time, by threads, because all of them do not fit.
+
+    Args:
+        images: where they come from.
+        rows: which of them.
+        view: how they become squares.
+    """
+
+    images: Images
+    rows: np.ndarray
+    view: View
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Return images_B3SS of some rows on a device.
+
+        Raises:
+            DataError: one does not decode.
+        """
+        return torch.stack(list(self._decoded(rows))).to(device)
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """Give all, in order, as images_B3SS on a device.
+
+        Raises:
+            DataError: one does not decode.
+        """
+        batch: list[Tensor] = []
+        for square in self._decoded(np.arange(len(self))):
+            batch.append(square)
+            if len(batch) == size:
+                yield torch.stack(batch).to(device)
+                batch = []
+        if batch:
+            yield torch.stack(batch).to(device)
+
+    def _decoded(self, rows: np.ndarray) -> Iterator[Tensor]:
+        tasks = (partial(self._one, int(self.rows[row])) for row in rows)
+        workers = os.cpu_count() or 1
+        yield from in_order(tasks, workers, ahead=64 * workers)
+
+    def _one(self, row: int) -> Tensor:
+        try:
+            return square(self.images.decode(row), self.view)
+        except BadImage as error:
+            raise DataError(f"image {row} does not decode ({error})", hint="take it out of the task") from error
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The images of a split that decode.
+    """The images of a split that can be used.
 
     Args:
         keys: their names.
-        labels: int64 labels_N.
-        images: uint8 images_N3SS, 0..255.
+        targets: int64 targets_N, or int8 targets_NC.
+        squares: as many.
+        accepted: bool accepted_NC, where there was a second look at the labels.
     """
 
     keys: tuple[str, ...]
-    labels: np.ndarray
-    images: Tensor
+    targets: np.ndarray
+    squares: Squares
+    accepted: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -35,7 +161,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class TaskPixels:
-    """A task at one image size.
+    """A task at one view.
 
     Args:
         train: less the images whose bytes are in test too.
@@ -48,38 +174,55 @@ class TaskPixels:
     notes: tuple[str, ...]
 
 
-def pixels(task: Task, image_size: int) -> TaskPixels:
-    """Decode a task: short side to `image_size` (bicubic), centre crop.
+def pixels(task: Task, view: View) -> TaskPixels:
+    """Decode a task, or say how it is to be decoded where it does not fit into a quarter of the memory.
 
     The task keeps the result, so runs of one image size share it.
 
     Raises:
         DataError: an image cannot be read, or no image of a class is left on one side.
     """
-    kept: dict[int, TaskPixels] = task.__dict__.setdefault("_pixels", {})
-    if image_size not in kept:
-        train, train_notes = _decode(task, "train", task.train, image_size, left_out=task.leaked)
-        test, test_notes = _decode(task, "test", task.test, image_size, left_out=())
+    kept: dict[View, TaskPixels] = task.__dict__.setdefault("_pixels", {})
+    if view not in kept:
+        count = len(task.train) + len(task.test)
+        decode = _store if count * 3 * view.side**2 <= KEPT_SHARE * _memory() else _stream
+        train, train_notes = decode(task, "train", task.train, view, task.leaked)
+        test, test_notes = decode(task, "test", task.test, view, frozenset())
         notes = [*task.notes, *train_notes, *test_notes]
         if task.leaked:
             first = task.train.keys[min(task.leaked)]
             notes.append(
                 f"train: {len(task.leaked)} images left out, identical to test images (such as {first})"
             )
-        kept[image_size] = TaskPixels(train, test, tuple(notes))
-    return kept[image_size]
+        kept[view] = TaskPixels(train, test, tuple(notes))
+    return kept[view]
 
 
-def _decode(
-    task: Task, side: str, split: Split, size: int, *, left_out: Iterable[int]
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _kept(split: Split, left_out: Iterable[int]) -> np.ndarray:
+    return np.array(sorted(set(range(len(split))) - set(left_out)), dtype=np.int64)
+
+
+def _stream(
+    task: Task, side: str, split: Split, view: View, left_out: Iterable[int]
 ) -> tuple[Pixels, list[str]]:
-    rows = sorted(set(range(len(split))) - set(left_out))
-    images_N3SS = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+    rows = _kept(split, left_out)
+    return _chosen(task, side, split, rows, Streamed(split.images, rows, view)), []
+
+
+def _store(
+    task: Task, side: str, split: Split, view: View, left_out: Iterable[int]
+) -> tuple[Pixels, list[str]]:
+    rows = _kept(split, left_out)
+    images_N3SS = torch.empty(len(rows), 3, view.side, view.side, dtype=torch.uint8)
 
     def one(position: int) -> str | None:
         """Decode into place and return what is wrong with the image, or None."""
         try:
-            images_N3SS[position] = square(split.images.decode(rows[position]), size)
+            images_N3SS[position] = square(split.images.decode(int(rows[position])), view)
         except BadImage as error:
             return str(error)
         return None
@@ -91,17 +234,24 @@ def _decode(
         images_N3SS = images_N3SS[good]
         bad = [f"{split.keys[rows[i]]}: {reason}" for i, reason in enumerate(reasons) if reason is not None]
         notes.append(f"{side}: {len(bad)} images left out, which do not decode ({'; '.join(bad[:3])})")
-    labels = [split.labels[rows[i]] for i in good]
-    check_labels(f"{task.name}, {side} (of the images that can be used)", labels, task.classes)
-    keys = tuple(split.keys[rows[i]] for i in good)
-    return Pixels(keys, np.array(labels, dtype=np.int64), images_N3SS), notes
+    return _chosen(task, side, split, rows[good], Stored(images_N3SS)), notes
 
 
-def square(image, size: int) -> Tensor:  # image: PIL.Image.Image
-    """Return an image as uint8 [3, size, size]: short side to `size` (bicubic), centre crop."""
+def _chosen(task: Task, side: str, split: Split, rows: np.ndarray, squares: Squares) -> Pixels:
+    targets = split.targets[rows]
+    check_labels(f"{task.name}, {side} (of the images that can be used)", targets, task.classes)
+    accepted = None if split.accepted is None else split.accepted[rows]
+    return Pixels(tuple(split.keys[i] for i in rows.tolist()), targets, squares, accepted)
+
+
+def square(image, view: View) -> Tensor:  # image: PIL.Image.Image
+    """Return an image as uint8 [3, side, side]."""
     from PIL import Image
 
-    short = min(image.size)
+    size, short = view.side, min(image.size)
+    if view.fit == "squash":
+        squashed = image.resize((size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(squashed)).permute(2, 0, 1)
     width, height = (size * side // short for side in image.size)  # rounded as torchvision does
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from train.models import ModelSpec, build
 from train.runs import RUN, Run, open_run, scratch_run
-from train.transfer.tasks import Task, open_task
+from train.transfer.listings import open_tasks
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL).fullmatch
 SCRATCH = "scratch:"
 IMAGE_SIZE = 224  # of a model without pre-training, where nothing says another
 
 
-def named_task(text: str) -> Task:
+def named_tasks(text: str, data: Sequence[str | Path] = ()) -> list[Any]:
     """Open a task, under a name of its own where one is given: `pets=folder:/data/pets`.
+
+    Returns:
+        as `open_tasks`.
 
     Raises:
         RecipeError: no such task.
+        MissingError: its data is not below one of the folders of `data`.
         DataError: the data is not a task.
     """
     named = _NAMED(text)
-    return dataclasses.replace(open_task(named[2]), name=named[1]) if named else open_task(text)
+    if not named:
+        return open_tasks(text, data)
+    return [dataclasses.replace(task, name=named[1]) for task in open_tasks(named[2], data)]
 
 
 def open_subject(text: str, image_size: int | None = None) -> Run:

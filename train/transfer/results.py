@@ -24,9 +24,10 @@ SCHEMA = pa.schema(
         "dataset": pa.string(),  # that the run learned from; null for scratch
         "dataset_digest": pa.string(),
         "task": pa.string(),
+        "partition": pa.string(),  # of a task with several official ones, which are averaged over
         "task_digest": pa.string(),
-        "shots": pa.string(),  # "5", "full"
-        "images_per_class": pa.int32(),  # null for full
+        "shots": pa.string(),  # "5", "full", "total-1000"; "0" of a protocol that learns from no image
+        "images_per_class": pa.int32(),  # null where shots is no number
         "seed": pa.int32(),
         "protocol": pa.string(),
         "metric": pa.string(),
@@ -36,12 +37,16 @@ SCHEMA = pa.schema(
         "ci_low": pa.float64(),  # 95 %, over the test images
         "ci_high": pa.float64(),
         "chosen": pa.string(),  # JSON: the hyperparameters that were settled on
-        "select": pa.string(),  # validation, or fixed where the draw had no image to spare
+        # validation; fixed where the draw had no image to spare; none where there was nothing to choose; and test, which
+        # flatters: chosen by the test set itself
+        "select": pa.string(),
         "train_images": pa.int64(),
-        "short_classes": pa.int32(),  # classes with fewer images than shots, which gave all they have
+        "short_classes": pa.int32(),  # classes with fewer images than shots
+        "sampling": pa.string(),  # distinct: those gave all they have; replacement: some images several times
         "image_size": pa.int32(),
         "config": pa.string(),  # JSON: the protocol's settings
-        "notes": pa.string(),  # JSON: what was left out of the task
+        "per_class": pa.string(),  # JSON: what each class scored, where the metric is a mean over classes
+        "notes": pa.string(),  # JSON: what was left out of the task, and what else to know of the number
         "device": pa.string(),
         "seconds": pa.float64(),  # of this cell; features are shared by cells and not in it
         "cell": pa.string(),  # digest of everything that decides the value
@@ -49,7 +54,7 @@ SCHEMA = pa.schema(
 )
 GROUP = (
     "run", "run_digest", "dataset", "dataset_digest", "task", "task_digest", "shots", "images_per_class",
-    "protocol", "image_size", "config", "metric", "headline",
+    "protocol", "image_size", "config", "sampling", "select", "metric", "headline",
 )  # fmt: skip
 SUMMARY = pa.schema(
     [SCHEMA.field(name) for name in GROUP]
@@ -111,16 +116,19 @@ def check_path(path: Path) -> None:
 
 
 def summary(table: pa.Table) -> pa.Table:
-    """Return the mean over seeds of each run, task, shot count, protocol (with its settings) and metric.
+    """Return the mean over seeds and partitions of each run, task, shot count, protocol (with its settings) and metric.
 
-    The 95 % interval is Student's over the seeds: it says how far the draws spread, not how many test images
-    there are. One seed has none.
+    The 95 % interval is Student's over them: it says how far the draws spread, not how many test images
+    there are. One alone has none.
 
     Returns:
-        the columns that name the group, then seeds, mean, sd, ci_low, ci_high (null for one seed).
+        the columns that name the group (`select` is "test" or null), then seeds, mean, sd, ci_low, ci_high (null for one seed).
     """
     groups: dict[tuple, list[float]] = defaultdict(list)
     for row in table.to_pylist():
+        row = row | {"select": "test" if row["select"] == "test" else None}  # how else it chose may differ by draw
+        if row["partition"] is not None:
+            row["task_digest"] = None  # of each partition its own
         groups[tuple(row[name] for name in GROUP)].append(row["value"])
     rows = [dict(zip(GROUP, key, strict=True)) | _spread(values) for key, values in groups.items()]
     return pa.Table.from_pylist(rows, schema=SUMMARY)

@@ -1,118 +1,29 @@
 """A downstream task: classes in label order, images to train on, images to test on.
 
-Tasks are opened by name: a family, and what it needs (`digits`, `folder:PATH`). Each family is one file
-in `families/`. A Task can be made from arrays as well; what it must hold is checked when it is made.
+Tasks are opened by name (`dtd`, `digits`, `folder:PATH`); `families/` has a file for each family of them. A Task can
+be made from arrays as well; what it must hold is checked when it is made.
 """
 
-# N images of a split
+# N images of a split, C classes
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from curate.chance import chance
-from curate.errors import DataError, RecipeError, did_you_mean
-from curate.images import decode
+from curate.errors import DataError
 from curate.manifests import digest
-from curate.ranges import Reader
-from train.threads import in_order
-from train.transfer import families
+from train.transfer.splits import Split
 
-Metric = Literal["top1", "mean_per_class"]
-
-
-class Images(Protocol):
-    """Where a split's images come from."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> bytes:
-        """Return an image as stored: two images are the same when these are."""
-
-    def decode(self, index: int) -> Any:
-        """Return an image as a PIL image in RGB; raises BadImage."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Images as byte ranges below a root.
-
-    Args:
-        root: the folder or URL that `ranges` are relative to.
-        ranges: (file, offset, size) of each; null offset and size mean the whole file.
-    """
-
-    root: str
-    ranges: Sequence[tuple[str, int | None, int | None]]
-
-    def __len__(self) -> int:
-        return len(self.ranges)
-
-    @cached_property
-    def _reader(self) -> Reader:
-        return Reader(self.root)
-
-    def read(self, index: int) -> bytes:
-        """Return the bytes of the file or range."""
-        return self._reader.read(*self.ranges[index])
-
-    def decode(self, index: int) -> Any:
-        """Decode it; raises BadImage."""
-        return decode(self.read(index))
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Images in memory.
-
-    Args:
-        pixels: uint8 pixels_NHW3, 0..255.
-    """
-
-    pixels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, index: int) -> bytes:
-        """Return the pixels."""
-        return self.pixels[index].tobytes()
-
-    def decode(self, index: int) -> Any:
-        """Return the pixels as an image."""
-        from PIL import Image
-
-        return Image.fromarray(self.pixels[index])
-
-
-@dataclass(frozen=True)
-class Split:
-    """The images of one side of a task.
-
-    Args:
-        keys: unique names, which chance goes by.
-        labels: positions in the task's classes.
-        images: as many as keys.
-    """
-
-    keys: tuple[str, ...]
-    labels: tuple[int, ...]
-    images: Images
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @cached_property
-    def hashes(self) -> tuple[str, ...]:
-        """The sha256 of each image as stored; reads them all, once."""
-        return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
+Kind = Literal["classification", "detection"]
+Metric = Literal[
+    "top1", "mean_per_class", "map", "map11", "voc_ap11", "voc_ap", "coco_ap", "coco_ap50", "coco_ap75"
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +35,12 @@ class Task:
         classes: names in label order: label i is classes[i].
         train: draws are made from these.
         test: every measurement is over all of these.
-        metric: the one that the task is usually reported in.
+        metric: the one that the task is usually reported in: top1; mean_per_class; or, where an image may have
+            several labels, map (area under the precision-recall curve) or map11 (eleven points).
         flip: whether a mirror image is still of its class (not so for digits).
         notes: what was passed over while opening it.
+        partition: which of a task's official ways to split it; results average over them.
+        templates: texts with {} for recognising the classes by name.
 
     Raises:
         DataError: fewer than two classes, names that repeat, a label without a name, a class that is missing
@@ -140,6 +54,10 @@ class Task:
     metric: Metric = "top1"
     flip: bool = True
     notes: tuple[str, ...] = ()
+    partition: str | None = None
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+
+    kind = "classification"
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -164,12 +82,21 @@ class Task:
             )
         if len(set(split.keys)) < len(split.keys):
             raise DataError(f"{where}: keys repeat", hint="give each image a key of its own")
-        check_labels(where, split.labels, self.classes)
+        check_labels(where, split.targets, self.classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave decoded images behind: a worker elsewhere decodes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.train.targets.ndim == 2
 
     @cached_property
     def digest(self) -> str:
         """Names the content: classes, keys, labels and the bytes of every image."""
-        splits = [[s.keys, s.labels, s.hashes] for s in (self.train, self.test)]
+        splits = [[s.keys, s.targets.tolist(), s.hashes] for s in (self.train, self.test)]
         return digest(["task", self.classes, self.metric, self.flip, splits])
 
     @cached_property
@@ -179,13 +106,21 @@ class Task:
         return frozenset(i for i, value in enumerate(self.train.hashes) if value in test)
 
 
-def check_labels(where: str, labels: Sequence[int], classes: Sequence[str]) -> None:
+def check_labels(where: str, targets: np.ndarray, classes: Sequence[str]) -> None:
     """Refuse labels that the classes do not name, and classes that no label has.
+
+    Args:
+        targets: int64 targets_N, or int8 targets_NC.
 
     Raises:
         DataError: with the label or the class.
     """
-    present = set(labels)
+    if targets.ndim == 2:
+        if targets.shape[1] != len(classes):
+            raise DataError(f"{where}: {targets.shape[1]} labels an image, {len(classes)} classes")
+        present = set(np.flatnonzero((targets == 1).any(axis=0)).tolist())
+    else:
+        present = set(np.unique(targets).tolist())
     strange = sorted(label for label in present if not 0 <= label < len(classes))
     if strange:
         raise DataError(
@@ -199,12 +134,6 @@ def check_labels(where: str, labels: Sequence[int], classes: Sequence[str]) -> N
             f"{where}: no image of class {absent[0]!r}{more}",
             hint="every class needs images in train and in test",
         )
-
-
-def in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
-    """Return function(0), function(1), …, in order, from several threads."""
-    workers = min(16, os.cpu_count() or 1)
-    yield from in_order((partial(function, i) for i in range(count)), workers, ahead=8 * workers)
 
 
 def split_by_chance(keys: Sequence[str], labels: Sequence[int], *, fraction: float) -> list[bool]:
@@ -221,19 +150,3 @@ def split_by_chance(keys: Sequence[str], labels: Sequence[int], *, fraction: flo
         for row in rows[:count]:
             testing[row] = True
     return testing
-
-
-def open_task(name: str) -> Task:
-    """Open a task by name: a family, then a colon and its argument where it takes one.
-
-    Raises:
-        RecipeError: no such family, or the argument is missing or wrong.
-        DataError: the data is not a task.
-    """
-    family, colon, argument = name.partition(":")
-    known = families.names()
-    if family not in known:
-        listed = "; ".join(f"{usage}: {about}" for usage, about in families.usages().items())
-        near = did_you_mean(family, known)
-        raise RecipeError(f"no task {name!r}", hint=f"{near + '; ' if near else ''}there are {listed}")
-    return families.load(family, argument if colon else None)

@@ -1,35 +1,21 @@
 """The families of tasks, one a file; this folder is their registry.
 
-A family's file has `USAGE` (how a task of it is named), a docstring whose first line says what it is, and
-`load(argument)`, which takes what stands after the colon (None without) and returns a Task.
+A family's file has `TASKS`, a list of `Listing`: what each task is, where its data comes from, and what opens it. To
+add a task, add a line there; to add a family, add a file.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from train.transfer.tasks import Task
+    from train.transfer.listings import Listing
 
 
-def names() -> list[str]:
-    """Return the names of all families."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def usages() -> dict[str, str]:
-    """Return how the tasks of each family are named, and what they are."""
-    modules = map(_module, names())
-    return {m.USAGE: (m.__doc__ or "").partition("\n")[0].rstrip(".") for m in modules}
-
-
-def load(family: str, argument: str | None) -> Task:
-    """Open a task of a family."""
-    return _module(family).load(argument)
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+def listed() -> list[Listing]:
+    """Return the tasks of all families, those that need no download first."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return [task for module in modules for task in module.TASKS]

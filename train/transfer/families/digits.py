@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from curate.errors import RecipeError
-from train.transfer.tasks import Arrays, Split, Task, split_by_chance
+from train.transfer.listings import Listing, Request
+from train.transfer.splits import Arrays, Split
+from train.transfer.tasks import Task, split_by_chance
 
-USAGE = "digits"
 TEST_FRACTION = 1 / 3  # of every class: 599 images, so an interval of 95 % is at most 8 points wide
 
 
-def load(argument: str | None = None) -> Task:
-    """Open the digits; who is for testing follows from chance and never changes.
-
-    Raises:
-        RecipeError: an argument was given.
-
-    Source: UCI's Optical Recognition of Handwritten Digits (test part), Alpaydin and Kaynak, 1998.
-    """
-    if argument is not None:
-        raise RecipeError(f"task digits takes no argument, and got {argument!r}", hint="write: digits")
+def open_digits(request: Request) -> list[Task]:
+    """Open the digits; who is for testing follows from chance and never changes."""
+    request.no_argument()
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
@@ -35,4 +28,17 @@ def load(argument: str | None = None) -> Task:
         return Split(tuple(keys[i] for i in rows), tuple(labels[i] for i in rows), Arrays(pixels_NHW3[rows]))
 
     names = tuple(str(digit) for digit in range(10))
-    return Task("digits", names, split(False), split(True), flip=False)
+    return [Task("digits", names, split(False), split(True), flip=False, templates=('a photo of the number: "{}".',))]
+
+
+TASKS = [
+    Listing(
+        name="digits",
+        about="handwritten digits, 8 x 8 grey pixels",
+        source="UCI's Optical Recognition of Handwritten Digits (test part), Alpaydin and Kaynak, 1998",
+        splits="a third of every class is tested on, by chance of the image",
+        get="comes with scikit-learn",
+        open=open_digits,
+        sizes=(10, 1198, 599),
+    )
+]

@@ -14,23 +14,30 @@ import pyarrow.parquet as pq
 from curate.errors import DataError, RecipeError
 from curate.sources import Index
 from curate.sources.folder import folder
-from train.transfer.tasks import Files, Split, Task, check_labels, split_by_chance
+from train.transfer.listings import Listing, Request
+from train.transfer.splits import Files, Split
+from train.transfer.tasks import Task, check_labels, split_by_chance
 
 USAGE = "folder:PATH"
 TEST_FRACTION = 0.2  # where the folder has no split of its own
 TEST_NAMES = ("test", "val")  # the first that is there
 
 
-def load(argument: str | None) -> Task:
+def open_named(request: Request) -> list[Task]:
+    """Open the folder that the argument names."""
+    if not request.argument:
+        raise RecipeError("task folder needs a path", hint=f"write: {USAGE}")
+    return [open_folder(request.argument)]
+
+
+def open_folder(path: str | Path) -> Task:
     """Open a folder as a task; its name is the folder's.
 
     Raises:
-        RecipeError: no path, or no folder there, no images, or train/ without test/.
+        RecipeError: no folder there, no images, or train/ without test/.
         DataError: a class is missing from one side.
     """
-    if not argument:
-        raise RecipeError("task folder needs a path", hint=f"write: {USAGE}")
-    root = Path(argument).expanduser().resolve()
+    root = Path(path).expanduser().resolve()
     if not root.is_dir():
         what = "not a folder" if root.exists() else "there is nothing"
         raise RecipeError(
@@ -48,7 +55,7 @@ def load(argument: str | None) -> Task:
     train, test = _sides(root, found, classes)
     sides = [_split(root, side) for side in (train, test)]
     for name, split in zip(("train", "test"), sides, strict=True):
-        check_labels(f"{root}, {name}", split.labels, classes)
+        check_labels(f"{root}, {name}", split.targets, classes)
     return Task(root.name, classes, sides[0], sides[1], notes=tuple(notes))
 
 
@@ -93,3 +100,16 @@ def _split(root: Path, rows: list[dict]) -> Split:
     return Split(
         tuple(row["key"] for row in rows), tuple(row["label"] for row in rows), Files(str(root), ranges)
     )
+
+
+TASKS = [
+    Listing(
+        name="folder",
+        about="your own images, one folder a class",
+        source="yours",
+        splits="train/ and test/ (or val/); without them a fifth of every class is tested on, by chance of the image",
+        get="PATH holds train/CLASS/… and test/CLASS/…, or CLASS/…",
+        open=open_named,
+        argument=":PATH",
+    )
+]

@@ -6,20 +6,21 @@ from curate.errors import RecipeError
 from curate.files import cache_folder
 from curate.synthetic import DOWNSTREAM, write_folder
 from curate.synthetic.images import DRAWING_VERSION
-from train.transfer.families import folder
+from train.transfer.families.folder import open_folder
+from train.transfer.listings import Listing, Request
 from train.transfer.tasks import Task
 
-USAGE = "synthetic[:PIXELS]"
 COUNTS = {"train": 60, "test": 50}  # of each class
 SIZE = 48  # pixels
 
 
-def load(argument: str | None = None) -> Task:
+def open_synthetic(request: Request) -> list[Task]:
     """Draw the images into the cache, unless they are there, and open them.
 
     Raises:
         RecipeError: PIXELS is no number from 16 to 1,024.
     """
+    argument = request.argument
     size = SIZE if argument is None else int(argument) if argument.isdigit() else 0
     if not 16 <= size <= 1024:
         raise RecipeError(
@@ -28,4 +29,18 @@ def load(argument: str | None = None) -> Task:
     name = f"downstream-{COUNTS['train']}-{COUNTS['test']}-{size}px-v{DRAWING_VERSION}"
     place = cache_folder() / "synthetic" / name
     write_folder(place, classes=DOWNSTREAM, images_per_class=COUNTS, size=size, seed=0)
-    return folder.load(str(place))
+    return [open_folder(place)]
+
+
+TASKS = [
+    Listing(
+        name="synthetic",
+        about="generated images of 12 ImageNet classes that the generated pool has not",
+        source="drawn here",
+        splits="60 and 50 images of each class",
+        get="needs no download; PIXELS is their side, 48 without it",
+        open=open_synthetic,
+        argument="[:PIXELS]",
+        sizes=(12, 720, 600),
+    )
+]

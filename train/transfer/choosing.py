@@ -1,0 +1,60 @@
+"""Choosing hyperparameters: the best by the task's own metric, ties by the loss."""
+
+# N images, C classes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from train.transfer.metrics import RULES, mean_per_class, ranks
+from train.transfer.precisions import class_precisions
+from train.transfer.probes import loss_of
+from train.transfer.tasks import Metric
+
+Merit = tuple[float, float]  # the metric, and the negated loss: the larger, the better
+WORST: Merit = (-1.0, -math.inf)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Features to fit on, and others to choose by."""
+
+    fit: Tensor
+    fit_targets: Tensor
+    held: Tensor
+    held_targets: Tensor
+
+
+def merit(logits_NC: Tensor, targets: Tensor, metric: Metric) -> Merit:
+    """Return how good answers are; the worst where they are no numbers."""
+    if not logits_NC.isfinite().all():
+        return WORST
+    answers_NC, true = logits_NC.double().cpu().numpy(), targets.cpu().numpy()
+    return (_value(answers_NC, true, metric), -loss_of(logits_NC.double(), targets))
+
+
+def _value(answers_NC: np.ndarray, targets: np.ndarray, metric: Metric) -> float:
+    if targets.ndim == 2:
+        precisions_C = class_precisions(answers_NC, targets, RULES[metric])
+        return float(np.nanmean(precisions_C)) if np.isfinite(precisions_C).any() else 0.0
+    right_N = ranks(answers_NC, targets) < 1
+    return mean_per_class(right_N, targets).value if metric == "mean_per_class" else float(right_N.mean())
+
+
+def best(choices: Sequence[Choice], answers: Callable[[Choice], Iterable[Tensor]], metric: Metric) -> int:
+    """Return which of several settings does best over all choices, each weighing as many images as it holds out.
+
+    Args:
+        choices: the folds.
+        answers: gives, for a fold, the logits of each setting for what is held out.
+        metric: what is to be large.
+    """
+    weight_F = np.array([len(choice.held) for choice in choices])
+    merits_FS2 = np.array([[merit(one, c.held_targets, metric) for one in answers(c)] for c in choices])
+    values_S, losses_S = np.einsum("f,fsm->ms", weight_F, merits_FS2)
+    return max(range(len(values_S)), key=lambda i: (values_S[i], losses_S[i]))

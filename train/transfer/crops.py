@@ -1,0 +1,61 @@
+"""Parts of images as images: a person and what is around."""
+
+# N crops
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curate.images import BadImage
+from train.transfer.splits import Images
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Boxes, cut out of images with some of their surroundings.
+
+    A box grows about its centre. What would lie outside the image is left off, not filled in: at a border a crop has less
+    context, and another centre and shape.
+
+    Args:
+        images: that they are cut from.
+        rows: the image of each of N.
+        boxes: xmin, ymin, xmax, ymax of each, in pixels from the upper left corner.
+        context: how many times as wide and as high as its box a crop is: 1.5 as in R*CNN's secondary regions' scale;
+            1 is the box alone.
+    """
+
+    images: Images
+    rows: Sequence[int]
+    boxes: Sequence[tuple[float, float, float, float]]
+    context: float = 1.5
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> bytes:
+        """Return the image as stored, and the box: two crops are the same when both are."""
+        box = " ".join(f"{corner:g}" for corner in self.boxes[index])
+        return self.images.read(self.rows[index]) + f" box {box} x {self.context:g}".encode()
+
+    def decode(self, index: int) -> Any:
+        """Return a crop in RGB; raises BadImage."""
+        image = self.images.decode(self.rows[index])
+        edges = enlarged(self.boxes[index], self.context, image.size)
+        if edges[2] <= edges[0] or edges[3] <= edges[1]:
+            width, height = image.size
+            raise BadImage(f"box {self.boxes[index]} is outside the image of {width} x {height} pixels")
+        return image.crop(edges)
+
+
+def enlarged(
+    box: tuple[float, float, float, float], context: float, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return a box `context` times as wide and high about its centre, whole pixels, within an image."""
+    (xmin, ymin, xmax, ymax), (width, height) = box, size
+    x, y = (context - 1) / 2 * (xmax - xmin), (context - 1) / 2 * (ymax - ymin)
+    low = max(0, math.floor(xmin - x)), max(0, math.floor(ymin - y))
+    return *low, min(width, math.ceil(xmax + x)), min(height, math.ceil(ymax + y))

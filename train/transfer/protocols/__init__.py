@@ -1,0 +1,139 @@
+"""The ways to measure a run on a task, one a file. Each is a frozen dataclass of its settings, with `measure`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import yaml
+
+from curate.errors import RecipeError, did_you_mean
+from curate.signatures import Signature
+from train.transfer.shots import Draw
+from train.transfer.subjects import Outcome
+from train.transfer.tasks import Kind
+
+# The names, and where each is.
+PROTOCOLS = {
+    "linear": "protocols.linear:Linear",
+    "ridge": "protocols.ridge:Ridge",
+    "knn": "protocols.knn:Knn",
+    "induction": "protocols.induction:Induction",
+    "zero-shot": "protocols.zero_shot:ZeroShot",
+    "finetune": "protocols.finetune:Finetune",
+    "lp-ft": "protocols.finetune:LpFt",
+    "fast-rcnn": "detection.fast_rcnn:FastRcnn",
+    "faster-rcnn": "detection.faster_rcnn:FasterRcnn",
+}
+DEFAULTS: dict[Kind, str] = {"classification": "linear", "detection": "faster-rcnn"}
+PRESET = "preset"
+
+_WRITTEN = re.compile(r"([\w-]+)(?::([\w.-]+))?(?:\((.*)\))?", re.DOTALL).fullmatch
+
+
+class TransferProtocol(Protocol):
+    """What a protocol can do. Its settings decide its numbers; what does not (a cache, say) is none."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]  # of the tasks it is for
+    learns: ClassVar[bool]  # whether it uses the draw; zero-shot does not
+    frozen: ClassVar[bool]  # whether the backbone stays as it is, so that cells share its features
+    chance_at_full: ClassVar[bool]  # whether seeds differ where all images are drawn
+
+    def measure(self, subject: Any, drawn: Draw) -> Outcome:
+        """Learn from a draw and answer on the whole test set."""
+
+
+def find_protocol(told: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol") -> TransferProtocol:
+    """Return a protocol with its settings, checked.
+
+    Args:
+        told: `knn`, `knn(k=200, temperature=0.1)`, `finetune:kornblith`, `finetune:kornblith(batch_size=128)`;
+            `{knn: {k: 200}}` and `{finetune: {preset: kornblith, batch_size: 128}}`; or a protocol.
+        where: what errors begin with.
+
+    Raises:
+        RecipeError: no such protocol, preset or setting, or a value that a setting cannot have.
+    """
+    if not isinstance(told, str | Mapping):
+        return told
+    name, settings = _parsed(told, where)
+    if name not in PROTOCOLS:
+        near = did_you_mean(name, PROTOCOLS)
+        raise RecipeError(f"no protocol {name!r}", hint=near or f"there are {', '.join(PROTOCOLS)}")
+    module, _, attribute = PROTOCOLS[name].partition(":")
+    made = getattr(importlib.import_module(f"train.transfer.{module}"), attribute)
+    begin = _preset(made, settings.pop(PRESET, None), where)
+    protocol = made(**Signature(made).bind(begin | settings, where=f"{where} {name}"))
+    check = getattr(protocol, "check", None)
+    if check:
+        check()
+    return protocol
+
+
+def find_protocols(wanted: Sequence[str | Mapping[str, Any] | TransferProtocol]) -> list[TransferProtocol]:
+    """Return protocols by name.
+
+    Raises:
+        RecipeError: as `find_protocol`, or none at all was asked for.
+    """
+    if not wanted:
+        raise RecipeError("no protocols given", hint=f"there are {', '.join(PROTOCOLS)}")
+    return [find_protocol(one) for one in wanted]
+
+
+def settings(protocol: TransferProtocol) -> dict[str, Any]:
+    """Return a protocol's settings, as results record them."""
+    return dataclasses.asdict(protocol)  # type: ignore[call-overload]
+
+
+def _preset(made: Any, name: str | None, where: str) -> dict[str, Any]:
+    presets: dict[str, dict[str, Any]] = getattr(made, "PRESETS", {})
+    if name is None:
+        return {}
+    if name not in presets:
+        near = did_you_mean(str(name), presets) or f"there are {', '.join(presets) or 'none'}"
+        raise RecipeError(f"{where}: {made.name} has no preset {name!r}", hint=near)
+    return dict(presets[name])
+
+
+def _parsed(told: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Return a protocol's name and settings, `preset` among them."""
+    if isinstance(told, Mapping):
+        if len(told) != 1:
+            raise RecipeError(f"{where}: {dict(told)!r} names no protocol", hint="write it as {knn: {k: 200}}")
+        ((name, value),) = told.items()
+        return str(name), dict(value or {})
+    written = _WRITTEN(told.strip())
+    if not written:
+        raise RecipeError(f"{where}: {told!r} cannot be read", hint="write it as knn, or knn(k=200, temperature=0.1)")
+    name, preset, inside = written.groups()
+    try:
+        found = {key.strip(): yaml.safe_load(value) for key, value in map(_pair, _apart(inside or ""))}
+    except (ValueError, yaml.YAMLError):
+        raise RecipeError(
+            f"{where}: the settings of {told!r} cannot be read", hint="write them as (k=200, temperature=0.1)"
+        ) from None
+    return name, found | ({PRESET: preset} if preset else {})
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip() or not value.strip():
+        raise ValueError
+    return key, value
+
+
+def _apart(text: str) -> list[str]:
+    """Cut at the commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{(") - (letter in ")}]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part.strip()]

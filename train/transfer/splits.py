@@ -1,0 +1,120 @@
+"""The images of one side of a task: where they come from, what they are called, and their labels."""
+
+# N images of a split, C classes
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from curate.images import decode
+from curate.ranges import Reader
+from train.threads import in_order
+
+
+class Images(Protocol):
+    """Where a split's images come from."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> bytes:
+        """Return an image as stored: two images are the same when these are."""
+
+    def decode(self, index: int) -> Any:
+        """Return an image as a PIL image in RGB; raises BadImage."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images as byte ranges below a root.
+
+    Args:
+        root: the folder or URL that `ranges` are relative to.
+        ranges: (file, offset, size) of each; null offset and size mean the whole file.
+    """
+
+    root: str
+    ranges: Sequence[tuple[str, int | None, int | None]]
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.root)
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of the file or range."""
+        return self._reader.read(*self.ranges[index])
+
+    def decode(self, index: int) -> Any:
+        """Decode it; raises BadImage."""
+        return decode(self.read(index))
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images in memory.
+
+    Args:
+        pixels: uint8 pixels_NHW3, 0..255.
+    """
+
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> bytes:
+        """Return the pixels."""
+        return self.pixels[index].tobytes()
+
+    def decode(self, index: int) -> Any:
+        """Return the pixels as an image."""
+        from PIL import Image
+
+        return Image.fromarray(self.pixels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one side of a task.
+
+    Args:
+        keys: unique names, which chance goes by.
+        labels: positions in the task's classes, one an image; or, of a task with several labels an image, int8
+            labels_NC of 1 (has it), 0 (has not) and -1 (not counted, such as a difficult object).
+        images: as many as keys.
+        accepted: bool accepted_NC, the labels that a second look found right (ReaL's); an image with none is
+            passed over by that metric.
+    """
+
+    keys: tuple[str, ...]
+    labels: tuple[int, ...] | np.ndarray
+    images: Images
+    accepted: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The labels as an array: int64 targets_N, or int8 targets_NC."""
+        return self.labels if isinstance(self.labels, np.ndarray) else np.array(self.labels, dtype=np.int64)
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """The sha256 of each image as stored; reads them all, once."""
+        return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
+
+
+def in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
+    """Return function(0), function(1), …, in order, from several threads."""
+    workers = min(16, os.cpu_count() or 1)
+    yield from in_order((partial(function, i) for i in range(count)), workers, ahead=8 * workers)
