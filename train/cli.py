@@ -21,6 +21,10 @@ DEMO = "demo.yaml"
 # A method's own command has an option for each field of its config; only that command imports it.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
+PROTOCOL = (
+    "linear, ridge, knn, induction, zero-shot, finetune, lp-ft; for detection fast-rcnn and faster-rcnn; with a preset "
+    "as finetune:kornblith, with settings as knn(k=200); repeatable."
+)
 VAL = "A dataset to measure on: its split val, else all of it. The dataset's own split val by default."
 
 train_app = typer.Typer(help="Pre-train a model on a dataset.", no_args_is_help=True)
@@ -76,47 +80,77 @@ def score(
 @told
 def transfer(
     run: Annotated[
-        str, typer.Argument(help="A run's folder; scratch:MODEL or scratch:RUN for no pre-training.")
+        list[str], typer.Argument(help="Runs' folders; scratch:MODEL or scratch:RUN for no pre-training.")
     ],
     task: Annotated[
-        list[str], typer.Option(help="[NAME=]TASK, such as digits or pets=folder:/data/pets; repeatable.")
+        list[str],
+        typer.Option(help="[NAME=]TASK, such as digits, dtd or pets=folder:/data/pets; repeatable. `curate tasks`."),
     ],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A folder that holds what was downloaded of tasks; repeatable.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The file of results to add to.")] = Path("results.parquet"),
     shots: Annotated[
-        str, typer.Option(help="Images of each class, and `full`, with commas.")
+        str, typer.Option(help="Images of each class, `full`, and `total-1000` for so many in all; with commas.")
     ] = "1,5,10,20,full",
     seeds: Annotated[int, typer.Option(min=1, help="Draws of each shot count.")] = 3,
-    protocol: Annotated[list[str] | None, typer.Option(help="linear or finetune; repeatable.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=8, help="In pixels; the run's own by default.")
+    protocol: Annotated[list[str] | None, typer.Option(help=PROTOCOL)] = None,
+    select: Annotated[
+        str | None, typer.Option(help="`test` chooses by the test set itself, as some papers did; rows say so.")
     ] = None,
+    sampling: Annotated[
+        str, typer.Option(help="What a class with fewer images than shots gives: distinct or replacement.")
+    ] = "distinct",
+    image_size: Annotated[int | None, typer.Option(min=8, help="In pixels; the run's own by default.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    executor: Annotated[str, typer.Option(help="local; or ray, for a grid over GPUs.")] = "local",
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure what a run is worth on other tasks, with few images and with all."""
+    """Measure what runs are worth on other tasks, with few images and with all."""
     from curate import tables
-    from train import transfer as transfers
+    from train.transfer import Grid, transfer_all
+    from train.transfer.cells import shown
     from train.transfer.names import named_tasks, open_subject
-    from train.transfer.results import summary
 
     show = bars(quiet)
-    rows = transfers.transfer(
-        open_subject(run, image_size),
-        [one for name in task for one in named_tasks(name)],
-        shots=shots.split(","),
-        seeds=seeds,
-        protocols=protocol or ["linear"],
+    rows = transfer_all(
+        [open_subject(one, image_size) for one in run],
+        [one for name in task for one in named_tasks(name, data or [])],
+        Grid(shots.split(","), seeds, protocol or [], image_size, sampling, select),
         out=out,
         device=device,
-        image_size=image_size,
+        executor=executor,
         progress=show.say,
     )
     if json:
         tables.print_json(rows.to_pylist())
         return
-    columns = ["task", "shots", "protocol", "metric", "mean", "ci_low", "ci_high", "seeds"]
-    tables.print_table(columns, [[row[c] for c in columns] for row in summary(rows).to_pylist()])
+    tables.print_table(*shown(rows))
+    if "test" in rows["select"].to_pylist():
+        typer.echo("† chosen by the test set itself: not to be compared with the others.")
+    typer.echo(f"Other metrics, what was chosen, and notes: {out}")
+
+
+@more_app.command()
+@told
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="A task: where it is from and how to get its data.")] = None,
+    json: Json = False,
+) -> None:
+    """List the tasks that runs can be measured on, and where their data comes from."""
+    from curate import tables
+    from train.transfer.listings import facts, listings, one_listing
+
+    if json:
+        tables.print_json([facts(one) for one in ([one_listing(name)] if name else listings().values())])
+        return
+    if name:
+        tables.print_table(["", name], [[key, str(value)] for key, value in facts(one_listing(name)).items()])
+        return
+    rows = [[one.usage, one.about, one.size, one.metric] for one in listings().values()]
+    tables.print_table(["task", "what", "classes / train / test", "metric"], rows)
+    typer.echo("`curate tasks NAME` says where a task is from and how to get its data.")
 
 
 @more_app.command()

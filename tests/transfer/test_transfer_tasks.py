@@ -14,17 +14,17 @@ from torchvision.transforms import v2
 
 from curate.errors import CurateError, DataError, RecipeError
 from train.transfer import Task, named_tasks, open_tasks
-from train.transfer.images import pixels, square
+from train.transfer.images import View, pixels, square
 
 
 def test_digits_open_without_a_network(digits: Task) -> None:
     assert digits.classes == tuple("0123456789")
     assert (len(digits.train), len(digits.test)) == (1198, 599)
     assert not set(digits.train.hashes) & set(digits.test.hashes)
-    found = pixels(digits, 16).train
-    assert found.images.shape == (1198, 3, 16, 16)
-    assert found.images.dtype == torch.uint8
-    assert (found.images.amin(), found.images.amax()) == (0, 255)
+    found = pixels(digits, View(16)).train
+    assert found.squares.images.shape == (1198, 3, 16, 16)
+    assert found.squares.images.dtype == torch.uint8
+    assert (found.squares.images.amin(), found.squares.images.amax()) == (0, 255)
 
 
 def test_folder_with_both_sides_keeps_them(make_folder) -> None:
@@ -32,7 +32,7 @@ def test_folder_with_both_sides_keeps_them(make_folder) -> None:
     task = open_tasks(f"folder:{root}")[0]
     assert task.name == "pictures"
     assert task.classes == ("ant", "zebra")
-    assert task.train.targets == (0, 0, 0, 0, 1, 1, 1)
+    assert task.train.labels == (0, 0, 0, 0, 1, 1, 1)
     assert task.test.keys == ("test/ant/0", "test/ant/1", "test/zebra/0")
 
 
@@ -89,21 +89,21 @@ def test_broken_images_are_left_out_counted_and_named(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     picture = root / "test" / "b" / "1.png"
     picture.write_bytes(picture.read_bytes()[:45])  # its header is whole, its pixels are not
-    found = pixels(open_tasks(f"folder:{root}")[0], 8)
+    found = pixels(open_tasks(f"folder:{root}")[0], View(8))
     assert len(found.test) == 3
     assert found.test.targets.tolist() == [0, 0, 1]
-    assert len(found.test.images) == 3
+    assert len(found.test.squares) == 3
     assert "test: 1 images left out, which do not decode (test/b/1: " in found.notes[0]
 
 
 def test_pixels_stay_with_their_labels_when_an_image_before_them_is_broken(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     task = open_tasks(f"folder:{root}")[0]
-    whole = pixels(task, 8).train
+    whole = pixels(task, View(8)).train
     (root / "train" / "a" / "1.png").write_bytes((root / "train" / "a" / "1.png").read_bytes()[:45])
-    part = pixels(open_tasks(f"folder:{root}")[0], 8).train
+    part = pixels(open_tasks(f"folder:{root}")[0], View(8)).train
     assert part.keys == whole.keys[:1] + whole.keys[2:]
-    assert torch.equal(part.images, whole.images[[0, 2, 3, 4, 5]])
+    assert torch.equal(part.squares.images, whole.squares.images[[0, 2, 3, 4, 5]])
 
 
 def test_class_whose_only_image_is_broken_is_missing(make_folder) -> None:
@@ -111,14 +111,14 @@ def test_class_whose_only_image_is_broken_is_missing(make_folder) -> None:
     picture = root / "test" / "b" / "0.png"
     picture.write_bytes(picture.read_bytes()[:45])
     with pytest.raises(DataError, match=r"test .*no image of class 'b'"):
-        pixels(open_tasks(f"folder:{root}")[0], 8)
+        pixels(open_tasks(f"folder:{root}")[0], View(8))
 
 
 def test_images_of_the_test_set_are_in_no_training_set(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     shutil.copy(root / "test" / "b" / "0.png", root / "train" / "a" / "copy.png")
     task = open_tasks(f"folder:{root}")[0]
-    found = pixels(task, 8)
+    found = pixels(task, View(8))
     assert "train/a/copy" in task.train.keys
     assert "train/a/copy" not in found.train.keys
     assert (len(found.train), len(found.test)) == (6, 4)
@@ -141,7 +141,7 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         (tmp_path / place).mkdir(parents=True)
         Image.new("RGB", (9, 7), (number * 50, 9, 90)).convert(mode).save(tmp_path / place / f"x.{ending}")
-    assert pixels(open_tasks(f"folder:{tmp_path}")[0], 6).train.images.shape == (2, 3, 6, 6)
+    assert pixels(open_tasks(f"folder:{tmp_path}")[0], View(6)).train.squares.images.shape == (2, 3, 6, 6)
 
 
 @pytest.mark.parametrize("size", [(50, 37), (37, 50), (32, 32), (20, 90)])
@@ -149,12 +149,12 @@ def test_square_is_a_resize_of_the_short_side_and_a_centre_crop(size: tuple[int,
     rough = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     image = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
     usual = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)])
-    assert torch.equal(square(image, 32), v2.functional.pil_to_tensor(usual(image)))
+    assert torch.equal(square(image, View(32)), v2.functional.pil_to_tensor(usual(image)))
 
 
 def test_decoding_happens_once_for_each_size(digits: Task) -> None:
-    assert pixels(digits, 16).train.images is pixels(digits, 16).train.images
-    assert pixels(digits, 8).train.images.shape[-1] == 8
+    assert pixels(digits, View(16)).train.squares.images is pixels(digits, View(16)).train.squares.images
+    assert pixels(digits, View(8)).train.squares.images.shape[-1] == 8
 
 
 def test_task_can_be_opened_under_a_name_of_its_own(make_folder) -> None:
@@ -195,7 +195,7 @@ def test_folder_that_is_no_task_is_refused(make_folder, sizes: dict, error: type
         ("folder", "needs a path", "folder:PATH"),
         ("digits:8", "takes no argument", "digits"),
         ("digit", "no task 'digit'", "did you mean 'digits'"),
-        ("xyz", "no task 'xyz'", "folder:PATH: Images in one folder a class"),
+        ("xyz", "no task 'xyz'", "folder:PATH"),
     ],
 )
 def test_wrong_name_of_a_task_says_what_there_is(name: str, says: str, hint: str) -> None:
@@ -224,7 +224,7 @@ def _task(
         ({"prefixes": ("same-", "same-")}, "in train and in test"),
     ],
 )
-def test.targets_and_keys_that_do_not_fit_are_refused(arguments: dict, says: str) -> None:
+def test_labels_and_keys_that_do_not_fit_are_refused(arguments: dict, says: str) -> None:
     assert _task().classes == ("a", "b")
     with pytest.raises(CurateError, match=says):
         _task(**arguments)

@@ -13,28 +13,7 @@ from curate.errors import RecipeError
 from train.grids import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The mean over seeds of one run on one task at one shot count under one protocol.
-
-    Args:
-        mean: of the task's headline metric, 0..1.
-        low, high: the wider of two 95 % intervals: Student's over the seeds, and Wilson's over the test images. Seeds
-            alone would claim certainty where they all draw the same, as at full shots.
-    """
-
-    run: str
-    task: str
-    shots: str
-    protocol: str
-    metric: str
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    n: int
+from train.transfer.cells import Cell, cells_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +65,7 @@ def gather(root: str | Path) -> Findings:
     order = told.get("order", [])
     datasets = [open_dataset(p.parent) for p in _found(root, "dataset.json")]
     runs = [open_run(p.parent) for p in _found(root, "run.json")]
-    cells = [cell for path in _found(root, "results.parquet") for cell in _cells(path)]
+    cells = [cell for path in _found(root, "results.parquet") for cell in cells_of(results.read(path))]
     if not runs and not cells:
         raise RecipeError(
             f"{root}: no runs and no results", hint="`curate experiment` or `curate transfer` makes them"
@@ -122,34 +101,3 @@ def _found(root: Path, name: str) -> list[Path]:
 
 def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
-
-
-def _cells(path: Path) -> list[Cell]:
-    table = results.read(path)
-    tests: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in table.to_pylist():
-        if row["headline"]:
-            tests[row["run_digest"], row["task"], row["shots"], row["protocol"]] = row
-    cells = []
-    for group in results.summary(table).to_pylist():
-        if not group["headline"]:
-            continue
-        one = tests[group["run_digest"], group["task"], group["shots"], group["protocol"]]
-        mean = group["mean"]
-        low, high = (mean if group[end] is None else group[end] for end in ("ci_low", "ci_high"))
-        below, above = mean - one["value"] + one["ci_low"], mean - one["value"] + one["ci_high"]
-        cells.append(
-            Cell(
-                run=group["run"],
-                task=group["task"],
-                shots=group["shots"],
-                protocol=group["protocol"],
-                metric=group["metric"],
-                mean=mean,
-                low=max(min(low, below), 0.0),
-                high=min(max(high, above), 1.0),
-                seeds=group["seeds"],
-                n=one["n"],
-            )
-        )
-    return cells

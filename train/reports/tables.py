@@ -57,7 +57,7 @@ def headline(findings: Findings) -> Table:
         row = [label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
         row += [percent(own_metric(findings, run, metric)) if run else "–" for metric in metrics]
         cells = [findings.cell(name, *where) for where in measured]
-        row += ["–" if c is None else f"{percent(c.mean)} ± {(c.high - c.low) * 50:.1f}" for c in cells]
+        row += ["–" if c is None else c.shown for c in cells]
         rows.append(row)
         means.append([None if c is None else c.mean for c in cells])
     best = set()
@@ -74,6 +74,8 @@ def headline(findings: Findings) -> Table:
         f"Per cent, mean over {over} ± half a 95 % interval (over the seeds, or over the test images where that "
         "is wider); the whole test set at every shot count; bold is best."
     )
+    if any(cell.by_test for cell in findings.cells):
+        note += " † chosen by the test set itself, which flatters."
     return Table(
         "What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best)
     )

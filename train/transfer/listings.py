@@ -48,6 +48,11 @@ class Listing:
         """How the task is written."""
         return self.name + self.argument
 
+    @property
+    def size(self) -> str:
+        """Classes, training images and test images, as published."""
+        return " / ".join(f"{number:,}" for number in self.sizes) if self.sizes else "as found"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -125,6 +130,34 @@ def listings() -> dict[str, Listing]:
     return {one.name: one for one in families.listed()}
 
 
+def one_listing(name: str) -> Listing:
+    """Return the task of a name, whatever argument follows it.
+
+    Raises:
+        RecipeError: no such task.
+    """
+    first, known = name.partition(":")[0], listings()
+    if first not in known:
+        usages = ", ".join(one.usage for one in known.values())
+        near = did_you_mean(first, known)
+        raise RecipeError(f"no task {name!r}", hint=f"{near + '; ' if near else ''}there are {usages}")
+    return known[first]
+
+
+def facts(listing: Listing) -> dict[str, str]:
+    """Return what is to be known of a task."""
+    return {
+        "task": listing.usage,
+        "what": listing.about,
+        "classes / train / test": listing.size,
+        "split": listing.splits,
+        "metric": listing.metric,
+        "kind": listing.kind,
+        "data": listing.get,
+        "source": listing.source,
+    }
+
+
 def open_tasks(name: str, data: Sequence[str | Path] = ()) -> list[Any]:
     """Open a task by name: `dtd`, or with an argument where it takes one, `folder:PATH`.
 
@@ -140,12 +173,7 @@ def open_tasks(name: str, data: Sequence[str | Path] = ()) -> list[Any]:
         MissingError: its data is not there.
         DataError: the data is not that task.
     """
-    first, colon, argument = name.partition(":")
-    known = listings()
-    if first not in known:
-        usages = ", ".join(one.usage for one in known.values())
-        near = did_you_mean(first, known)
-        raise RecipeError(f"no task {name!r}", hint=f"{near + '; ' if near else ''}there are {usages}")
+    listing = one_listing(name)
+    _, colon, argument = name.partition(":")
     places = tuple(Path(one).expanduser() for one in data)
-    request = Request(known[first], argument if colon else None, places)
-    return list(request.listing.open(request))
+    return list(listing.open(Request(listing, argument if colon else None, places)))

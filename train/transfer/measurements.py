@@ -18,10 +18,11 @@ from curate import executors
 from curate.errors import CurateError, RecipeError
 from curate.manifests import digest
 from train.configs import pick_device
+from train.options import require_one_of
 from train.runs import Run
 from train.transfer import results
 from train.transfer.listings import open_tasks
-from train.transfer.protocols import DEFAULTS, TransferProtocol, find_protocols, settings
+from train.transfer.protocols import DEFAULTS, Select, TransferProtocol, find_protocols, settings
 from train.transfer.shots import FULL, Draw, Sampling, Shots, draw, parse_shots
 from train.transfer.subjects import AnySubject, Outcome, Subject
 
@@ -64,6 +65,7 @@ class Grid:
         protocols: names (`knn`, `finetune:kornblith`, `knn(k=200)`) or protocols; none for the usual one of a task.
         image_size: in pixels; that of the run by default.
         sampling: what a class with fewer images than shots gives: all it has, or draws with replacement.
+        select: "test" lets every protocol that chooses anything choose by the test set itself; its rows say so.
     """
 
     shots: Sequence[int | str] = (1, 5, 10, 20, FULL)
@@ -71,6 +73,7 @@ class Grid:
     protocols: Sequence[str | Mapping[str, Any] | TransferProtocol] = ()
     image_size: int | None = None
     sampling: Sampling = "distinct"
+    select: str | None = None
 
     def cells(self, run: Run, task: Any) -> list[Cell]:
         """Return the measurements of a run on a task.
@@ -84,7 +87,8 @@ class Grid:
         if self.image_size is not None and self.image_size < 1:
             raise RecipeError(f"image_size: {self.image_size!r}", hint="the side in pixels")
         cells = []
-        for protocol in find_protocols(self.protocols or [DEFAULTS[task.kind]]):
+        require_one_of(Sampling, "sampling", self.sampling)
+        for protocol in self._chosen(task):
             _check_kind(protocol, task)
             size = None if task.kind == "detection" else self.image_size or run.spec.image_size
             for k in shots if protocol.learns else shots[:1]:
@@ -95,6 +99,17 @@ class Grid:
                     for seed in range(self.seeds if many else 1)
                 ]
         return cells
+
+
+    def _chosen(self, task: Any) -> list[TransferProtocol]:
+        found = find_protocols(self.protocols or [DEFAULTS[task.kind]])
+        if self.select is None:
+            return found
+        require_one_of(Select, "select", self.select)
+        return [
+            dataclasses.replace(one, select=self.select) if hasattr(one, "select") else one  # type: ignore[type-var]
+            for one in found
+        ]
 
 
 def _check_kind(protocol: TransferProtocol, task: Any) -> None:
@@ -176,6 +191,12 @@ def transfer(
             for cell, rows in Job(some, device).rows(say):
                 _keep(cell, rows, out, say)
     return results.of_cells(results.read(out), [cell.digest for some in cells for cell in some])
+
+
+def transfer_all(runs: Sequence[Run], tasks: Sequence[Any], grid: Grid | None = None, **options: Any) -> pa.Table:
+    """Measure several runs on the same tasks, as `transfer` does each: a task's images are decoded once for all."""
+    opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
+    return pa.concat_tables([transfer(run, opened, grid, **options) for run in runs])
 
 
 def _missing(cells: Sequence[Cell], out: Path, say: Callable[[str], None]) -> list[Cell]:

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import yaml
 
@@ -30,6 +30,7 @@ PROTOCOLS = {
 }
 DEFAULTS: dict[Kind, str] = {"classification": "linear", "detection": "faster-rcnn"}
 PRESET = "preset"
+Select = Literal["validation", "test"]
 
 _WRITTEN = re.compile(r"([\w-]+)(?::([\w.-]+))?(?:\((.*)\))?", re.DOTALL).fullmatch
 
@@ -64,8 +65,7 @@ def find_protocol(told: str | Mapping[str, Any] | TransferProtocol, *, where: st
     if name not in PROTOCOLS:
         near = did_you_mean(name, PROTOCOLS)
         raise RecipeError(f"no protocol {name!r}", hint=near or f"there are {', '.join(PROTOCOLS)}")
-    module, _, attribute = PROTOCOLS[name].partition(":")
-    made = getattr(importlib.import_module(f"train.transfer.{module}"), attribute)
+    made = _made(name)
     begin = _preset(made, settings.pop(PRESET, None), where)
     protocol = made(**Signature(made).bind(begin | settings, where=f"{where} {name}"))
     check = getattr(protocol, "check", None)
@@ -88,6 +88,39 @@ def find_protocols(wanted: Sequence[str | Mapping[str, Any] | TransferProtocol])
 def settings(protocol: TransferProtocol) -> dict[str, Any]:
     """Return a protocol's settings, as results record them."""
     return dataclasses.asdict(protocol)  # type: ignore[call-overload]
+
+
+def written(name: str, config: Mapping[str, Any]) -> str:
+    """Return how a protocol with some settings is written, the shortest way: what is as usual is left out.
+
+    Args:
+        name: of the protocol.
+        config: its settings, as results record them.
+    """
+    made = _made(name)
+    fields = {field.name: field.default for field in dataclasses.fields(made)}
+    ways = []
+    for preset, begin in {"": {}, **getattr(made, "PRESETS", {})}.items():
+        usual = fields | begin
+        other = [f"{key}={_short(value)}" for key, value in config.items() if _plain(usual.get(key)) != _plain(value)]
+        ways.append((name + (f":{preset}" if preset else ""), other))
+    first, other = min(ways, key=lambda way: len(way[1]))
+    return first + (f"({', '.join(other)})" if other else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _made(name: str) -> Any:
+    module, _, attribute = PROTOCOLS[name].partition(":")
+    return getattr(importlib.import_module(f"train.transfer.{module}"), attribute)
 
 
 def _preset(made: Any, name: str | None, where: str) -> dict[str, Any]:
