@@ -84,24 +84,30 @@ def transfer(
     ],
     task: Annotated[
         list[str],
-        typer.Option(help="[NAME=]TASK, such as digits, dtd or pets=folder:/data/pets; repeatable. `curate tasks`."),
+        typer.Option(
+            help="[NAME=]TASK, such as digits, dtd or pets=folder:/data/pets; repeatable. `curate tasks`."
+        ),
     ],
     data: Annotated[
         list[Path] | None, typer.Option(help="A folder that holds what was downloaded of tasks; repeatable.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The file of results to add to.")] = Path("results.parquet"),
     shots: Annotated[
-        str, typer.Option(help="Images of each class, `full`, and `total-1000` for so many in all; with commas.")
+        str,
+        typer.Option(help="Images of each class, `full`, and `total-1000` for so many in all; with commas."),
     ] = "1,5,10,20,full",
     seeds: Annotated[int, typer.Option(min=1, help="Draws of each shot count.")] = 3,
     protocol: Annotated[list[str] | None, typer.Option(help=PROTOCOL)] = None,
     select: Annotated[
-        str | None, typer.Option(help="`test` chooses by the test set itself, as some papers did; rows say so.")
+        str | None,
+        typer.Option(help="`test` chooses by the test set itself, as some papers did; rows say so."),
     ] = None,
     sampling: Annotated[
         str, typer.Option(help="What a class with fewer images than shots gives: distinct or replacement.")
     ] = "distinct",
-    image_size: Annotated[int | None, typer.Option(min=8, help="In pixels; the run's own by default.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="In pixels; the run's own by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     executor: Annotated[str, typer.Option(help="local; or ray, for a grid over GPUs.")] = "local",
     json: Json = False,
@@ -135,7 +141,9 @@ def transfer(
 @more_app.command()
 @told
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="A task: where it is from and how to get its data.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A task: where it is from and how to get its data.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the tasks that runs can be measured on, and where their data comes from."""

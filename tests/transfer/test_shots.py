@@ -11,6 +11,8 @@ from train.transfer.shots import draw, folds, parse_shots
 # 30 images of class 0, 12 of class 1, 3 of class 2, 1 of class 3
 LABELS = np.repeat([0, 1, 2, 3], [30, 12, 3, 1])
 KEYS = [f"c{label}/{i}" for i, label in enumerate(LABELS)]
+PINNED = ("c0/7", "c0/20", "c1/38", "c1/39", "c2/43", "c2/44", "c3/45")
+PINNED_TOTAL = ("c0/12", "c1/34", "c1/38", "c1/40")
 
 
 def test_draw_holds_exactly_k_of_each_class_or_all_it_has() -> None:
@@ -107,3 +109,65 @@ def test_shots_that_are_no_number_of_images_are_refused(wrong) -> None:
 def test_no_shots_at_all_are_refused() -> None:
     with pytest.raises(RecipeError, match="no shots given"):
         parse_shots([])
+
+
+def test_draws_are_the_same_on_any_machine() -> None:
+    """They follow from MD5 alone: these were written down once."""
+    assert draw(KEYS, LABELS, 2, seed=0).keys == PINNED
+    assert draw(KEYS, LABELS, "total-4", seed=0).keys == PINNED_TOTAL
+
+
+def test_so_many_in_all_are_drawn_whatever_their_classes_and_nest() -> None:
+    smaller, larger = (draw(KEYS, LABELS, f"total-{count}", seed=2) for count in (10, 25))
+    assert (len(smaller), len(larger)) == (10, 25)
+    assert set(smaller.keys) < set(larger.keys)
+    assert len(draw(KEYS, LABELS, "total-1000", seed=2)) == len(KEYS)
+
+
+def test_vtab_holds_out_two_hundred_of_its_thousand() -> None:
+    keys, labels = [f"i{i}" for i in range(3000)], np.arange(3000) % 10
+    drawn = draw(keys, labels, "total-1000", seed=0)
+    fold = folds(drawn, count=5)[0]
+    assert abs(len(fold.choose) - 200) <= 10  # an even part of each class
+    assert len(fold.fit) + len(fold.choose) == 1000
+
+
+def test_with_replacement_a_small_class_gives_as_many_as_shots_and_says_so() -> None:
+    drawn = draw(KEYS, LABELS, 10, seed=0, sampling="replacement")
+    assert np.bincount(drawn.targets).tolist() == [10, 10, 10, 10]
+    assert (drawn.short_classes, drawn.sampling) == (2, "replacement")
+    assert len(set(drawn.keys)) == 40  # one that comes again has a key of its own
+    sets = [set(draw(KEYS, LABELS, 5, seed=s, sampling="replacement").rows.tolist()) for s in range(20)]
+    of_three = [len(rows & {42, 43, 44}) for rows in sets]
+    assert min(of_three) < 3  # some are not drawn at all; 5 draws of 3 miss one with 0.37
+    plain = draw(KEYS, LABELS, 3, seed=0)
+    for label in (0, 1, 2):  # enough images: nothing changes
+        again = draw(KEYS, LABELS, 3, seed=0, sampling="replacement")
+        assert again.rows[again.targets == label].tolist() == plain.rows[plain.targets == label].tolist()
+
+
+def test_image_drawn_twice_is_on_one_side_of_every_fold() -> None:
+    drawn = draw(KEYS, LABELS, 10, seed=0, sampling="replacement")
+    for fold in folds(drawn, count=5):
+        assert not set(drawn.rows[fold.fit]) & set(drawn.rows[fold.choose])
+        assert len(fold.fit) + len(fold.choose) == len(drawn)
+
+
+MANY = (np.random.default_rng(0).random((60, 3)) < [0.5, 0.3, 0.1]).astype(np.int8)
+MANY_KEYS = [f"m{i}" for i in range(60)]
+
+
+def test_draws_of_several_labels_hold_k_images_of_each_class_and_nest() -> None:
+    smaller, larger = (draw(MANY_KEYS, MANY, k, seed=0) for k in (2, 4))
+    assert set(smaller.rows) < set(larger.rows)
+    for drawn, k in ((smaller, 2), (larger, 4)):
+        assert (drawn.targets.sum(axis=0) >= np.minimum(k, MANY.sum(axis=0))).all()
+        assert len(set(drawn.rows)) == len(drawn) <= 3 * k
+
+
+def test_folds_of_several_labels_keep_rare_classes_on_both_sides() -> None:
+    drawn = draw(MANY_KEYS, MANY, "full", seed=0)
+    cut = folds(drawn, count=5)
+    held = np.concatenate([fold.choose for fold in cut])
+    assert len(held) == len(set(held)) == len(drawn)
+    assert all(drawn.targets[fold.fit].any(axis=0).all() for fold in cut)

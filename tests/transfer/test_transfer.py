@@ -16,8 +16,10 @@ import torch
 from curate.errors import DataError, MissingError, RecipeError
 from train.models import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
-from train.transfer import Finetune, Linear, Split, Task, open_subject, transfer
+from train.transfer import Finetune, Linear, Split, Task, open_subject, transfer, transfer_all
 from train.transfer import results as results_module
+from train.transfer.cells import cells_of, shown
+from train.transfer.images import Streamed
 from train.transfer.protocols.linear import Linear as LinearProtocol
 
 QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
@@ -239,3 +241,110 @@ def test_scenes(scratch: Run, shared: Path, tmp_path: Path, out: Path) -> None:
     assert [row["train_images"] for row in top1 if row["shots"] == "5"] == [75, 75]
     assert np.mean([row["value"] for row in top1]) > 1.5 / 15  # random weights; chance is 1 in 15
     assert duckdb.sql(f"SELECT count(DISTINCT shots) FROM '{out}'").fetchall() == [(2,)]
+
+
+def test_protocols_without_chance_at_full_are_measured_once(scratch: Run, tiny_task: Task, out: Path) -> None:
+    rows = measure(scratch, tiny_task, out, shots=[2, "full"], seeds=3, protocols=["knn", "linear"])
+    counts = {(r["protocol"], r["shots"]): 0 for r in rows}
+    for row in rows:
+        counts[row["protocol"], row["shots"]] += row["headline"]
+    assert counts == {("knn", "2"): 3, ("knn", "full"): 1, ("linear", "2"): 3, ("linear", "full"): 3}
+
+
+def test_choice_by_the_test_set_is_marked_in_every_row_and_in_the_table(
+    scratch: Run, tiny_task: Task, out: Path
+) -> None:
+    protocols = ["linear", "knn", dataclasses.replace(QUICK, epochs=(1,))]
+    rows = measure(scratch, tiny_task, out, shots=[2], protocols=protocols, select="test")
+    assert {(r["protocol"], r["select"]) for r in rows} == {
+        ("linear", "test"), ("finetune", "test"), ("knn", "none")
+    }  # fmt: skip
+    columns, lines = shown(results_module.read(out))
+    values = {line[columns.index("protocol")]: line for line in lines}
+    assert sum("†" in line[4] for line in lines) == 2
+    assert "†" not in values["knn"][4]
+    with pytest.raises(RecipeError, match="did you mean 'test'"):
+        measure(scratch, tiny_task, out, select="tests")
+
+
+def test_drawing_with_replacement_makes_a_cell_of_its_own_and_says_so(
+    scratch: Run, tiny_task: Task, out: Path
+) -> None:
+    plain = measure(scratch, tiny_task, out, shots=[4])
+    again = measure(scratch, tiny_task, out, shots=[4], sampling="replacement")
+    assert [(r["sampling"], r["train_images"], r["short_classes"]) for r in (plain[0], again[0])] == [
+        ("distinct", 10, 1),
+        ("replacement", 12, 1),
+    ]
+    assert any("drawn with replacement" in line[2] for line in shown(results_module.read(out))[1])
+
+
+def test_partitions_of_a_task_are_averaged(scratch: Run, tiny_task: Task, out: Path) -> None:
+    turned = dataclasses.replace(tiny_task, train=tiny_task.test, test=tiny_task.train)
+    parts = [dataclasses.replace(t, partition=p) for t, p in ((tiny_task, "1"), (turned, "2"))]
+    rows = transfer(scratch, parts, shots=["full"], seeds=1, protocols=["knn"], out=out, device="cpu")
+    assert {(r["partition"], r["n"]) for r in rows.to_pylist()} == {("1", 12), ("2", 14)}
+    (cell,) = cells_of(rows)
+    values = [r["value"] for r in rows.to_pylist() if r["headline"]]
+    assert (cell.mean, cell.seeds) == (pytest.approx(np.mean(values)), 2)
+
+
+def test_images_that_do_not_fit_in_memory_are_read_again_to_the_same_numbers(
+    scratch: Run, dots_task: Task, out: Path, monkeypatch
+) -> None:
+    protocols = ["linear", "knn", QUICK]
+    kept = measure(scratch, dots_task, out, shots=[2, "full"], protocols=protocols)
+    monkeypatch.setattr("train.transfer.images.KEPT_SHARE", 0.0)
+    fresh = dataclasses.replace(dots_task)
+    streamed = measure(
+        scratch, fresh, out.with_name("streamed.parquet"), shots=[2, "full"], protocols=protocols
+    )
+    found = next(iter(fresh.__dict__["_pixels"].values()))
+    assert isinstance(found.train.squares, Streamed)
+    assert [r["value"] for r in streamed] == [r["value"] for r in kept]
+
+
+def test_image_that_does_not_decode_stops_a_stream_with_its_number(
+    scratch: Run, make_folder, out: Path, monkeypatch
+) -> None:
+    root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    picture = root / "test" / "b" / "1.png"
+    picture.write_bytes(picture.read_bytes()[:45])
+    monkeypatch.setattr("train.transfer.images.KEPT_SHARE", 0.0)
+    with pytest.raises(DataError, match="image 3 does not decode"):
+        measure(scratch, f"folder:{root}", out)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_rows_that_one_process_gives(
+    scratch: Run, digits: Task, tiny_task: Task, out: Path
+) -> None:
+    pytest.importorskip("ray", reason="needs ray")
+    asked: dict[str, Any] = {
+        "shots": [1, 2],
+        "seeds": 2,
+        "protocols": ["knn", "ridge", QUICK],
+        "device": "cpu",
+    }
+    here = transfer(scratch, [digits, tiny_task], out=out, **asked).to_pylist()
+    lines: list[str] = []
+    there = transfer(
+        scratch,
+        [digits, tiny_task],
+        out=out.with_name("ray.parquet"),
+        executor="ray",
+        progress=lines.append,
+        **asked,
+    ).to_pylist()
+    key = lambda row: (row["cell"], row["metric"])  # noqa: E731
+    alike = [sorted(({**r, "seconds": 0} for r in rows), key=key) for rows in (here, there)]
+    assert alike[0] == alike[1]
+    assert len(lines) == 2 * 2 * 2
+
+
+def test_several_runs_share_a_task(scratch: Run, tiny_task: Task, out: Path) -> None:
+    other = scratch_run(scratch.spec, seed=1)
+    rows = transfer_all([scratch, other], [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
+    assert {row["run"] for row in rows} == {scratch.name, other.name}
+    columns, _ = shown(results_module.read(out))
+    assert columns[0] == "run"

@@ -1,6 +1,6 @@
-"""Parts of images as images: a person and what is around."""
+"""Images that are made of others: some of them, several places as one, a person and what is around."""
 
-# N crops
+# N images
 
 from __future__ import annotations
 
@@ -14,18 +14,68 @@ from train.transfer.splits import Images
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Some of other images, or all of them in another order.
+
+    Args:
+        images: the others.
+        rows: which of them.
+    """
+
+    images: Images
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> bytes:
+        """Return an image as stored."""
+        return self.images.read(self.rows[index])
+
+    def decode(self, index: int) -> Any:
+        """Return an image in RGB; raises BadImage."""
+        return self.images.decode(self.rows[index])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The images of several places, one after another."""
+
+    parts: tuple[Images, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def read(self, index: int) -> bytes:
+        """Return an image as stored."""
+        part, row = self._find(index)
+        return part.read(row)
+
+    def decode(self, index: int) -> Any:
+        """Return an image in RGB; raises BadImage."""
+        part, row = self._find(index)
+        return part.decode(row)
+
+    def _find(self, index: int) -> tuple[Images, int]:
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError(index)
+
+
+@dataclass(frozen=True)
 class Crops:
     """Boxes, cut out of images with some of their surroundings.
 
-    A box grows about its centre. What would lie outside the image is left off, not filled in: at a border a crop has less
-    context, and another centre and shape.
+    A box grows about its centre. What would lie outside the image is left off, not filled in: at a border a crop
+    has less context, and another centre and shape.
 
     Args:
         images: that they are cut from.
         rows: the image of each of N.
         boxes: xmin, ymin, xmax, ymax of each, in pixels from the upper left corner.
-        context: how many times as wide and as high as its box a crop is: 1.5 as in R*CNN's secondary regions' scale;
-            1 is the box alone.
+        context: how many times as wide and as high as its box a crop is; 1 is the box alone.
     """
 
     images: Images

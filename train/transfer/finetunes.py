@@ -135,7 +135,9 @@ class Tuning:
                     model.train()
         return model.eval()
 
-    def answers(self, subject: Subject, model: nn.Module, pixels: Pixels, rows: np.ndarray | None = None) -> Tensor:
+    def answers(
+        self, subject: Subject, model: nn.Module, pixels: Pixels, rows: np.ndarray | None = None
+    ) -> Tensor:
         """Return a model's logits_NC for images of a split as they are seen in testing; all of them by default."""
         found = []
         rows = np.arange(len(pixels)) if rows is None else rows

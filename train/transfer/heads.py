@@ -45,7 +45,11 @@ def classifier(
     Raises:
         RecipeError: a zero-shot head, and the run has no text tower.
     """
-    kind = {"clip": "zero-shot", "simclr": "probe"}.get(subject.run.info.method, "zeros") if head == "auto" else head
+    kind = (
+        {"clip": "zero-shot", "simclr": "probe"}.get(subject.run.info.method, "zeros")
+        if head == "auto"
+        else head
+    )
     if kind == "zeros":
         return Classifier(subject.model.backbone, subject.model.head)  # type: ignore[arg-type]
     if kind == "probe":

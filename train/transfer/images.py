@@ -136,7 +136,9 @@ class Streamed:
         try:
             return square(self.images.decode(row), self.view)
         except BadImage as error:
-            raise DataError(f"image {row} does not decode ({error})", hint="take it out of the task") from error
+            raise DataError(
+                f"image {row} does not decode ({error})", hint="take it out of the task"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ def tapped(backbone: nn.Module, layer: str) -> nn.Module:
     if layer not in known:
         near = did_you_mean(layer, known)
         top = ", ".join(name for name, _ in backbone.named_children())
-        raise RecipeError(f"the backbone has no layer {layer!r}", hint=near or f"there are {top}, and their parts")
+        raise RecipeError(
+            f"the backbone has no layer {layer!r}", hint=near or f"there are {top}, and their parts"
+        )
     return Tapped(backbone, layer)
 
 

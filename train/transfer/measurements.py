@@ -100,7 +100,6 @@ class Grid:
                 ]
         return cells
 
-
     def _chosen(self, task: Any) -> list[TransferProtocol]:
         found = find_protocols(self.protocols or [DEFAULTS[task.kind]])
         if self.select is None:
@@ -182,7 +181,9 @@ def transfer(
         pick_device(device)
     results.check_path(out)
     opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
-    cells = [asked.cells(run, task) for task in opened]  # finds the faults of all before the first is measured
+    cells = [
+        asked.cells(run, task) for task in opened
+    ]  # finds the faults of all before the first is measured
     missing = [_missing(some, out, say) for some in cells]
     if executor == "ray":
         _on_ray([Job(part, device) for some in missing for part in _apart(some)], out, say)
@@ -193,7 +194,9 @@ def transfer(
     return results.of_cells(results.read(out), [cell.digest for some in cells for cell in some])
 
 
-def transfer_all(runs: Sequence[Run], tasks: Sequence[Any], grid: Grid | None = None, **options: Any) -> pa.Table:
+def transfer_all(
+    runs: Sequence[Run], tasks: Sequence[Any], grid: Grid | None = None, **options: Any
+) -> pa.Table:
     """Measure several runs on the same tasks, as `transfer` does each: a task's images are decoded once for all."""
     opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
     return pa.concat_tables([transfer(run, opened, grid, **options) for run in runs])
@@ -205,7 +208,9 @@ def _missing(cells: Sequence[Cell], out: Path, say: Callable[[str], None]) -> li
     todo = [cell for cell in cells if cell.digest not in done]
     if len(todo) < len(cells):
         first = cells[0]
-        say(f"{first.run.name} · {first.task.name}: {len(cells) - len(todo)} of {len(cells)} measured already")
+        say(
+            f"{first.run.name} · {first.task.name}: {len(cells) - len(todo)} of {len(cells)} measured already"
+        )
     return todo
 
 

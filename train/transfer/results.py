@@ -126,7 +126,9 @@ def summary(table: pa.Table) -> pa.Table:
     """
     groups: dict[tuple, list[float]] = defaultdict(list)
     for row in table.to_pylist():
-        row = row | {"select": "test" if row["select"] == "test" else None}  # how else it chose may differ by draw
+        row = row | {
+            "select": "test" if row["select"] == "test" else None
+        }  # how else it chose may differ by draw
         if row["partition"] is not None:
             row["task_digest"] = None  # of each partition its own
         groups[tuple(row[name] for name in GROUP)].append(row["value"])

@@ -152,7 +152,9 @@ def folds(drawn: Draw, *, count: int) -> list[Fold]:
     """
     own_K = _rarest(drawn.targets)
     first_K = np.unique(drawn.rows, return_index=True)[1]
-    rank_K, size_K = ranks([drawn.keys[i] for i in first_K], own_K[first_K], seed=drawn.seed, salt="transfer/fold")
+    rank_K, size_K = ranks(
+        [drawn.keys[i] for i in first_K], own_K[first_K], seed=drawn.seed, salt="transfer/fold"
+    )
     count = min(count, int(size_K.max()))
     if count < 2:
         return []

@@ -164,7 +164,9 @@ class Subject:
     def _forward(self, backbone: nn.Module, split: Pixels) -> Tensor:
         features_ND = forward(backbone, split.squares.batches(BATCH, self.device))
         if features_ND.ndim != 2 or not features_ND.shape[1]:
-            raise DataError(f"{self}: the backbone gives no features ({tuple(features_ND.shape[1:])} an image)")
+            raise DataError(
+                f"{self}: the backbone gives no features ({tuple(features_ND.shape[1:])} an image)"
+            )
         finite_N = features_ND.isfinite().all(dim=1)
         if not finite_N.all():
             bad = (~finite_N).nonzero().flatten().tolist()
@@ -185,7 +187,8 @@ class Subject:
         """
         if not logits_NC.isfinite().all():
             raise DataError(
-                f"{self}: diverged with {chosen}", hint="try smaller learning rates, or look at the run's metrics"
+                f"{self}: diverged with {chosen}",
+                hint="try smaller learning rates, or look at the run's metrics",
             )
         answers_NC, test = logits_NC.double().cpu().numpy(), self.pixels.test
         found = scores(answers_NC, test.targets, test.accepted)

@@ -52,4 +52,4 @@ def text_weights(subject: Subject, templates: tuple[str, ...] | str = ()) -> Ten
 
 def logit_scale(subject: Subject) -> float:
     """Return what the run multiplies cosines by."""
-    return float(subject.towers[0].logit_scale.exp())
+    return float(subject.towers[0].logit_scale.detach().exp())

@@ -1,4 +1,7 @@
-"""Read pickles that hold numbers and text, and nothing that could run."""
+"""Read pickles that hold arrays, numbers and text, and nothing that could run.
+
+NumPy's own unpickling is left out as well: a damaged file can make it crash the process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from curate.errors import DataError, MissingError
 
-# What any damaged pickle raises, seen by changing bytes of good ones.
+# What damaged pickles raise, found by changing bytes of good ones.
 BROKEN = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -23,37 +26,71 @@ BROKEN = (
     TypeError,
     ValueError,
 )
+KINDS = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"}
 
 
-def _dtype(name: Any, *_: object) -> np.dtype:
-    """Return a dtype; NumPy warns of the numbers that older pickles give for `align` and `copy`."""
-    return np.dtype(name)
+class _Kind:
+    """Stands for a dtype; the order of its bytes comes with its state."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if name not in KINDS:
+            raise pickle.UnpicklingError(f"an array of {name!r}")
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"an array in the order {state[1]!r}")
+        self.order = state[1]
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+class _Array:
+    """Stands for an array until it has its bytes."""
+
+    array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, is_fortran, data = state
+        self.fill(data, kind, shape, "F" if is_fortran else "C")
+
+    def fill(self, data: Any, kind: _Kind, shape: tuple, order: Any) -> _Array:
+        """Make the array of its bytes, which Python 2 gives as text."""
+        content = data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
+        flat = np.frombuffer(content, np.dtype(kind.order + kind.name))
+        self.array = flat.reshape(shape, order=order)
+        return self
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _from_buffer(data: Any, kind: _Kind, shape: tuple, order: Any) -> _Array:
+    return _Array().fill(data, kind, shape, order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
     """Return bytes as Python 3 writes them for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding}")
     return text.encode("latin1")
 
 
-_array = np.empty(0, np.uint8)
-ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encoded,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _array.__reduce__()[0] for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _array.__reduce_ex__(5)[0] for core in ("core", "_core")},
+KNOWN = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): _encode,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays, dicts, lists, numbers and texts; knows no other name."""
+    """Makes dicts, lists, numbers, texts and what is known; no other name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
+        if (module, name) not in KNOWN:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such file needs")
-        return ALLOWED[module, name]
+        return KNOWN[module, name]
 
 
 def read_pickle(path: Path, *, hint: str) -> dict[str, Any]:
@@ -78,4 +115,4 @@ def read_pickle(path: Path, *, hint: str) -> dict[str, Any]:
         raise DataError(f"{path}: is damaged ({error or type(error).__name__})", hint=hint) from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds a {type(found).__name__} where a dict is expected", hint=hint)
-    return found
+    return {name: value.array if isinstance(value, _Array) else value for name, value in found.items()}

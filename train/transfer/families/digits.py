@@ -28,7 +28,16 @@ def open_digits(request: Request) -> list[Task]:
         return Split(tuple(keys[i] for i in rows), tuple(labels[i] for i in rows), Arrays(pixels_NHW3[rows]))
 
     names = tuple(str(digit) for digit in range(10))
-    return [Task("digits", names, split(False), split(True), flip=False, templates=('a photo of the number: "{}".',))]
+    return [
+        Task(
+            "digits",
+            names,
+            split(False),
+            split(True),
+            flip=False,
+            templates=('a photo of the number: "{}".',),
+        )
+    ]
 
 
 TASKS = [

@@ -48,7 +48,9 @@ class TransferProtocol(Protocol):
         """Learn from a draw and answer on the whole test set."""
 
 
-def find_protocol(told: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol") -> TransferProtocol:
+def find_protocol(
+    told: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol"
+) -> TransferProtocol:
     """Return a protocol with its settings, checked.
 
     Args:
@@ -102,7 +104,11 @@ def written(name: str, config: Mapping[str, Any]) -> str:
     ways = []
     for preset, begin in {"": {}, **getattr(made, "PRESETS", {})}.items():
         usual = fields | begin
-        other = [f"{key}={_short(value)}" for key, value in config.items() if _plain(usual.get(key)) != _plain(value)]
+        other = [
+            f"{key}={_short(value)}"
+            for key, value in config.items()
+            if _plain(usual.get(key)) != _plain(value)
+        ]
         ways.append((name + (f":{preset}" if preset else ""), other))
     first, other = min(ways, key=lambda way: len(way[1]))
     return first + (f"({', '.join(other)})" if other else "")
@@ -137,12 +143,16 @@ def _parsed(told: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, A
     """Return a protocol's name and settings, `preset` among them."""
     if isinstance(told, Mapping):
         if len(told) != 1:
-            raise RecipeError(f"{where}: {dict(told)!r} names no protocol", hint="write it as {knn: {k: 200}}")
+            raise RecipeError(
+                f"{where}: {dict(told)!r} names no protocol", hint="write it as {knn: {k: 200}}"
+            )
         ((name, value),) = told.items()
         return str(name), dict(value or {})
     written = _WRITTEN(told.strip())
     if not written:
-        raise RecipeError(f"{where}: {told!r} cannot be read", hint="write it as knn, or knn(k=200, temperature=0.1)")
+        raise RecipeError(
+            f"{where}: {told!r} cannot be read", hint="write it as knn, or knn(k=200, temperature=0.1)"
+        )
     name, preset, inside = written.groups()
     try:
         found = {key.strip(): yaml.safe_load(value) for key, value in map(_pair, _apart(inside or ""))}

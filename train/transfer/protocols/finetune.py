@@ -145,7 +145,9 @@ class Finetune(Tuning):
         super().check()
         for name in ("lrs", "epochs"):
             require(min(getattr(self, name), default=0) > 0, name, getattr(self, name), "numbers above 0")
-        require(min(self.weight_decays, default=-1) >= 0, "weight_decays", self.weight_decays, "numbers from 0")
+        require(
+            min(self.weight_decays, default=-1) >= 0, "weight_decays", self.weight_decays, "numbers from 0"
+        )
 
     def trials(self, lrs: tuple[float, ...] | None = None) -> list[Trial]:
         """Return the points of the grid."""
@@ -220,7 +222,9 @@ class LpFt(Finetune):
     """
 
     name: ClassVar[str] = "lp-ft"
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {name: told | {"head": "probe"} for name, told in PRESETS.items()}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        name: told | {"head": "probe"} for name, told in PRESETS.items()
+    }
 
     head: Head = "probe"
 

@@ -65,7 +65,9 @@ class Induction:
                 near_BN = queries_BD @ bank_ND.T
             else:
                 near_BN = -torch.cdist(queries_BD, bank_ND)
-            lowest = torch.full((len(queries_BD), classes), torch.finfo(near_BN.dtype).min, device=near_BN.device)
+            lowest = torch.full(
+                (len(queries_BD), classes), torch.finfo(near_BN.dtype).min, device=near_BN.device
+            )
             places_BN = targets_N.expand(len(queries_BD), -1)
             found.append(lowest.scatter_reduce(1, places_BN, near_BN, "amax"))
         return torch.cat(found)

@@ -1,0 +1,430 @@
+"""Every protocol against an independent oracle: numpy by brute force, scikit-learn, open_clip."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from built_tasks import SIDE, make_split
+from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from curate.errors import DataError, RecipeError
+from train.clip import ClipConfig
+from train.pairs import build_pair
+from train.runs import Run, finish_run
+from train.transfer import Finetune, Linear, LpFt, Task
+from train.transfer.finetunes import Trial
+from train.transfer.heads import classifier
+from train.transfer.probes import path, ridges
+from train.transfer.protocols import find_protocol, settings, written
+from train.transfer.protocols.finetune import PRESETS
+from train.transfer.protocols.induction import Induction
+from train.transfer.protocols.knn import Knn
+from train.transfer.protocols.ridge import LAMBDAS, Ridge
+from train.transfer.protocols.zero_shot import ZeroShot
+from train.transfer.shots import Draw, draw
+from train.transfer.subjects import Outcome, Subject
+
+
+def drawn_of(subject: Subject, shots: int | str, seed: int = 0) -> Draw:
+    return draw(subject.keys, subject.targets, shots, seed)
+
+
+def value(outcome: Outcome, metric: str = "top1") -> float:
+    return next(score.value for score in outcome.scores if score.metric == metric)
+
+
+def sides(subject: Subject, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """Return float64 features of a draw and of the test set."""
+    features = subject.features()
+    return features.train[drawn.rows].double().numpy(), features.test.double().numpy()
+
+
+def test_knn_is_what_brute_force_says(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 20)
+    bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides(digits_subject, drawn))
+    cosines = queries @ bank.T
+    votes = np.zeros((len(queries), 10))
+    for row, order in enumerate(np.argsort(-cosines, axis=1)[:, :7]):
+        for one in order:
+            votes[row, drawn.targets[one]] += np.exp(cosines[row, one] / 0.1)
+    truth = digits_subject.pixels.test.targets
+    assert (
+        value(Knn(k=7, temperature=0.1).measure(digits_subject, drawn)) == (votes.argmax(1) == truth).mean()
+    )
+
+
+def test_one_nearest_neighbour_is_that_of_scikit_learn(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 10)
+    bank, queries = sides(digits_subject, drawn)
+    theirs = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(bank, drawn.targets)
+    accuracy = theirs.score(queries, digits_subject.pixels.test.targets)
+    assert 0.3 < accuracy < 1
+    assert value(Knn(k=1).measure(digits_subject, drawn)) == accuracy
+    assert value(Induction().measure(digits_subject, drawn)) == accuracy
+
+
+@pytest.mark.parametrize("distance", ["cosine", "l2"])
+def test_induction_ranks_classes_by_their_nearest_image(digits_subject: Subject, distance: str) -> None:
+    drawn = drawn_of(digits_subject, 5)
+    bank, queries = sides(digits_subject, drawn)
+    if distance == "cosine":
+        bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
+    apart = np.linalg.norm(
+        queries[:, None] - bank[None], axis=2
+    )  # of unit vectors, the same order as cosines
+    nearest = np.stack([apart[:, drawn.targets == c].min(axis=1) for c in range(10)], axis=1)
+    truth = digits_subject.pixels.test.targets
+    top5 = (np.argsort(nearest, axis=1)[:, :5] == truth[:, None]).any(axis=1).mean()
+    outcome = Induction(distance=distance).measure(digits_subject, drawn)  # type: ignore[arg-type]
+    assert value(outcome) == pytest.approx((nearest.argmin(1) == truth).mean(), abs=0.002)
+    assert value(outcome, "top5") == pytest.approx(top5, abs=0.002)
+    assert value(outcome) < value(outcome, "top5") < 1
+
+
+@pytest.mark.parametrize("shots", [3, 60])  # fewer images than features, and more
+def test_ridge_is_that_of_scikit_learn_and_leaves_out_as_fitting_again_does(
+    digits_subject: Subject, shots: int
+) -> None:
+    drawn = drawn_of(digits_subject, shots)
+    bank, queries = sides(digits_subject, drawn)
+    found = ridges(torch.from_numpy(bank), torch.from_numpy(drawn.targets), [0.1], classes=10)
+    scaler = StandardScaler().fit(bank)
+    x, y = scaler.transform(bank), 2.0 * np.eye(10)[drawn.targets] - 1
+    x[:, bank.std(0) < 1e-12] = 0
+    theirs = SklearnRidge(alpha=0.1 * len(bank)).fit(x, y)
+    ours = found.probes[0].logits(torch.from_numpy(queries)).numpy()
+    assert np.abs(ours - theirs.predict(scaler.transform(queries))).max() < 1e-6
+    for one in (0, len(bank) // 2):  # what is fixed is how features are scaled
+        rest = np.arange(len(bank)) != one
+        again = SklearnRidge(alpha=0.1 * len(bank), fit_intercept=False)
+        # With an intercept, leaving out is exact for the augmented problem; so the intercept is a column here.
+        augmented = np.c_[x, np.full(len(x), 1e6)]
+        again.fit(augmented[rest], y[rest])
+        assert np.abs(found.left_out[0][one].numpy() - again.predict(augmented[[one]])[0]).max() < 1e-4
+
+
+def test_ridge_is_near_the_linear_probe_and_chooses_within_its_grid(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, "full")
+    ridge = Ridge().measure(digits_subject, drawn)
+    linear = Linear(grid="coarse").measure(digits_subject, drawn)
+    assert ridge.chosen["lambda"] in LAMBDAS
+    assert value(ridge) > 0.9
+    assert abs(value(ridge) - value(linear)) < 0.05
+    assert Ridge(fixed_lambda=3.0).measure(digits_subject, drawn_of(digits_subject, 1)).chosen == {
+        "lambda": 3.0
+    }
+
+
+def test_refined_grid_finds_a_published_c_as_good_as_the_decades(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 5)
+    refined = Linear().measure(digits_subject, drawn).chosen["c"]
+    coarse = Linear(grid="coarse").measure(digits_subject, drawn).chosen["c"]
+    assert 10**-0.76 < refined / coarse < 10**0.76  # within three steps of a quarter of a decade
+
+
+def test_choosing_by_the_test_set_is_done_when_asked_for_and_marked(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 2)
+    by_test = Linear(select="test").measure(digits_subject, drawn)
+    honest = Linear().measure(digits_subject, drawn)
+    assert (by_test.select, honest.select) == ("test", "validation")
+    assert value(by_test) >= value(honest)
+
+
+# Several labels an image
+
+
+@pytest.fixture(scope="module")
+def marks() -> Task:
+    """Images with a red, a green and a blue mark, or not; some of the labels are not counted."""
+
+    def side(count: int, seed: int, prefix: str):
+        generator = np.random.default_rng(seed)
+        labels = (generator.random((count, 3)) < [0.5, 0.3, 0.2]).astype(np.int8)
+        pixels = generator.integers(0, 100, (count, SIDE, SIDE, 3)).astype(np.uint8)
+        for image, has in zip(pixels, labels, strict=True):
+            for channel in np.flatnonzero(has):
+                image[2 + 4 * channel : 5 + 4 * channel, 3:12, channel] = 255
+        labels[:5, 0] = -1
+        split = make_split(pixels, [0] * count, prefix)
+        return dataclasses.replace(split, labels=labels)
+
+    return Task(
+        "marks", ("red", "green", "blue"), side(80, 0, "train-"), side(60, 1, "test-"), metric="map11"
+    )
+
+
+@pytest.fixture(scope="module")
+def marks_subject(scratch: Run, marks: Task) -> Subject:
+    return Subject(scratch, marks, image_size=SIDE, device=torch.device("cpu"))
+
+
+def test_several_labels_are_one_regression_each_as_in_scikit_learn(marks_subject: Subject) -> None:
+    drawn = drawn_of(marks_subject, "full")
+    bank, queries = sides(marks_subject, drawn)
+    targets = torch.from_numpy(drawn.targets)
+    # C is per counted label here as there: both sum the losses of the class's own images
+    (probe,) = path(torch.from_numpy(bank), targets, [0.3], classes=3)
+    scaler = StandardScaler().fit(bank)
+    ours = probe.logits(torch.from_numpy(queries)).numpy()
+    for c in (1, 2):
+        model = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000)
+        model.fit(scaler.transform(bank), drawn.targets[:, c])
+        assert np.abs(ours[:, c] - model.decision_function(scaler.transform(queries))).max() < 0.02
+    counted = drawn.targets[:, 0] >= 0
+    assert 0 < (~counted).sum()
+    model = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000)
+    model.fit(scaler.transform(bank)[counted], drawn.targets[counted, 0])
+    assert np.abs(ours[:, 0] - model.decision_function(scaler.transform(queries))).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [Linear(), Ridge(), Knn(k=5), Finetune(lrs=(3e-3,), min_steps=60, max_steps=60, shift_fraction=0.07)],
+    ids=lambda p: p.name,
+)
+def test_every_protocol_takes_several_labels(marks_subject: Subject, protocol) -> None:
+    outcome = protocol.measure(marks_subject, drawn_of(marks_subject, "full"))
+    assert [score.metric for score in outcome.scores] == ["map11", "map"]
+    assert set(outcome.per_class) == {"red", "green", "blue"}
+    assert np.mean(list(outcome.per_class.values())) == pytest.approx(value(outcome, "map11"))
+    assert value(outcome, "map11") > 0.6  # chance is the share of images that have a mark, 1/3
+    for score in outcome.scores:
+        assert score.ci_low <= score.value <= score.ci_high
+
+
+def test_induction_wants_one_label_an_image(marks_subject: Subject) -> None:
+    with pytest.raises(RecipeError, match="several labels"):
+        Induction().measure(marks_subject, drawn_of(marks_subject, 5))
+
+
+# Layers
+
+
+def test_layer_of_the_backbone_is_its_output_averaged(digits_subject: Subject) -> None:
+    named = dict(digits_subject.model.backbone.named_modules())
+    last = [name for name in named if name.startswith("stages.")][-1]
+    assert torch.allclose(digits_subject.features(last).test, digits_subject.features().test, atol=1e-6)
+    first = digits_subject.features("stages.0").test
+    assert first.shape == (599, 32)
+    assert value(Knn(layer="stages.0").measure(digits_subject, drawn_of(digits_subject, 5))) > 0.15
+
+
+def test_layer_that_is_not_there_is_told(digits_subject: Subject) -> None:
+    with pytest.raises(RecipeError, match="no layer 'stages.99'") as caught:
+        Linear(layer="stages.99").measure(digits_subject, drawn_of(digits_subject, 1))
+    assert "did you mean" in (caught.value.hint or "")
+
+
+def test_fc7_of_alexnet_is_what_the_network_itself_ends_in() -> None:
+    from train.models import build
+    from train.transfer.layers import tapped
+
+    model = build("alexnet", num_classes=0, image_size=64).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(tapped(model.backbone, "fc7")(images), model.backbone(images))
+        assert (tapped(model.backbone, "fc6")(images) >= 0).all()
+
+
+# Texts
+
+
+@pytest.fixture(scope="module")
+def clip_run(tmp_path_factory: pytest.TempPathFactory, scratch: Run) -> Run:
+    """Towers with random weights, saved as a run of clip."""
+    config = ClipConfig(
+        model="convnet", image_size=SIDE, embed_dim=32, text_width=64, text_layers=1, context_length=16
+    )
+    pair = build_pair(config.pair, seed=1)
+    info = scratch.info.model_dump(exclude={"name", "weights", "code"})
+    info |= {"method": "clip", "config": dataclasses.asdict(config), "spec": dataclasses.asdict(pair.spec)}
+    return finish_run(tmp_path_factory.mktemp("towers"), info, pair.state_dict())
+
+
+@pytest.fixture(scope="module")
+def clip_subject(clip_run: Run, dots_task: Task) -> Subject:
+    return Subject(clip_run, dots_task, image_size=SIDE, device=torch.device("cpu"))
+
+
+def zero_shot_answers(subject: Subject) -> np.ndarray:
+    """Return the answers of the towers, class by class and text by text, without the code under test."""
+    from train.clip import pair_of
+    from train.models import normalize
+
+    pair, tokenizer = pair_of(subject.run)
+    with torch.no_grad():
+        images = pair.encode_images(
+            normalize(subject.pixels.test.squares.take(np.arange(200), subject.device))
+        )
+        columns = []
+        for name in subject.task.classes:
+            texts = pair.encode_texts(tokenizer([t.replace("{}", name) for t in subject.task.templates]))
+            columns.append(images @ torch.nn.functional.normalize(texts.mean(0), dim=0))
+    return torch.stack(columns, dim=1).argmax(1).numpy()
+
+
+def test_zero_shot_goes_by_the_names_in_label_order(clip_subject: Subject) -> None:
+    right = (zero_shot_answers(clip_subject) == clip_subject.pixels.test.targets).mean()
+    assert value(ZeroShot().measure(clip_subject, drawn_of(clip_subject, 1))) == right
+    others = ZeroShot(templates=("{}", "no {}")).measure(clip_subject, drawn_of(clip_subject, 1))
+    assert others.select == "none"
+
+
+def test_zero_shot_head_starts_from_the_texts(clip_subject: Subject) -> None:
+    drawn = drawn_of(clip_subject, 5)
+    test = clip_subject.pixels.test
+    expected = value(ZeroShot().measure(clip_subject, drawn))
+    for head in ("zero-shot", "auto"):
+        start = classifier(clip_subject, drawn, head, probe=Linear(), templates=())  # type: ignore[arg-type]
+        answers = Finetune().answers(clip_subject, start, test)
+        assert (answers.argmax(1).numpy() == test.targets).mean() == expected
+    cosines = answers / clip_subject.towers[0].logit_scale.exp()
+    assert cosines.abs().max() <= 1
+    tuned = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2, head="zero-shot").measure(clip_subject, drawn)
+    assert 0 <= value(tuned) <= 1
+
+
+def test_runs_without_texts_have_no_zero_shot(digits_subject: Subject) -> None:
+    with pytest.raises(RecipeError, match="has no texts"):
+        ZeroShot().measure(digits_subject, drawn_of(digits_subject, 1))
+
+
+def test_lp_ft_starts_from_the_probe(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 5)
+    start = classifier(digits_subject, drawn, "probe", probe=Linear(), templates=())
+    frozen = LpFt().answers(digits_subject, start, digits_subject.pixels.test).argmax(1).numpy()
+    probed = value(Linear().measure(digits_subject, drawn))
+    assert (frozen == digits_subject.pixels.test.targets).mean() == pytest.approx(probed, abs=0.002)
+
+
+# Fine-tuning's own
+
+
+def test_choosing_by_test_takes_the_best_epoch_and_says_so(digits_subject: Subject) -> None:
+    drawn = drawn_of(digits_subject, 2)
+    protocol = Finetune(lrs=(1e-3, 1e-2), epochs=(3,), min_steps=1, batch_size=5, select="test")
+    outcome = protocol.measure(digits_subject, drawn)
+    assert outcome.select == "test"
+    assert outcome.chosen["epoch"] in range(1, 4)
+    assert outcome.notes == ("chosen by the test set itself",)
+    seen: list[float] = []
+    truth = digits_subject.pixels.test.targets
+
+    def watch(model, epoch):
+        answers = protocol.answers(digits_subject, model, digits_subject.pixels.test)
+        seen.append((answers.argmax(1).numpy() == truth).mean())
+
+    for trial in protocol.trials():
+        protocol.train(digits_subject, drawn, digits_subject.model, trial, watch)
+    assert len(seen) == 2 * 3
+    assert value(outcome) == max(seen)
+
+
+@pytest.mark.parametrize("augment", ["crop", "randaugment", "none"])
+def test_every_augmentation_learns_and_repeats_itself(digits_subject: Subject, augment: str) -> None:
+    drawn = drawn_of(digits_subject, 10)
+    protocol = Finetune(
+        lrs=(3e-3,),
+        min_steps=30,
+        max_steps=30,
+        augment=augment,
+        min_area=0.5,
+        test_fraction=0.875,  # type: ignore[arg-type]
+    )
+    first, again = (protocol.measure(digits_subject, drawn) for _ in range(2))
+    assert value(first) == value(again) > 0.3  # chance is 0.1
+
+
+def test_presets_are_the_published_numbers() -> None:
+    entezari, kornblith, vtab = (PRESETS[name] for name in ("entezari2023", "kornblith", "vtab-1k"))
+    assert entezari["lrs"] == (1e-4, 3e-4, 1e-3, 3e-3)
+    assert (entezari["epochs"], entezari["batch_size"], entezari["warmup_steps"]) == ((128,), 128, 500)
+    assert np.allclose(np.log10(kornblith["lrs"]), np.linspace(-4, -1, 7))
+    assert kornblith["weight_decays"][0] == 0
+    assert np.allclose(np.log10(kornblith["weight_decays"][1:]), np.linspace(-6, -3, 7))
+    assert (kornblith["steps"], kornblith["batch_size"]) == (20_000, 256)
+    assert (vtab["steps"], vtab["batch_size"], vtab["lrs"], vtab["warmup_steps"]) == (1000, 64, (0.01,), 80)
+    for name in PRESETS:
+        assert find_protocol(f"finetune:{name}").name == "finetune"
+    assert Finetune(**kornblith).trials()[1] == Trial(1e-4, 1e-6 / 1e-4, 10)
+    step = Finetune(**vtab)
+    assert [round(step.rate(s, 1000), 6) for s in (0, 79, 299, 300, 600, 900)] == [
+        0.0125,
+        1,
+        1,
+        0.1,
+        0.01,
+        0.001,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("knn", "knn"),
+        ("knn(k=200, temperature=0.1)", "knn(k=200, temperature=0.1)"),
+        ("finetune:kornblith(batch_size=128)", "finetune:kornblith(batch_size=128)"),
+        ("finetune(lrs=[0.1, 0.2])", "finetune(lrs=[0.1, 0.2])"),
+        ({"linear": {"grid": "coarse"}}, "linear(grid=coarse)"),
+        ({"finetune": {"preset": "vtab-1k"}}, "finetune:vtab-1k"),
+        ("lp-ft:entezari2023", "lp-ft:entezari2023"),
+    ],
+)
+def test_protocols_are_written_as_they_are_read(told, said: str) -> None:
+    protocol = find_protocol(told)
+    assert written(protocol.name, settings(protocol)) == said
+    assert find_protocol(said) == protocol
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("linear(fixed_c=0)", "fixed_c is 0"),
+        ("finetune(lrs=[])", "lrs is"),
+        ("finetune(augment=cutout)", "augment"),
+        ("finetune(test_fraction=2)", "test_fraction is 2"),
+        ("ridge(lambdas=[0])", "lambdas is"),
+        ({"knn": {"k": 2}, "linear": {}}, "names no protocol"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(told, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        find_protocol(told)
+
+
+def test_features_that_are_not_there_or_no_numbers_are_refused(scratch: Run, dots_task: Task) -> None:
+    class Odd(type(scratch)):  # type: ignore[misc]
+        def model(self, *args, **kwargs):
+            model = super().model(*args, **kwargs)
+            model.backbone = torch.nn.Sequential(torch.nn.Flatten(), Cut(self.width))
+            return model
+
+    class Cut(torch.nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.width = width
+
+        def forward(self, x):
+            return x[:, : self.width] * (float("nan") if self.width else 1.0)
+
+    for width, says in ((0, "gives no features"), (3, "not finite")):
+        run = Odd(scratch.path, scratch.info)
+        run.width = width
+        with pytest.raises(DataError, match=says):
+            Subject(run, dots_task, image_size=SIDE, device=torch.device("cpu")).features()
+
+
+def test_runs_features_are_computed_once(scratch: Run, dots_task: Task, monkeypatch, tmp_path: Path) -> None:
+    subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
+    drawn = drawn_of(subject, 5)
+    Linear(grid="coarse").measure(subject, drawn)
+    monkeypatch.setattr("train.transfer.subjects.forward", None)  # a second pass would call it
+    for protocol in (Ridge(), Knn(), Induction(), Linear(grid="coarse")):
+        assert 0 <= value(protocol.measure(subject, drawn)) <= 1
