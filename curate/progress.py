@@ -45,7 +45,7 @@ class Bars(Quiet):
             yield _Bar(bars, bars.add_task(title, total=total))
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
 
 
 class _Bar(Stage):

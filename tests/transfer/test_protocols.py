@@ -178,7 +178,7 @@ def test_several_labels_are_one_regression_each_as_in_scikit_learn(marks_subject
         model.fit(scaler.transform(bank), drawn.targets[:, c])
         assert np.abs(ours[:, c] - model.decision_function(scaler.transform(queries))).max() < 0.02
     counted = drawn.targets[:, 0] >= 0
-    assert 0 < (~counted).sum()
+    assert (~counted).sum() > 0
     model = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000)
     model.fit(scaler.transform(bank)[counted], drawn.targets[counted, 0])
     assert np.abs(ours[:, 0] - model.decision_function(scaler.transform(queries))).max() < 0.02
@@ -217,7 +217,7 @@ def test_layer_of_the_backbone_is_its_output_averaged(digits_subject: Subject) -
 
 
 def test_layer_that_is_not_there_is_told(digits_subject: Subject) -> None:
-    with pytest.raises(RecipeError, match="no layer 'stages.99'") as caught:
+    with pytest.raises(RecipeError, match=r"no layer 'stages\.99'") as caught:
         Linear(layer="stages.99").measure(digits_subject, drawn_of(digits_subject, 1))
     assert "did you mean" in (caught.value.hint or "")
 

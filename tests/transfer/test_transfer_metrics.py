@@ -84,7 +84,8 @@ def devkit_precision(confidences: np.ndarray, right: np.ndarray, rule: str) -> f
         recall.append(hits / right.sum())
     if rule == "11 points":
         tops = [
-            max([p for p, r in zip(precision, recall) if r >= t], default=0) for t in np.arange(0, 1.1, 0.1)
+            max([p for p, r in zip(precision, recall, strict=True) if r >= t], default=0)
+            for t in np.arange(0, 1.1, 0.1)
         ]
         return sum(tops) / 11
     area, before = 0.0, 0.0

@@ -72,7 +72,7 @@ class Grid:
     seeds: int = 3
     protocols: Sequence[str | Mapping[str, Any] | TransferProtocol] = ()
     image_size: int | None = None
-    sampling: Sampling = "distinct"
+    sampling: str = "distinct"
     select: str | None = None
 
     def cells(self, run: Run, task: Any) -> list[Cell]:
@@ -88,6 +88,7 @@ class Grid:
             raise RecipeError(f"image_size: {self.image_size!r}", hint="the side in pixels")
         cells = []
         require_one_of(Sampling, "sampling", self.sampling)
+        sampling: Sampling = self.sampling  # type: ignore[assignment]
         for protocol in self._chosen(task):
             _check_kind(protocol, task)
             size = None if task.kind == "detection" else self.image_size or run.spec.image_size
@@ -95,7 +96,7 @@ class Grid:
                 many = protocol.learns and (k != FULL or protocol.chance_at_full)
                 said = k if protocol.learns else NO_IMAGES
                 cells += [
-                    Cell(run, task, said, seed, protocol, size, self.sampling)
+                    Cell(run, task, said, seed, protocol, size, sampling)
                     for seed in range(self.seeds if many else 1)
                 ]
         return cells

@@ -105,9 +105,9 @@ def _span(x_ND: Tensor) -> Tensor:
 class _Problem:
     """Minimise the mean loss + |weights|^2 / (2 C N); the bias is not penalised."""
 
-    x_NR: Tensor
-    wanted_NC: Tensor  # 1 where the class is right
-    counted_NC: Tensor | None  # where it counts; None of a multinomial regression
+    x: Tensor  # NR
+    wanted: Tensor  # NC, 1 where the class is right
+    counted: Tensor | None  # NC, 1 where it counts; None of a multinomial regression
 
     @classmethod
     def of(cls, x_NR: Tensor, targets: Tensor, classes: int) -> _Problem:
@@ -118,23 +118,23 @@ class _Problem:
     def loss(self, logits_NC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and its gradient by the logits."""
         count = len(logits_NC)
-        if self.counted_NC is None:
+        if self.counted is None:
             log_p_NC = logits_NC.log_softmax(1)
-            return -(log_p_NC * self.wanted_NC).sum() / count, (log_p_NC.exp() - self.wanted_NC) / count
-        signs_NC = 2 * self.wanted_NC - 1
-        total = -(logsigmoid(signs_NC * logits_NC) * self.counted_NC).sum()
-        return total / count, (logits_NC.sigmoid() - self.wanted_NC) * self.counted_NC / count
+            return -(log_p_NC * self.wanted).sum() / count, (log_p_NC.exp() - self.wanted) / count
+        signs_NC = 2 * self.wanted - 1
+        total = -(logsigmoid(signs_NC * logits_NC) * self.counted).sum()
+        return total / count, (logits_NC.sigmoid() - self.wanted) * self.counted / count
 
     def solve(self, c: float, start: Tensor, limit: int, tolerance: float) -> Tensor:
         """Return weights_RC and, in the last row, bias_C."""
         solution = start.clone().requires_grad_()
-        penalty = 1 / (c * len(self.x_NR))
+        penalty = 1 / (c * len(self.x))
 
         @torch.no_grad()
         def closure() -> Tensor:
             weights_RC = solution[:-1]
-            loss, error_NC = self.loss(self.x_NR @ weights_RC + solution[-1])
-            gradient_RC = self.x_NR.T @ error_NC + penalty * weights_RC
+            loss, error_NC = self.loss(self.x @ weights_RC + solution[-1])
+            gradient_RC = self.x.T @ error_NC + penalty * weights_RC
             solution.grad = torch.cat([gradient_RC, error_NC.sum(0, keepdim=True)])
             return loss + weights_RC.square().sum() * (penalty / 2)
 

@@ -37,8 +37,8 @@ SCHEMA = pa.schema(
         "ci_low": pa.float64(),  # 95 %, over the test images
         "ci_high": pa.float64(),
         "chosen": pa.string(),  # JSON: the hyperparameters that were settled on
-        # validation; fixed where the draw had no image to spare; none where there was nothing to choose; and test, which
-        # flatters: chosen by the test set itself
+        # validation; fixed where the draw had no image to spare; none where there was nothing to choose; and test,
+        # which flatters: chosen by the test set itself
         "select": pa.string(),
         "train_images": pa.int64(),
         "short_classes": pa.int32(),  # classes with fewer images than shots
@@ -122,7 +122,8 @@ def summary(table: pa.Table) -> pa.Table:
     there are. One alone has none.
 
     Returns:
-        the columns that name the group (`select` is "test" or null), then seeds, mean, sd, ci_low, ci_high (null for one seed).
+        the columns that name the group (`select` is "test" or null), then seeds, mean, sd, ci_low, ci_high (null for
+        one seed).
     """
     groups: dict[tuple, list[float]] = defaultdict(list)
     for row in table.to_pylist():

@@ -1,7 +1,7 @@
 """Few-shot draws, and the validation images that come out of them.
 
-Who is drawn follows from the chance of the image's key: 1 shot is inside 5, and 5 inside 10, of one seed. Where an image
-may have several labels, k shots are k images that have the class, for each class.
+Who is drawn follows from the chance of the image's key: 1 shot is inside 5, and 5 inside 10, of one seed. Where an
+image may have several labels, k shots are k images that have the class, for each class.
 """
 
 # N images of the training split, K images of a draw, C classes
