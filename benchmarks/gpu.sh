@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in one call of under ten minutes: the tests marked gpu, the speed of the trainers beside their
-# peers, and what three methods learn from Tiny-ImageNet in the same time.
+# peers, what three methods learn from Tiny-ImageNet in the same time, and transfer beside a plain loop.
 #
-#   benchmarks/gpu.sh [--dry] [tests] [speed] [methods]     (all three by default)
+#   benchmarks/gpu.sh [--dry] [tests] [speed] [methods] [transfer]     (all four by default)
 #
 # --dry takes the smallest of everything, and runs without a GPU too. Everything that is worth keeping goes to $OUT (out/gpu
-# by default), seven files: machine.txt; tests.log; speed.md, .json, .log; methods.md, .log. Each part has its own time
-# limit (TESTS_S, SPEED_S, METHODS_S, in seconds) and log, so one that fails costs nothing of the others. To keep:
+# by default), nine files: machine.txt; tests.log; speed.md, .json, .log; methods.md, .log; transfer.md, .log. Each part has its own time
+# limit (TESTS_S, SPEED_S, METHODS_S, TRANSFER_S, in seconds) and log, so one that fails costs nothing of the others. To keep:
 # speed.md in docs/results/speed.md, methods.md in docs/results/methods.md.
 #
 # A machine without a network brings what is missing there in wheels/, which git ignores: packages as wheels/site.tar.xz
-# and the images as wheels/tiny-imagenet.tar.xz (85 classes, train/WNID and val/WNID, 33 MiB). Where torch, torchvision,
+# and the images as wheels/tiny-imagenet.tar.xz (85 classes, train/WNID and val/WNID, 33 MiB); tasks as wheels/tasks/*.tar
+# or .tar.xz, a folder of class folders each. Where torch, torchvision,
 # timm, pyarrow, safetensors, scikit-learn and pytest with hypothesis and timeout are there (Python 3.12), these are
 # missing, 20 MiB compressed (as wheels they are 30):
 #
@@ -29,11 +30,11 @@ parts=()
 for word in "$@"; do
   case $word in
     --dry) dry=--dry ;;
-    tests | speed | methods) parts+=("$word") ;;
-    *) echo "gpu.sh: no part '$word': there are tests, speed, methods" >&2; exit 2 ;;
+    tests | speed | methods | transfer) parts+=("$word") ;;
+    *) echo "gpu.sh: no part '$word': there are tests, speed, methods, transfer" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(tests speed methods)
+[ ${#parts[@]} -gt 0 ] || parts=(tests speed methods transfer)
 OUT=${OUT:-out/gpu}
 PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT"
@@ -59,7 +60,8 @@ part() { # NAME LIMIT_S COMMAND…: into $OUT/NAME.log
 
 tests() {
   # -m gpu leaves out all others; a report of what was skipped says when there is no GPU.
-  part tests "${TESTS_S:-110}" "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/train/test_gpu.py -rs --durations=5
+  part tests "${TESTS_S:-110}" "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/train/test_gpu.py \
+    tests/transfer/test_transfer_gpu.py -rs --durations=5
   tail -n 15 "$OUT/tests.log"
 }
 
@@ -76,6 +78,23 @@ methods() {
   part methods "${METHODS_S:-230}" "$PYTHON" benchmarks/methods.py "$images" $dry \
     --seconds "${METHOD_S:-45}" --out "$work/methods" --markdown "$OUT/methods.md"
   cat "$OUT/methods.md" 2>/dev/null || tail -n 15 "$OUT/methods.log"
+}
+
+transfer() {
+  mkdir -p "$work/tasks"
+  for archive in "${TASKS:-wheels/tasks}"/*.tar*; do
+    [ -f "$archive" ] && tar xf "$archive" -C "$work/tasks"
+  done
+  if [ -z "$(ls "$work/tasks")" ]; then
+    echo "== transfer: no tasks in ${TASKS:-wheels/tasks}"
+    failed=1
+    return
+  fi
+  local few=(--model resnet50 --every 15 --rounds 1)
+  [ -n "$dry" ] && few=(--model convnet --pixels 32 --every 60 --rounds 1)
+  part transfer "${TRANSFER_S:-150}" "$PYTHON" benchmarks/transfer.py "$work/tasks" "${few[@]}" \
+    --markdown "$OUT/transfer.md"
+  cat "$OUT/transfer.md" 2>/dev/null || tail -n 15 "$OUT/transfer.log"
 }
 
 {

@@ -375,6 +375,7 @@ def test_presets_are_the_published_numbers() -> None:
         ({"linear": {"grid": "coarse"}}, "linear(grid=coarse)"),
         ({"finetune": {"preset": "vtab-1k"}}, "finetune:vtab-1k"),
         ("lp-ft:entezari2023", "lp-ft:entezari2023"),
+        ({"finetune": {"lrs": 0.1, "epochs": 3}}, "finetune(lrs=[0.1], epochs=[3])"),
     ],
 )
 def test_protocols_are_written_as_they_are_read(told, said: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from curate.errors import CurateError, DataError, RecipeError
-from train.transfer import Task, named_tasks, open_tasks
+from train.transfer import Files, Task, named_tasks, open_tasks
 from train.transfer.images import View, pixels, square
 
 
@@ -83,6 +83,19 @@ def test_digest_follows_the_bytes_and_not_the_place(make_folder, tmp_path: Path)
     assert open_tasks(f"folder:{moved}")[0].digest == before
     Image.new("RGB", (12, 10), (1, 2, 3)).save(moved / "test" / "a" / "0.png")
     assert open_tasks(f"folder:{moved}")[0].digest != before
+
+
+def test_files_that_are_as_they_were_are_not_read_again_for_the_digest(make_folder, monkeypatch) -> None:
+    root = make_folder({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
+    before = open_tasks(f"folder:{root}")[0].digest
+    read = Files.read
+    seen: list[int] = []
+    monkeypatch.setattr(Files, "read", lambda self, index: seen.append(index) or read(self, index))
+    assert open_tasks(f"folder:{root}")[0].digest == before
+    assert seen == []
+    Image.new("RGB", (12, 10), (1, 2, 3)).save(root / "test" / "a" / "0.png")
+    assert open_tasks(f"folder:{root}")[0].digest != before
+    assert len(seen) == 2  # of the side that changed
 
 
 def test_broken_images_are_left_out_counted_and_named(make_folder) -> None:

@@ -9,11 +9,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from curate.files import cache_folder, write_atomic
 from curate.images import decode
+from curate.manifests import digest
+from curate.places import is_remote
 from curate.ranges import Reader
 from train.threads import in_order
 
@@ -56,6 +60,17 @@ class Files:
     def decode(self, index: int) -> Any:
         """Decode it; raises BadImage."""
         return decode(self.read(index))
+
+    def fingerprint(self) -> str | None:
+        """Name the ranges, and sizes and times of their files; None where they are not on this machine's disks."""
+        if is_remote(self.root):
+            return None
+        names = list(dict.fromkeys(file for file, _, _ in self.ranges))
+        try:
+            stats = [(found.st_size, found.st_mtime_ns) for found in (os.stat(Path(self.root, n)) for n in names)]
+        except OSError:  # reading it says what is wrong
+            return None
+        return digest(["files", str(self.root), names, stats, [list(one) for one in self.ranges]])
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,22 @@ class Split:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """The sha256 of each image as stored; reads them all, once."""
+        """The sha256 of each image as stored; reads them all, unless their files are as they were before."""
+        fingerprint = getattr(self.images, "fingerprint", lambda: None)()
+        if fingerprint is None:
+            return self._hashed()
+        kept = cache_folder() / "transfer" / f"{fingerprint.removeprefix('sha256:')}.sha256"
+        try:
+            data = kept.read_bytes()
+        except OSError:
+            data = b""
+        if len(data) != 32 * len(self):
+            data = b"".join(bytes.fromhex(one) for one in self._hashed())
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(kept, data)
+        return tuple(data[at : at + 32].hex() for at in range(0, len(data), 32))
+
+    def _hashed(self) -> tuple[str, ...]:
         return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
 
 

@@ -25,8 +25,8 @@ PROTOCOLS = {
     "zero-shot": "protocols.zero_shot:ZeroShot",
     "finetune": "protocols.finetune:Finetune",
     "lp-ft": "protocols.finetune:LpFt",
-    "fast-rcnn": "detection.fast_rcnn:FastRcnn",
-    "faster-rcnn": "detection.faster_rcnn:FasterRcnn",
+    "fast-rcnn": "detection.protocols:FastRcnn",
+    "faster-rcnn": "detection.protocols:FasterRcnn",
 }
 DEFAULTS: dict[Kind, str] = {"classification": "linear", "detection": "faster-rcnn"}
 PRESET = "preset"
@@ -69,6 +69,9 @@ def find_protocol(
         raise RecipeError(f"no protocol {name!r}", hint=near or f"there are {', '.join(PROTOCOLS)}")
     made = _made(name)
     begin = _preset(made, settings.pop(PRESET, None), where)
+    for field in dataclasses.fields(made):
+        if str(field.type).startswith("tuple[") and isinstance(settings.get(field.name), int | float):
+            settings[field.name] = [settings[field.name]]  # a grid of one point is written as that
     protocol = made(**Signature(made).bind(begin | settings, where=f"{where} {name}"))
     check = getattr(protocol, "check", None)
     if check:
