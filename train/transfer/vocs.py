@@ -87,7 +87,7 @@ def read_annotation(path: Path) -> Annotation:
         raise DataError(f"{path}: begins with <{root.tag}>, not <annotation>", hint="it is no file of VOC")
     width, height = (int(_number(path, root, f"size/{side}")) for side in ("width", "height"))
     if width < 1 or height < 1:
-        raise DataError(f"{path}: an image of {width} x {height} pixels")
+        raise DataError(f"{path}: an image of {width} x {height} pixels", hint="take the file of the archive")
     found = (
         _thing(f"{path}, object {i}", one, width, height) for i, one in enumerate(root.iterfind("object"), 1)
     )
