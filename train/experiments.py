@@ -167,15 +167,15 @@ def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any]
     from train.transfer import Grid, transfer
 
     tasks = _tasks(what)
+    grids = [Grid(one.shots, one.seeds, [_protocol(experiment, one)]) for one in what.measure]
     cells = len(tasks) * sum(len(m.shots) * m.seeds for m in what.measure)
     for run in runs:
         title = f"transfer of {run.name}"
         with stages.stage(title), stages.progress.stage(title, cells) as bar:
-            for measure in what.measure:
-                transfer(
-                    run,
-                    tasks,
-                    Grid(measure.shots, measure.seeds, [_protocol(experiment, measure)]),
-                    out=out / "results.parquet",
-                    progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
-                )
+            transfer(
+                run,
+                tasks,
+                grids,
+                out=out / "results.parquet",
+                progress=lambda line, bar=bar: bar.advance(),  # type: ignore[misc]
+            )

@@ -16,11 +16,12 @@ import torch
 from curate.errors import DataError, MissingError, RecipeError
 from train.models import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
-from train.transfer import Finetune, Linear, Split, Task, open_subject, transfer, transfer_all
+from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, transfer, transfer_all
 from train.transfer import results as results_module
 from train.transfer.cells import cells_of, shown
 from train.transfer.images import Streamed
 from train.transfer.protocols.linear import Linear as LinearProtocol
+from train.transfer.subjects import Subject
 
 QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
 
@@ -340,6 +341,22 @@ def test_ray_gives_the_rows_that_one_process_gives(
     alike = [sorted(({**r, "seconds": 0} for r in rows), key=key) for rows in (here, there)]
     assert alike[0] == alike[1]
     assert len(lines) == 2 * 2 * 2
+
+
+def test_several_grids_share_a_runs_features_and_a_cell_of_both_is_measured_once(
+    scratch: Run, tiny_task: Task, out: Path, monkeypatch
+) -> None:
+    passes: list[int] = []
+    genuine = Subject._forward
+    monkeypatch.setattr(Subject, "_forward", lambda self, *rest: passes.append(1) or genuine(self, *rest))
+    grids = [Grid([1, 2], 1, ["knn"]), Grid([2], 1, ["knn", "ridge"])]
+    rows = transfer(scratch, [tiny_task], grids, out=out, device="cpu").to_pylist()
+    assert len(passes) == 2  # of train and test
+    assert sorted((r["protocol"], r["shots"]) for r in rows if r["headline"]) == [
+        ("knn", "1"),
+        ("knn", "2"),
+        ("ridge", "2"),
+    ]
 
 
 def test_several_runs_share_a_task(scratch: Run, tiny_task: Task, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 
 from curate.errors import CurateError, DataError, RecipeError
 from train.transfer import Files, Task, named_tasks, open_tasks
-from train.transfer.images import View, pixels, square
+from train.transfer.images import View, count_bytes, pixels, square
 
 
 def test_digits_open_without_a_network(digits: Task) -> None:
@@ -168,6 +169,14 @@ def test_square_is_a_resize_of_the_short_side_and_a_centre_crop(size: tuple[int,
 def test_decoding_happens_once_for_each_size(digits: Task) -> None:
     assert pixels(digits, View(16)).train.squares.images is pixels(digits, View(16)).train.squares.images
     assert pixels(digits, View(8)).train.squares.images.shape[-1] == 8
+
+
+def test_images_used_longest_ago_are_forgotten_where_memory_is_short(digits: Task, monkeypatch) -> None:
+    tasks = [dataclasses.replace(digits, name=f"digits-{i}") for i in range(4)]
+    monkeypatch.setattr("train.transfer.images._memory", lambda: 5 * count_bytes(digits, View(8)))  # two fit
+    for task in (tasks[0], tasks[1], tasks[0], tasks[2]):
+        pixels(task, View(8))
+    assert [View(8) in task.__dict__["_pixels"] for task in tasks[:3]] == [True, False, True]
 
 
 def test_task_can_be_opened_under_a_name_of_its_own(make_folder) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -179,15 +180,15 @@ class TaskPixels:
 def pixels(task: Task, view: View) -> TaskPixels:
     """Decode a task, or say how it is to be decoded where it does not fit into a quarter of the memory.
 
-    The task keeps the result, so runs of one image size share it.
+    The task keeps the result, so runs of one image size share it; those used longest ago are forgotten when all that
+    is kept takes more than half of the memory.
 
     Raises:
         DataError: an image cannot be read, or no image of a class is left on one side.
     """
     kept: dict[View, TaskPixels] = task.__dict__.setdefault("_pixels", {})
     if view not in kept:
-        count = len(task.train) + len(task.test)
-        decode = _store if count * 3 * view.side**2 <= KEPT_SHARE * _memory() else _stream
+        decode = _store if count_bytes(task, view) <= KEPT_SHARE * _memory() else _stream
         train, train_notes = decode(task, "train", task.train, view, task.leaked)
         test, test_notes = decode(task, "test", task.test, view, frozenset())
         notes = [*task.notes, *train_notes, *test_notes]
@@ -197,7 +198,35 @@ def pixels(task: Task, view: View) -> TaskPixels:
                 f"train: {len(task.leaked)} images left out, identical to test images (such as {first})"
             )
         kept[view] = TaskPixels(train, test, tuple(notes))
-    return kept[view]
+    found = kept[view]
+    _use(task, view, 0 if isinstance(found.train.squares, Streamed) else count_bytes(task, view))
+    return found
+
+
+_shelf: dict[
+    tuple[int, View], tuple[weakref.ref[Task], int]
+] = {}  # what is kept and its bytes, last used last
+
+
+def count_bytes(task: Task, view: View) -> int:
+    """Return how much a task takes at a view."""
+    return (len(task.train) + len(task.test)) * 3 * view.side**2
+
+
+def _use(task: Task, view: View, size: int) -> None:
+    """Note that a view of a task was used, and forget others where there is too much."""
+    _shelf.pop((id(task), view), None)
+    _shelf[id(task), view] = (weakref.ref(task), size)
+    for key, (other, _) in list(_shelf.items()):
+        gone = other()
+        if gone is None:
+            del _shelf[key]
+        elif sum(size for _, size in _shelf.values()) > 2 * KEPT_SHARE * _memory() and key != (
+            id(task),
+            view,
+        ):
+            gone.__dict__["_pixels"].pop(key[1], None)
+            del _shelf[key]
 
 
 def _memory() -> int:

@@ -144,7 +144,7 @@ class Job:
 def transfer(
     run: Run,
     tasks: Sequence[Any],
-    grid: Grid | None = None,
+    grid: Grid | Sequence[Grid] | None = None,
     *,
     out: str | Path,
     device: str = "auto",
@@ -162,7 +162,7 @@ def transfer(
     Args:
         run: what to measure.
         tasks: names (`digits`, `folder:PATH`) or tasks. A Task keeps its decoded images for the next run.
-        grid: what to measure it by.
+        grid: what to measure it by; several share what is computed once, such as frozen features.
         out: the Parquet file to add to.
         device: "auto" takes a GPU where there is one.
         executor: `local`; or `ray`, where all that frozen features of a task can tell is one piece of work, each
@@ -176,15 +176,15 @@ def transfer(
         MissingError: there is no such device.
     """
     say = progress or (lambda line: None)
-    out, asked = Path(out), dataclasses.replace(grid or Grid(), **changes)
+    grids = [grid or Grid()] if grid is None or isinstance(grid, Grid) else list(grid)
+    out, asked = Path(out), [dataclasses.replace(one, **changes) for one in grids]
     executors.require(executor)
     if executor == "local":
         pick_device(device)
     results.check_path(out)
     opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
-    cells = [
-        asked.cells(run, task) for task in opened
-    ]  # finds the faults of all before the first is measured
+    # finds the faults of all before the first is measured
+    cells = [[cell for one in asked for cell in one.cells(run, task)] for task in opened]
     missing = [_missing(some, out, say) for some in cells]
     if executor == "ray":
         _on_ray([Job(part, device) for some in missing for part in _apart(some)], out, say)
@@ -196,7 +196,7 @@ def transfer(
 
 
 def transfer_all(
-    runs: Sequence[Run], tasks: Sequence[Any], grid: Grid | None = None, **options: Any
+    runs: Sequence[Run], tasks: Sequence[Any], grid: Grid | Sequence[Grid] | None = None, **options: Any
 ) -> pa.Table:
     """Measure several runs on the same tasks, as `transfer` does each: a task's images are decoded once for all."""
     opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
@@ -206,7 +206,7 @@ def transfer_all(
 def _missing(cells: Sequence[Cell], out: Path, say: Callable[[str], None]) -> list[Cell]:
     """Return the cells that `out` does not have yet."""
     done = set(results.read(out)["cell"].to_pylist())
-    todo = [cell for cell in cells if cell.digest not in done]
+    todo = [cell for name, cell in {cell.digest: cell for cell in cells}.items() if name not in done]
     if len(todo) < len(cells):
         first = cells[0]
         say(
