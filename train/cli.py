@@ -216,8 +216,8 @@ def _print_report(folder: Path, out: Path | None = None) -> None:
     from train.reports import headline, write_report
 
     page, findings = write_report(folder, out)
-    table = headline(findings)
-    print_table(*table.transposed(), title=table.title)
+    table = headline(findings).transposed()
+    print_table(table.columns, table.rows, title=table.title)
     if table.note:
         typer.echo(table.note)
     typer.echo(f"report: {page.resolve()}")

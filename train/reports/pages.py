@@ -12,6 +12,8 @@ from train.reports.figures import draw_all
 from train.reports.findings import Findings, gather
 from train.reports.tables import Table
 
+WIDE = 12  # columns, more of which do not fit a page
+
 _STYLE = """
 body{font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:#1d2430;
  margin:2.2rem auto;max-width:1120px;padding:0 1.2rem}
@@ -40,7 +42,9 @@ def write_report(root: str | Path, out: str | Path | None = None) -> tuple[Path,
     findings = gather(root)
     folder = Path(out) if out else Path(root) / "report"
     figures = draw_all(findings, folder)
-    shown = [t for t in (tables.headline(findings), tables.gaps(findings)) if t.rows]
+    first = tables.headline(findings)
+    first = first if len(first.columns) <= WIDE else first.transposed()
+    shown = [t for t in (first, tables.gaps(findings)) if t.rows]
     detail = [t for t in (tables.datasets(findings), tables.runs(findings)) if t.rows]
     write_atomic(folder / "report.md", _markdown(findings, shown + detail, figures).encode())
     page = folder / "index.html"

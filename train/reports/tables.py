@@ -22,10 +22,10 @@ class Table:
     note: str = ""
     best: frozenset[tuple[int, int]] = frozenset()
 
-    def transposed(self) -> tuple[list[str], list[list[str]]]:
-        """Return its columns as rows, which fits a terminal when there are more measurements than runs."""
-        turned = [list(line) for line in zip(self.columns, *self.rows, strict=True)]
-        return turned[0], turned[1:]
+    def transposed(self) -> Table:
+        """Return its columns as rows, which is read better when there are more measurements than runs."""
+        first, *rest = [list(line) for line in zip(self.columns, *self.rows, strict=True)]
+        return Table(self.title, first, rest, self.note, frozenset((j - 1, i + 1) for i, j in self.best))
 
     def markdown(self) -> str:
         """Return it as Markdown."""
