@@ -131,7 +131,7 @@ class Job:
         """Give the rows of each cell as it is measured; nothing is decoded where there are no cells."""
         if not self.cells:
             return
-        subject = _subject(self.cells[0], pick_device(self.device))
+        subject = _subject(self.cells[0], pick_device(self.device), say)
         for note in subject.notes:
             say(f"{self.cells[0].task.name}: {note}")
         for cell in self.cells:
@@ -262,11 +262,11 @@ class _Work:
             return error
 
 
-def _subject(cell: Cell, device: torch.device) -> AnySubject:
+def _subject(cell: Cell, device: torch.device, say: Callable[[str], None]) -> AnySubject:
     if cell.task.kind == "detection":
         from train.transfer.detection.subjects import DetectionSubject
 
-        return DetectionSubject(cell.run, cell.task, device=device)
+        return DetectionSubject(cell.run, cell.task, device=device, progress=say)
     assert cell.image_size is not None
     return Subject(cell.run, cell.task, image_size=cell.image_size, device=device)
 
