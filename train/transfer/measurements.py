@@ -76,10 +76,10 @@ class Grid:
     select: str | None = None
 
     def cells(self, run: Run, task: Any) -> list[Cell]:
-        """Return the measurements of a run on a task.
+        """Return the measurements of a run on a task, by the protocols that are for its kind.
 
         Raises:
-            RecipeError: a wrong shot count, protocol, number of seeds or size; or a protocol of another kind of task.
+            RecipeError: a wrong shot count, protocol, number of seeds or size.
         """
         shots = parse_shots(self.shots)
         if isinstance(self.seeds, bool) or self.seeds < 1:
@@ -90,7 +90,8 @@ class Grid:
         require_one_of(Sampling, "sampling", self.sampling)
         sampling: Sampling = self.sampling  # type: ignore[assignment]
         for protocol in self._chosen(task):
-            _check_kind(protocol, task)
+            if protocol.kind != task.kind:
+                continue
             size = None if task.kind == "detection" else self.image_size or run.spec.image_size
             for k in shots if protocol.learns else shots[:1]:
                 many = protocol.learns and (k != FULL or protocol.chance_at_full)
@@ -112,12 +113,22 @@ class Grid:
         ]
 
 
-def _check_kind(protocol: TransferProtocol, task: Any) -> None:
-    if protocol.kind != task.kind:
-        raise RecipeError(
-            f"protocol {protocol.name} is for {protocol.kind}, and task {task.name} is one of {task.kind}",
-            hint=f"take {DEFAULTS[task.kind]}",
-        )
+def _check_kinds(grids: Sequence[Grid], tasks: Sequence[Any]) -> None:
+    """Refuse tasks that no protocol is for, and protocols that are for no task."""
+    found = [one for grid in grids for one in find_protocols(grid.protocols or list(DEFAULTS.values()))]
+    given = [one for grid in grids if grid.protocols for one in find_protocols(grid.protocols)]
+    for protocol in given:
+        if tasks and protocol.kind not in {task.kind for task in tasks}:
+            raise RecipeError(
+                f"protocol {protocol.name} is for {protocol.kind}, and task {tasks[0].name} is one of {tasks[0].kind}",
+                hint=f"take {DEFAULTS[tasks[0].kind]}",
+            )
+    for task in tasks:
+        if task.kind not in {protocol.kind for protocol in found}:
+            raise RecipeError(
+                f"task {task.name} is one of {task.kind}, and no protocol given is for that",
+                hint=f"take {DEFAULTS[task.kind]} too",
+            )
 
 
 @dataclass(frozen=True)
@@ -183,6 +194,7 @@ def transfer(
         pick_device(device)
     results.check_path(out)
     opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
+    _check_kinds(asked, opened)
     # finds the faults of all before the first is measured
     cells = [[cell for one in asked for cell in one.cells(run, task)] for task in opened]
     missing = [_missing(some, out, say) for some in cells]
