@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ BROKEN = (
     MemoryError,
     TypeError,
     ValueError,
+    struct.error,
 )
 KINDS = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"}
 
@@ -84,8 +86,19 @@ KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes dicts, lists, numbers, texts and what is known; no other name."""
+class _Unpickler(pickle._Unpickler):
+    """Makes dicts, lists, numbers, texts and what is known; no other name.
+
+    It is the one in Python, and does not take a length from the file as memory to set aside. That in C does.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def _load_bytearray(self) -> None:
+        [size] = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytearray(self.read(size)))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:

@@ -59,8 +59,8 @@ def shared_classes(
     has_train, has_test = {one.of for one in train}, {one.of for one in test}
     gone = {name for name in has_train ^ has_test if name in absent}
     notes = []
-    for side, rows, other in (("train", train, has_test), ("test", test, has_train)):
-        counts = Counter(one.of for one in rows if one.of in gone - other)
+    for side, rows in (("train", train), ("test", test)):
+        counts = Counter(one.of for one in rows if one.of in gone)
         notes += [
             f"{side}: {count:,} images left out: class {name!r} is on this side of the official split alone"
             for name, count in sorted(counts.items())

@@ -7,14 +7,24 @@ from train.transfer.families._rows import Row, readable, row, shared_classes
 from train.transfer.listings import Listing, Request
 from train.transfer.tasks import Task
 
-# Style → training and test images of the cleaned version, and texts.
+# Style → training and test images of the cleaned version, what its images are, and texts.
 DOMAINS = {
-    "real": (120_906, 52_041, ("a photo of a {}.", "a picture of a real {}.")),
-    "clipart": (33_525, 14_604, ("a clip art picture of a {}.", "a cartoon drawing of a {}.")),
-    "infograph": (36_023, 15_582, ("an infographic about a {}.", "a poster with a {}.")),
-    "painting": (50_416, 21_850, ("a painting of a {}.", "a work of art that shows a {}.")),
-    "quickdraw": (120_750, 51_750, ("a quick line drawing of a {}.", "a {} drawn in a few strokes.")),
-    "sketch": (48_212, 20_916, ("a pencil sketch of a {}.", "a black and white drawing of a {}.")),
+    "real": (120_906, 52_041, "photographs", ("a photo of a {}.", "a picture of a real {}.")),
+    "clipart": (33_525, 14_604, "clip art", ("a clip art picture of a {}.", "a cartoon drawing of a {}.")),
+    "infograph": (36_023, 15_582, "infographics", ("an infographic about a {}.", "a poster with a {}.")),
+    "painting": (50_416, 21_850, "paintings", ("a painting of a {}.", "a work of art that shows a {}.")),
+    "quickdraw": (
+        120_750,
+        51_750,
+        "drawings of some seconds",
+        ("a quick line drawing of a {}.", "a {} drawn in a few strokes."),
+    ),
+    "sketch": (
+        48_212,
+        20_916,
+        "sketches",
+        ("a pencil sketch of a {}.", "a black and white drawing of a {}."),
+    ),
 }
 # The official lists of paintings have no t-shirt to train on and no syringe to test on.
 ABSENT = {"painting": frozenset({"t-shirt", "syringe"})}
@@ -37,7 +47,7 @@ def open_domain(request: Request) -> list[Task]:
     there = {one.of for one in train + test}
     names = readable(name for name in ids if name in there)
     notes = [*train_notes, *test_notes, *dropped]
-    return [download.task(names, train, test, templates=DOMAINS[domain][2], notes=notes, sizes=sizes)]
+    return [download.task(names, train, test, templates=DOMAINS[domain][3], notes=notes, sizes=sizes)]
 
 
 def _row(download: Download, line: Line, domain: str) -> Row:
@@ -48,11 +58,11 @@ def _row(download: Download, line: Line, domain: str) -> Row:
 
 
 def _listing(domain: str) -> Listing:
-    train, test, _ = DOMAINS[domain]
+    train, test, what, _ = DOMAINS[domain]
     lacks = ", without t-shirt and syringe, each of which one side lacks" if domain in ABSENT else ""
     return Listing(
         name=f"domainnet-{domain}",
-        about=f"things and animals, {domain}",
+        about=f"{what} of 345 kinds of things and animals",
         source="Peng et al., ICCV 2019, http://ai.bu.edu/M3SDA/",
         splits=f"the official lists{lacks}",
         get=f"of http://ai.bu.edu/M3SDA/, the cleaned version: unpack {domain}.zip and put {domain}_train.txt and "
