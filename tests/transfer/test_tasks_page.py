@@ -1,0 +1,24 @@
+"""The page of the tasks is generated from their listings, so it cannot say anything else."""
+
+from pathlib import Path
+
+from train.transfer.listings import listings
+from train.transfer.references import markdown
+
+PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+
+
+def test_the_page_is_what_the_listings_say() -> None:
+    assert PAGE.read_text() == markdown(), "`make reference` writes it again"
+
+
+def test_every_task_is_on_the_page_once() -> None:
+    lines = PAGE.read_text().splitlines()
+    assert len(listings()) > 15
+    for listing in listings().values():
+        assert lines.count(f"## {listing.usage}") == 1
+        assert sum(line.startswith(f"| `{listing.usage}` |") for line in lines) == 1
+    assert (
+        "| `pets` | 37 | 3,680 | 3,669 | mean_per_class | the official trainval and test |"
+        in PAGE.read_text()
+    )
