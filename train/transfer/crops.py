@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.images import BadImage
+from curate.manifests import digest
 from train.transfer.splits import Images
 
 
@@ -56,6 +57,11 @@ class Joined:
         part, row = self._find(index)
         return part.decode(row)
 
+    def fingerprint(self) -> str | None:
+        """Name the files of all parts; None where one part does not say."""
+        said = [getattr(part, "fingerprint", lambda: None)() for part in self.parts]
+        return None if None in said else digest(["joined", said])
+
     def _find(self, index: int) -> tuple[Images, int]:
         for part in self.parts:
             if index < len(part):
@@ -90,6 +96,15 @@ class Crops:
         """Return the image as stored, and the box: two crops are the same when both are."""
         box = " ".join(f"{corner:g}" for corner in self.boxes[index])
         return self.images.read(self.rows[index]) + f" box {box} x {self.context:g}".encode()
+
+    def fingerprint(self) -> str | None:
+        """Name the files and the boxes; None where the images do not say."""
+        said = getattr(self.images, "fingerprint", lambda: None)()
+        return (
+            None
+            if said is None
+            else digest(["crops", said, [*self.rows], [*map(list, self.boxes)], self.context])
+        )
 
     def decode(self, index: int) -> Any:
         """Return a crop in RGB; raises BadImage."""

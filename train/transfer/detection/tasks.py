@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from curate.errors import DataError
 from curate.manifests import digest
 from train.transfer.crops import Chosen
-from train.transfer.splits import Images, in_threads
+from train.transfer.splits import Images, Split
 from train.transfer.tasks import Metric
 
 
@@ -71,8 +70,8 @@ class DetectionSplit:
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
-        """The sha256 of each image as stored; reads them all, once."""
-        return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
+        """The sha256 of each image as stored; reads them all, unless their files are as they were before."""
+        return Split(self.keys, self.targets, self.images).hashes
 
     def only(self, rows: Iterable[int]) -> DetectionSplit:
         """Return some of the images."""
