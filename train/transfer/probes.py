@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, one_hot
 
@@ -125,29 +127,56 @@ class _Problem:
         total = -(logsigmoid(signs_NC * logits_NC) * self.counted).sum()
         return total / count, (logits_NC.sigmoid() - self.wanted) * self.counted / count
 
+    @torch.no_grad()
+    def value(self, solution: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+        """Return what is to be small at weights_RC and, in the last row, bias_C; and its gradient there."""
+        weights_RC = solution[:-1]
+        loss, error_NC = self.loss(self.x @ weights_RC + solution[-1])
+        gradient_RC = self.x.T @ error_NC + penalty * weights_RC
+        whole = loss + weights_RC.square().sum() * (penalty / 2)
+        return whole, torch.cat([gradient_RC, error_NC.sum(0, keepdim=True)])
+
     def solve(self, c: float, start: Tensor, limit: int, tolerance: float) -> Tensor:
         """Return weights_RC and, in the last row, bias_C."""
-        solution = start.clone().requires_grad_()
         penalty = 1 / (c * len(self.x))
+        way = _on_cpu if start.device.type == "cpu" else _on_device
+        return way(lambda solution: self.value(solution, penalty), start, limit, tolerance)
 
-        @torch.no_grad()
-        def closure() -> Tensor:
-            weights_RC = solution[:-1]
-            loss, error_NC = self.loss(self.x @ weights_RC + solution[-1])
-            gradient_RC = self.x.T @ error_NC + penalty * weights_RC
-            solution.grad = torch.cat([gradient_RC, error_NC.sum(0, keepdim=True)])
-            return loss + weights_RC.square().sum() * (penalty / 2)
 
-        torch.optim.LBFGS(
-            [solution],
-            max_iter=limit,
-            max_eval=2 * limit,
-            tolerance_grad=tolerance,
-            tolerance_change=1e-12,
-            history_size=10,
-            line_search_fn="strong_wolfe",
-        ).step(closure)
-        return solution.detach()
+Objective = Callable[[Tensor], tuple[Tensor, Tensor]]  # of a solution: the value, and the gradient
+
+
+def _on_cpu(objective: Objective, start: Tensor, limit: int, tolerance: float) -> Tensor:
+    """Minimise by scipy's L-BFGS: where images are few, torch's spends most of the time on its own book-keeping."""
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    def flat(solution: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = objective(torch.from_numpy(solution).to(start.dtype).view(start.shape))
+        return value.item(), gradient.double().numpy().ravel()
+
+    options = {"maxiter": limit, "maxfun": 2 * limit, "maxcor": 10, "gtol": tolerance, "ftol": 1e-15}
+    found = minimize(flat, start.double().numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(found.x).to(start.dtype).view(start.shape)
+
+
+def _on_device(objective: Objective, start: Tensor, limit: int, tolerance: float) -> Tensor:
+    """Minimise by torch's L-BFGS, where the data is."""
+    solution = start.clone().requires_grad_()
+
+    def closure() -> Tensor:
+        value, solution.grad = objective(solution)
+        return value
+
+    torch.optim.LBFGS(
+        [solution],
+        max_iter=limit,
+        max_eval=2 * limit,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-12,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    ).step(closure)
+    return solution.detach()
 
 
 def loss_of(logits_NC: Tensor, targets: Tensor) -> float:
@@ -209,11 +238,15 @@ def _signs(targets: Tensor, classes: int) -> Tensor:
 
 @contextmanager
 def few_threads(products: int) -> Iterator[None]:
-    """Keep small problems on one thread: on a busy machine, waiting for a second takes 100 times the sum."""
+    """Keep small problems on one thread: on a busy machine, waiting for a second takes 100 times the sum.
+
+    L-BFGS itself is all small sums, and stays on one thread whatever the problem.
+    """
     before = torch.get_num_threads()
     if products < 1e7:
         torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):  # numpy's and scipy's; torch has its own
+            yield
     finally:
         torch.set_num_threads(before)
