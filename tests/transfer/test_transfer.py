@@ -363,5 +363,7 @@ def test_several_runs_share_a_task(scratch: Run, tiny_task: Task, out: Path) -> 
     other = scratch_run(scratch.spec, seed=1)
     rows = transfer_all([scratch, other], [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
     assert {row["run"] for row in rows} == {scratch.name, other.name}
-    columns, _ = shown(results_module.read(out))
-    assert columns[0] == "run"
+    columns, (line,) = shown(results_module.read(out))
+    assert columns[-2:] == [scratch.name, other.name]
+    values = [row["value"] for row in rows if row["headline"]]
+    assert [float(cell.split(" ± ")[0]) for cell in line[-2:]] == [round(value * 100, 1) for value in values]

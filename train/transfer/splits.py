@@ -67,7 +67,9 @@ class Files:
             return None
         names = list(dict.fromkeys(file for file, _, _ in self.ranges))
         try:
-            stats = [(found.st_size, found.st_mtime_ns) for found in (os.stat(Path(self.root, n)) for n in names)]
+            stats = [
+                (found.st_size, found.st_mtime_ns) for found in (os.stat(Path(self.root, n)) for n in names)
+            ]
         except OSError:  # reading it says what is wrong
             return None
         return digest(["files", str(self.root), names, stats, [list(one) for one in self.ranges]])
