@@ -129,7 +129,11 @@ def _pyramid(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, i
             hint=f"one for each stride: {', '.join(str(stride) for stride in trunk.strides)}",
         )
     pool = pyramid_pool(trunk.strides[:-1])
-    return trunk, pool, TwoMLPHead(trunk.out_channels * 49, shape.head_width), shape.head_width
+    head = TwoMLPHead(trunk.out_channels * 49, shape.head_width)
+    for layer in (head.fc6, head.fc7):  # as Detectron2 does; PyTorch's usual start is a third of that and learns slower
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+    return trunk, pool, head, shape.head_width
 
 
 def _one_map(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, int]:

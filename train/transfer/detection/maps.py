@@ -176,7 +176,7 @@ class Mean(nn.Module):
 def _cut_resnet(network: Any, *, small: bool) -> Cut:
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     layers: list[Any] = [network.layer1, network.layer2, network.layer3, network.layer4]
-    width = layers[-1][-1].bn2.num_features * getattr(type(layers[-1][-1]), "expansion", 1)
+    width = layers[-1][-1].conv2.out_channels * getattr(type(layers[-1][-1]), "expansion", 1)
     strides = (1, 1, 2, 4, 8) if small else (4, 4, 8, 16, 32)
     return _staged(stem, layers, 64, width, strides)
 
@@ -185,7 +185,7 @@ def _cut_clip(network: Any) -> Cut:
     names = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3", "avgpool")
     stem = nn.Sequential(*(getattr(network, name) for name in names))
     layers: list[Any] = [network.layer1, network.layer2, network.layer3, network.layer4]
-    return _staged(stem, layers, network.bn3.num_features, layers[-1][-1].bn3.num_features, (4, 4, 8, 16, 32))
+    return _staged(stem, layers, network.conv3.out_channels, layers[-1][-1].conv3.out_channels, (4, 4, 8, 16, 32))
 
 
 def _staged(stem: nn.Module, layers: list[Any], stem_width: int, width: int, strides: tuple[int, ...]) -> Cut:

@@ -95,6 +95,8 @@ def _files(root: Path, names: Sequence[str]) -> Files:
 
 def _joined(sides: Sequence[DetectionSplit]) -> DetectionSplit:
     """Return the images of several years as one split."""
+    if len(sides) == 1:
+        return sides[0]
     keys = tuple(key for side in sides for key in side.keys)
     truths = tuple(truth for side in sides for truth in side.truths)
     return DetectionSplit(keys, truths, Joined(tuple(side.images for side in sides)), len(CLASSES))
