@@ -115,12 +115,13 @@ def transfer(
 ) -> None:
     """Measure what runs are worth on other tasks, with few images and with all."""
     from curate import tables
-    from train.transfer import Grid, transfer_all
+    from train.transfer import Grid
+    from train.transfer import transfer as measure
     from train.transfer.cells import shown
     from train.transfer.names import named_tasks, open_subject
 
     show = bars(quiet)
-    rows = transfer_all(
+    rows = measure(
         [open_subject(one, image_size) for one in run],
         [one for name in task for one in named_tasks(name, data or [])],
         Grid(shots.split(","), seeds, protocol or [], image_size, sampling, select),

@@ -243,6 +243,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cuda", "cpu", "mps"):
+        raise RecipeError(f"device {name!r} cannot train", hint="auto, cpu, cuda or cuda:1")
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():

@@ -74,7 +74,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet |
 
 def _check(experiment: Experiment) -> None:
     """Find the faults of every part before the first takes time."""
-    from train.transfer.shots import parse_shots
+    from train.transfer.measurements import check_kinds
 
     parts = dict(experiment.datasets) | (
         {"validation": experiment.validation} if experiment.validation else {}
@@ -84,10 +84,7 @@ def _check(experiment: Experiment) -> None:
     if experiment.pretrain:
         _config(experiment)
     if experiment.transfer:
-        for measure in experiment.transfer.measure:
-            parse_shots(measure.shots)
-            _protocol(experiment, measure)
-        _tasks(experiment.transfer)
+        check_kinds(_grids(experiment, experiment.transfer), _tasks(experiment.transfer))
 
 
 def _config(experiment: Experiment) -> tuple[str, Any]:
@@ -104,6 +101,14 @@ def _protocol(experiment: Experiment, measure: Measure) -> Any:
     from train.transfer.protocols import find_protocol
 
     return find_protocol(measure.protocol, where=f"{experiment.where}, transfer")
+
+
+def _grids(experiment: Experiment, what: Transfer) -> list[Any]:
+    """Return what to measure by, checked."""
+    from train.transfer import Grid
+    from train.transfer.shots import parse_shots
+
+    return [Grid(parse_shots(one.shots), one.seeds, [_protocol(experiment, one)]) for one in what.measure]
 
 
 def _tasks(what: Transfer) -> list[Any]:
@@ -164,12 +169,12 @@ def _pretrain(
 
 
 def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
-    from train.transfer import Grid, transfer
+    from train.transfer import transfer
 
     tasks = _tasks(what)
-    grids = [Grid(one.shots, one.seeds, [_protocol(experiment, one)]) for one in what.measure]
-    cells = len(tasks) * sum(len(m.shots) * m.seeds for m in what.measure)
+    grids = _grids(experiment, what)
     for run in runs:
+        cells = sum(len(grid.measurements(run, task)) for grid in grids for task in tasks)
         title = f"transfer of {run.name}"
         with stages.stage(title), stages.progress.stage(title, cells) as bar:
             transfer(

@@ -55,8 +55,8 @@ def votes(
         temperature: above 0; the smaller, the more the nearest decide.
 
     Returns:
-        QxC, float32, of which the largest names the class; in units of exp(1 / temperature), the most that one
-        row can weigh, so that no sum overflows.
+        QxC, float32, of which the largest names the class; in units of what the nearest row weighs, so that nothing
+        overflows or vanishes.
 
     Source: Wu et al., CVPR 2018, https://arxiv.org/abs/1805.01978
 
@@ -69,6 +69,6 @@ def votes(
     if not len(bank_ND):
         raise DataError("no labelled rows to find neighbours among", hint="label some, or leave the kNN out")
     cosines_QK, rows_QK = nearest(queries_QD, bank_ND, k)
-    weights_QK = ((cosines_QK - 1) / temperature).exp()
+    weights_QK = ((cosines_QK - cosines_QK[:, :1]) / temperature).exp()
     votes_QC = torch.zeros(len(queries_QD), classes, device=queries_QD.device)
     return votes_QC.scatter_add_(1, labels_N[rows_QK], weights_QK)

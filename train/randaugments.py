@@ -129,12 +129,14 @@ class RandAugment:
     Args:
         num_ops: operations an image, one after the other.
         magnitude: of all of them, 0..30.
+        probability: that an operation is done at all; timm's is 0.5.
 
     Source: Cubuk et al., NeurIPS 2020, https://arxiv.org/abs/1909.13719
     """
 
     num_ops: int = 2
     magnitude: int = 9
+    probability: float = 1.0
 
     def check(self) -> None:
         """Refuse values that cannot be meant.
@@ -152,6 +154,9 @@ class RandAugment:
         changed_B3HW = images_B3HW.clone()
         for number in range(self.num_ops):
             operation_B, negative_B = draw(chances_B, passes, number)
+            if self.probability < 1:
+                done_B = chances.uniform(chances_B, passes, f"randaugment/{number}/done") < self.probability
+                operation_B = np.where(done_B, operation_B, NAMES.index("Identity"))
             for index, name in enumerate(NAMES):
                 for sign in (1, -1):
                     rows_G = np.flatnonzero((operation_B == index) & (negative_B == (sign < 0)))

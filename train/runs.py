@@ -70,7 +70,7 @@ class Machine(Record):
     def here(cls, device: str = "cpu") -> Machine:
         """Describe this machine."""
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-        return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=_cores())
+        return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=cores())
 
 
 class Best(Record):
@@ -316,5 +316,6 @@ def code_version() -> str:
         return "unknown"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,12 +16,14 @@ from sklearn.preprocessing import StandardScaler
 
 from curate.errors import DataError, RecipeError
 from train.clip import ClipConfig
+from train.models import normalize
 from train.pairs import build_pair
 from train.runs import Run, finish_run
 from train.transfer import Finetune, Linear, LpFt, Task
-from train.transfer.finetunes import Trial
+from train.transfer.choosing import Choice, merit
+from train.transfer.finetunes import Trial, _Batches
 from train.transfer.heads import classifier
-from train.transfer.probes import path, ridges
+from train.transfer.probes import _on_cpu, _on_device, _Problem, path, ridges
 from train.transfer.protocols import find_protocol, settings, written
 from train.transfer.protocols.finetune import PRESETS
 from train.transfer.protocols.induction import Induction
@@ -201,7 +203,7 @@ def test_every_protocol_takes_several_labels(marks_subject: Subject, protocol) -
 
 def test_induction_wants_one_label_an_image(marks_subject: Subject) -> None:
     with pytest.raises(RecipeError, match="several labels"):
-        Induction().measure(marks_subject, drawn_of(marks_subject, 5))
+        Induction().refuse(marks_subject.run, marks_subject.task)
 
 
 # Layers
@@ -391,6 +393,11 @@ def test_protocols_are_written_as_they_are_read(told, said: str) -> None:
         ("finetune(lrs=[])", "lrs is"),
         ("finetune(augment=cutout)", "augment"),
         ("finetune(test_fraction=2)", "test_fraction is 2"),
+        ("finetune(fixed_lr=-1)", "fixed_lr is -1"),
+        ("finetune(shift_fraction=2)", "shift_fraction is 2"),
+        ("finetune(milestones=[2])", "milestones is"),
+        ({"knn": 5}, "are no settings"),
+        ("knn(k=1, k=2)", "cannot be read"),
         ("ridge(lambdas=[0])", "lambdas is"),
         ({"knn": {"k": 2}, "linear": {}}, "names no protocol"),
     ],
@@ -429,3 +436,98 @@ def test_runs_features_are_computed_once(scratch: Run, dots_task: Task, monkeypa
     monkeypatch.setattr("train.transfer.subjects.forward", None)  # a second pass would call it
     for protocol in (Ridge(), Knn(), Induction(), Linear(grid="coarse")):
         assert 0 <= value(protocol.measure(subject, drawn)) <= 1
+
+
+def test_flips_crops_and_erasing_are_as_the_task_and_the_settings_say(dots_task: Task, scratch: Run) -> None:
+    subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
+    assert not dots_task.flip
+    drawn = drawn_of(subject, 5)
+    crop = _Batches(Finetune(augment="crop", min_area=1.0), subject, drawn)
+    rows = np.arange(len(drawn))
+    plain = normalize(subject.pixels.train.squares.take(drawn.rows, subject.device))
+    apart = [(crop.of(rows, step)[0] - plain).abs().mean().item() for step in range(4)]
+    mirrored = (plain.flip(3) - plain).abs().mean().item()
+    assert max(apart) < 0.7 * mirrored  # a crop of all of it only changes the aspect
+    assert len(set(apart)) == 4  # other crops at other steps
+    erased = _Batches(Finetune(augment="randaugment"), subject, drawn)
+    assert erased.erase is not None
+    assert crop.erase is None
+
+
+def test_probe_that_is_tuned_on_has_not_seen_what_its_rate_is_chosen_by(
+    digits_subject: Subject, monkeypatch
+) -> None:
+    drawn = drawn_of(digits_subject, 5)
+    seen: list[set[int]] = []
+    genuine = Linear.fit
+    monkeypatch.setattr(
+        Linear, "fit", lambda self, s, d: seen.append(set(d.rows.tolist())) or genuine(self, s, d)
+    )
+    chosen: list[set[int]] = []
+    merit_of = LpFt._merit
+    monkeypatch.setattr(
+        LpFt,
+        "_merit",
+        lambda self, s, fit, choose, *rest: (
+            chosen.append(set(choose.rows)) or merit_of(self, s, fit, choose, *rest)
+        ),
+    )
+    LpFt(lrs=(1e-4, 1e-3), min_steps=1, max_steps=1).measure(digits_subject, drawn)
+    assert seen[0] == set(drawn.rows.tolist())  # what is refitted at the end starts from all
+    assert not seen[1] & chosen[0]
+    assert chosen[0] == chosen[1] != set()
+
+
+def test_choice_is_by_the_tasks_own_metric() -> None:
+    targets = torch.tensor([0] * 8 + [1] * 2)
+    common, fair = torch.tensor([[1.0, 0.0]] * 10), torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 5)
+    for metric, best_one in (("top1", common), ("mean_per_class", fair)):
+        merits = [merit(answers, targets, metric) for answers in (common, fair)]  # type: ignore[arg-type]
+        assert [common, fair][merits.index(max(merits))] is best_one
+
+
+def test_what_is_not_a_number_is_never_chosen() -> None:
+    nothing = torch.full((3, 2), -1, dtype=torch.int8)
+    value, negated = merit(torch.zeros(3, 2), nothing, "map")
+    assert (value, negated) == (0.0, 0.0)
+    assert merit(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64), "top1")[0] < 0
+
+
+def test_ridge_of_a_draw_with_replacement_holds_out_all_copies_of_an_image(
+    digits_subject: Subject, monkeypatch
+) -> None:
+    rows = np.concatenate([np.flatnonzero(digits_subject.targets == c)[:4] for c in range(10)])
+    drawn = draw(
+        [digits_subject.keys[i] for i in rows], digits_subject.targets[rows], 12, 0, sampling="replacement"
+    )
+    drawn = dataclasses.replace(drawn, rows=rows[drawn.rows])
+    assert len(set(drawn.rows.tolist())) < len(drawn)
+    seen: list[Choice] = []
+    monkeypatch.setattr("train.transfer.protocols.ridge.best", lambda held, *rest: seen.extend(held) or 3)
+    assert Ridge().measure(digits_subject, drawn).chosen["lambda"] == LAMBDAS[3]
+    assert len(seen) > 1
+    for one in seen:
+        assert torch.cdist(one.fit, one.held).min() > 0
+
+
+def test_on_a_device_and_on_a_cpu_the_same_optimum_is_found() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, targets = torch.randn(40, 6, generator=generator).double(), torch.arange(40) % 3
+    problem = _Problem.of(x, targets, 3)
+    start = x.new_zeros(7, 3)
+    ours, theirs = (way(lambda w: problem.value(w, 0.02), start, 500, 1e-9) for way in (_on_cpu, _on_device))
+    assert ours.abs().max() > 0.1
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_warm_up_of_the_paper_is_not_cut_to_a_short_training() -> None:
+    protocol = find_protocol("finetune:entezari2023")
+    assert protocol.rate(127, 128) == pytest.approx(128 / 500)  # type: ignore[attr-defined]
+    assert protocol.rate(499, 5000) == 1.0  # type: ignore[attr-defined]
+
+
+def test_grid_of_one_point_is_taken_at_one_shot_too(digits_subject: Subject) -> None:
+    outcome = Finetune(lrs=(0.03,), min_steps=1, max_steps=1).measure(
+        digits_subject, drawn_of(digits_subject, 1)
+    )
+    assert (outcome.chosen["lr"], outcome.select) == (0.03, "none")

@@ -171,3 +171,28 @@ def test_folds_of_several_labels_keep_rare_classes_on_both_sides() -> None:
     held = np.concatenate([fold.choose for fold in cut])
     assert len(held) == len(set(held)) == len(drawn)
     assert all(drawn.targets[fold.fit].any(axis=0).all() for fold in cut)
+
+
+def test_labels_that_are_not_counted_are_nobodys_shots() -> None:
+    targets = np.array([[1, -1], [1, 0], [-1, 1], [0, 1], [-1, -1]], dtype=np.int8)
+    drawn = draw([f"u{i}" for i in range(5)], targets, 5, seed=0)
+    assert drawn.rows.tolist() == [0, 1, 2, 3]
+    assert drawn.short_classes == 2
+
+
+def test_image_of_several_labels_is_held_out_with_the_rarest_of_them() -> None:
+    targets = np.zeros((20, 2), np.int8)
+    targets[:, 0] = 1
+    targets[:5, 1] = 1  # the rare label is always beside the common one
+    drawn = draw([f"r{i}" for i in range(20)], targets, "full", seed=0)
+    for fold in folds(drawn, count=5):
+        assert drawn.targets[fold.choose, 1].sum() == 1
+        assert len(fold.choose) == 4
+
+
+def test_with_replacement_only_short_classes_repeat_images() -> None:
+    drawn = draw(MANY_KEYS, MANY, 2, seed=0, sampling="replacement")
+    assert drawn.rows.tolist() == draw(MANY_KEYS, MANY, 2, seed=0).rows.tolist()
+    slots = [draw(KEYS, LABELS, 10, seed, sampling="replacement") for seed in range(5)]
+    picks = [tuple(d.rows[d.targets == 2] - 42) for d in slots]
+    assert len(set(picks)) > 1

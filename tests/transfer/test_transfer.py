@@ -16,10 +16,10 @@ import torch
 from curate.errors import DataError, MissingError, RecipeError
 from train.models import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
-from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, transfer, transfer_all
+from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, open_tasks, transfer
 from train.transfer import results as results_module
 from train.transfer.cells import cells_of, shown
-from train.transfer.images import Streamed
+from train.transfer.images import Streamed, View, pixels
 from train.transfer.protocols.linear import Linear as LinearProtocol
 from train.transfer.subjects import Subject
 
@@ -312,7 +312,7 @@ def test_image_that_does_not_decode_stops_a_stream_with_its_number(
     picture = root / "test" / "b" / "1.png"
     picture.write_bytes(picture.read_bytes()[:45])
     monkeypatch.setattr("train.transfer.images.KEPT_SHARE", 0.0)
-    with pytest.raises(DataError, match="image 3 does not decode"):
+    with pytest.raises(DataError, match="image test/b/1 does not decode"):
         measure(scratch, f"folder:{root}", out)
 
 
@@ -323,8 +323,8 @@ def test_ray_gives_the_rows_that_one_process_gives(
     pytest.importorskip("ray", reason="needs ray")
     asked: dict[str, Any] = {
         "shots": [1, 2],
-        "seeds": 2,
-        "protocols": ["knn", "ridge", QUICK],
+        "seeds": 1,
+        "protocols": ["knn", QUICK],
         "device": "cpu",
     }
     here = transfer(scratch, [digits, tiny_task], out=out, **asked).to_pylist()
@@ -361,9 +361,87 @@ def test_several_grids_share_a_runs_features_and_a_cell_of_both_is_measured_once
 
 def test_several_runs_share_a_task(scratch: Run, tiny_task: Task, out: Path) -> None:
     other = scratch_run(scratch.spec, seed=1)
-    rows = transfer_all([scratch, other], [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
+    rows = transfer([scratch, other], [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
     assert {row["run"] for row in rows} == {scratch.name, other.name}
     columns, (line,) = shown(results_module.read(out))
     assert columns[-2:] == [scratch.name, other.name]
     values = [row["value"] for row in rows if row["headline"]]
     assert [float(cell.split(" ± ")[0]) for cell in line[-2:]] == [round(value * 100, 1) for value in values]
+
+
+def test_sizes_of_several_grids_are_each_measured_at_their_own(
+    scratch: Run, dots_task: Task, out: Path
+) -> None:
+    grids = [Grid([5], 1, ["ridge"], image_size=size) for size in (16, 8)]
+    both = transfer(scratch, [dots_task], grids, out=out, device="cpu").to_pylist()
+    alone = transfer(
+        scratch, [dots_task], grids[1], out=out.with_name("alone.parquet"), device="cpu"
+    ).to_pylist()
+    of_size = {row["image_size"]: row["value"] for row in both if row["headline"]}
+    assert of_size[8] == next(row["value"] for row in alone if row["headline"]) != of_size[16]
+    assert [cell.protocol for cell in cells_of(results_module.read(out))] == ["ridge, 16 px", "ridge, 8 px"]
+
+
+def test_run_given_twice_is_measured_once_and_one_of_another_name_has_rows_of_its_own(
+    scratch: Run, tiny_task: Task, out: Path
+) -> None:
+    twice = transfer([scratch, scratch], [tiny_task], shots=[1], seeds=1, out=out, device="cpu")
+    assert twice.num_rows == 2 == results_module.read(out).num_rows
+    renamed = ScratchRun(scratch.path, scratch.info.model_copy(update={"name": "another"}))
+    rows = transfer(renamed, [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
+    assert {row["run"] for row in rows} == {"another"}
+
+
+def test_second_look_at_the_labels_is_measured_when_it_comes(
+    scratch: Run, tiny_task: Task, out: Path
+) -> None:
+    before = measure(scratch, tiny_task, out, shots=[1])
+    accepted = np.eye(3, dtype=bool)[np.array(tiny_task.test.labels)]
+    accepted[:2] = False  # two images in which nobody found anything
+    looked = dataclasses.replace(tiny_task, test=dataclasses.replace(tiny_task.test, accepted=accepted))
+    after = measure(scratch, looked, out, shots=[1])
+    found = {row["metric"]: row for row in after}
+    assert {row["metric"] for row in before} == {"top1", "mean_per_class"}
+    assert (found["real_top1"]["n"], found["top1"]["n"]) == (10, 12)
+
+
+def test_labels_of_a_second_look_stay_with_their_images_when_one_is_left_out(make_folder) -> None:
+    root = make_folder({"train/a": 2, "train/b": 2, "test/a": 2, "test/b": 2})
+    picture = root / "test" / "a" / "0.png"
+    picture.write_bytes(picture.read_bytes()[:45])
+    (task,) = open_tasks(f"folder:{root}")
+    accepted = np.eye(4, 2, dtype=bool)
+    task = dataclasses.replace(task, test=dataclasses.replace(task.test, accepted=accepted))
+    assert pixels(task, View(8)).test.accepted.tolist() == accepted[1:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "says"),
+    [("zero-shot", "has no texts"), ("finetune(head=zero-shot)", "has no texts")],
+)
+def test_protocol_that_is_not_for_a_run_is_refused_before_any_work(
+    scratch: Run, tiny_task: Task, out: Path, protocol: str, says: str
+) -> None:
+    with pytest.raises(RecipeError, match=says):
+        measure(scratch, tiny_task, out, protocols=["knn", protocol])
+    assert not out.exists()
+
+
+def test_place_that_cannot_be_written_is_told_before_any_work(
+    scratch: Run, tiny_task: Task, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(LinearProtocol, "measure", None)
+    with pytest.raises(MissingError, match="cannot be written"):
+        measure(scratch, tiny_task, tmp_path / "file" / "results.parquet")
+
+
+def test_versions_of_the_measuring_are_not_averaged(scratch: Run, tiny_task: Task, out: Path) -> None:
+    table = transfer(scratch, [tiny_task], shots=[1], seeds=2, out=out, device="cpu")
+    older = [row | {"version": 1, "cell": row["cell"] + "-older"} for row in table.to_pylist()]
+    results_module.append(out, older)
+    cells = cells_of(results_module.read(out))
+    assert [(cell.seeds, cell.protocol) for cell in cells] == [
+        (2, "linear, version 2"),
+        (2, "linear, version 1"),
+    ]

@@ -1,7 +1,7 @@
 """Transfer: what a run is worth on other tasks, by few shots and by all, by probes and by fine-tuning."""
 
 from train.transfer.listings import open_tasks
-from train.transfer.measurements import Grid, transfer, transfer_all
+from train.transfer.measurements import Grid, transfer
 from train.transfer.names import named_tasks, open_subject
 from train.transfer.protocols.finetune import Finetune, LpFt
 from train.transfer.protocols.linear import Linear
@@ -23,5 +23,4 @@ __all__ = [
     "open_tasks",
     "summary",
     "transfer",
-    "transfer_all",
 ]

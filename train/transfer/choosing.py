@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from train.transfer.metrics import RULES, mean_per_class, ranks
 from train.transfer.precisions import class_precisions
-from train.transfer.probes import loss_of
+from train.transfer.probes import loss
+from train.transfer.shots import Fold
 from train.transfer.tasks import Metric
 
 Merit = tuple[float, float]  # the metric, and the negated loss: the larger, the better
@@ -30,12 +32,18 @@ class Choice:
     held_targets: Tensor
 
 
+def choices(features_KD: Tensor, targets: Tensor, folds: Sequence[Fold]) -> list[Choice]:
+    """Return what folds of a draw fit on and choose by."""
+    parts = [[torch.from_numpy(rows).to(targets.device) for rows in (one.fit, one.choose)] for one in folds]
+    return [Choice(features_KD[a], targets[a], features_KD[b], targets[b]) for a, b in parts]
+
+
 def merit(logits_NC: Tensor, targets: Tensor, metric: Metric) -> Merit:
     """Return how good answers are; the worst where they are no numbers."""
     if not logits_NC.isfinite().all():
         return WORST
     answers_NC, true = logits_NC.double().cpu().numpy(), targets.cpu().numpy()
-    return (_value(answers_NC, true, metric), -loss_of(logits_NC.double(), targets))
+    return (_value(answers_NC, true, metric), -loss(logits_NC.double(), targets).item())
 
 
 def _value(answers_NC: np.ndarray, targets: np.ndarray, metric: Metric) -> float:

@@ -15,20 +15,22 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
+from torch.nn.functional import pad
 
 from curate.chance import chance
 from train.augmentations import crop_batch, random_crops
-from train.configs import autocast
+from train.configs import autocast, number_type
 from train.models import normalize
 from train.options import require
 from train.randaugments import RandAugment
 from train.transfer.images import Fit, Pixels, View
+from train.transfer.probes import loss
 from train.transfer.shots import Draw
 from train.transfer.subjects import BATCH, Subject
 
 Watch = Callable[[nn.Module, int], None]  # is shown the model after each pass over the draw
-RANDAUGMENT = RandAugment(num_ops=2, magnitude=27)  # timm's m9 is 9 of 10, and 27 of torchvision's 30
+# timm's m9 is 9 of 10, and 27 of torchvision's 30; and each operation is done to half of the images
+RANDAUGMENT = RandAugment(num_ops=2, magnitude=27, probability=0.5)
 ERASED_FRACTION = 0.25  # of the images, where there is RandAugment
 
 
@@ -72,6 +74,11 @@ class Tuning:
         for name in ("batch_size", "min_steps", "max_steps", "steps", "max_gradient_norm"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "above 0")
+        require(0 <= self.shift_fraction <= 0.5, "shift_fraction", self.shift_fraction, "in [0, 0.5]")
+        require((self.warmup_steps or 0) >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        require(
+            all(0 < one < 1 for one in self.milestones), "milestones", self.milestones, "shares in (0, 1)"
+        )
         for name in ("warmup_fraction", "label_smoothing"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("min_area", "test_fraction"):
@@ -88,9 +95,11 @@ class Tuning:
         return min(max(epochs * images // min(self.batch_size, images), self.min_steps), self.max_steps)
 
     def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step as a share of its peak: linear up, then down to or towards zero."""
-        rise = round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
-        rise = max(1, min(rise, steps))
+        """Return the learning rate of a step as a share of its peak: linear up, then down to or towards zero.
+
+        A training that is shorter than `warmup_steps` ends before the peak, as in the authors' code.
+        """
+        rise = max(1, round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps)
         if step < rise:
             return (step + 1) / rise
         if self.schedule == "steps":
@@ -113,9 +122,8 @@ class Tuning:
         """
         device = subject.device
         model = copy.deepcopy(model).train()
-        steps = self.total_steps(len(drawn), trial.epochs)
-        a_pass = max(1, len(drawn) // min(self.batch_size, len(drawn)))  # steps
-        self._set_norms(model, a_pass)
+        steps, size = self.total_steps(len(drawn), trial.epochs), min(self.batch_size, len(drawn))
+        self._set_norms(model, len(drawn) / size)
         optimizer = self._optimizer(model, trial)
         batches = _Batches(self, subject, drawn)
         with _repeatable(device, drawn.seed):
@@ -123,15 +131,16 @@ class Tuning:
                 for group in optimizer.param_groups:
                     group["lr"] = trial.lr * self.rate(step, steps)
                 images_B3SS, targets = batches.of(rows, step)
-                with autocast("auto", device):
+                with autocast(precision(device), device):
                     logits_BC = model(images_B3SS)
                 loss(logits_BC.float(), targets, self.label_smoothing).backward()
                 if self.max_gradient_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                if watch is not None and ((step + 1) % a_pass == 0 or step + 1 == steps):
-                    watch(model.eval(), (step + 1) // a_pass)
+                passes = (step + 1) * size // len(drawn)
+                if watch is not None and (passes > step * size // len(drawn) or step + 1 == steps):
+                    watch(model.eval(), passes)
                     model.train()
         return model.eval()
 
@@ -144,7 +153,7 @@ class Tuning:
         with torch.no_grad():
             for start in range(0, len(rows), BATCH):
                 squares = pixels.squares.take(rows[start : start + BATCH], subject.device)
-                with autocast("auto", subject.device):
+                with autocast(precision(subject.device), subject.device):
                     found.append(model(normalize(centre(squares, subject.image_size))).float())
         return torch.cat(found)
 
@@ -155,7 +164,7 @@ class Tuning:
             return torch.optim.AdamW(groups, lr=trial.lr, fused=fused)
         return torch.optim.SGD(groups, lr=trial.lr, momentum=0.9, nesterov=True, fused=fused)
 
-    def _set_norms(self, model: nn.Module, a_pass: int) -> None:
+    def _set_norms(self, model: nn.Module, a_pass: float) -> None:
         """Let batch norms forget as in Kornblith et al.: their momentum max(1 - 10/s, 0.9) is one minus torch's."""
         if self.norm_momentum == "kornblith":
             for module in model.modules():
@@ -201,13 +210,9 @@ class _Batches:
         return images_B3SS
 
 
-def loss(logits_BC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy; or, of several labels an image, the binary one over those that count."""
-    if targets.ndim == 1:
-        return cross_entropy(logits_BC, targets, label_smoothing=label_smoothing)
-    counted_BC = (targets >= 0).float()
-    each_BC = binary_cross_entropy_with_logits(logits_BC, (targets == 1).float(), reduction="none")
-    return (each_BC * counted_BC).sum() / counted_BC.sum().clamp(min=1)
+def precision(device: torch.device) -> str:
+    """Return what to compute in: bf16 where a GPU has it, else float32, because gradients underflow in fp16."""
+    return "fp32" if number_type("auto", device) == torch.float16 else "auto"
 
 
 def centre(images_B3SS: Tensor, size: int) -> Tensor:
@@ -219,7 +224,7 @@ def centre(images_B3SS: Tensor, size: int) -> Tensor:
 def shift(images_B3SS: Tensor, shift_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:
     """Shift each image by chance within a reflected border, and mirror half of them where `flip`."""
     count, _, _, side = images_B3SS.shape
-    border = max(1, round(shift_fraction * side))
+    border = round(shift_fraction * side)
     shift_B2 = torch.randint(0, 2 * border + 1, (count, 2), generator=generator).to(images_B3SS.device)
     flip_B = torch.rand(count, generator=generator).to(images_B3SS.device) < (0.5 if flip else 0.0)
     along = torch.arange(side, device=images_B3SS.device)

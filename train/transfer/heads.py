@@ -26,7 +26,9 @@ class Classifier(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Return logits_BC of normalised images."""
-        return self.head(self.backbone(images_B3HW))
+        features_BD = self.backbone(images_B3HW)
+        with torch.autocast(features_BD.device.type, enabled=False):  # in bf16 many answers would be equal
+            return self.head(features_BD.float())
 
 
 def classifier(

@@ -72,8 +72,8 @@ class Stored:
         if device.type != "cuda":
             return self.images.to(device)
         if device not in self._placed:
-            free, _ = torch.cuda.mem_get_info(device)
-            fits = self.images.nbytes < KEPT_SHARE * free
+            free, total = torch.cuda.mem_get_info(device)
+            fits = self.images.nbytes < KEPT_SHARE * free and free - self.images.nbytes > total / 2
             self._placed[device] = self.images.to(device) if fits else self.images
         return self._placed[device]
 
@@ -96,11 +96,13 @@ class Streamed:
         images: where they come from.
         rows: which of them.
         view: how they become squares.
+        keys: their names, as many as rows.
     """
 
     images: Images
     rows: np.ndarray
     view: View
+    keys: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,16 +131,17 @@ class Streamed:
             yield torch.stack(batch).to(device)
 
     def _decoded(self, rows: np.ndarray) -> Iterator[Tensor]:
-        tasks = (partial(self._one, int(self.rows[row])) for row in rows)
+        tasks = (partial(self._one, int(row)) for row in rows)
         workers = os.cpu_count() or 1
         yield from in_order(tasks, workers, ahead=64 * workers)
 
     def _one(self, row: int) -> Tensor:
         try:
-            return square(self.images.decode(row), self.view)
+            return square(self.images.decode(int(self.rows[row])), self.view)
         except BadImage as error:
             raise DataError(
-                f"image {row} does not decode ({error})", hint="take it out of the task"
+                f"image {self.keys[row]} does not decode ({error})",
+                hint="take it out: images of a task that does not fit into memory must all decode",
             ) from error
 
 
@@ -217,16 +220,15 @@ def _use(task: Task, view: View, size: int) -> None:
     """Note that a view of a task was used, and forget others where there is too much."""
     _shelf.pop((id(task), view), None)
     _shelf[id(task), view] = (weakref.ref(task), size)
-    for key, (other, _) in list(_shelf.items()):
-        gone = other()
-        if gone is None:
-            del _shelf[key]
-        elif sum(size for _, size in _shelf.values()) > 2 * KEPT_SHARE * _memory() and key != (
-            id(task),
-            view,
-        ):
-            gone.__dict__["_pixels"].pop(key[1], None)
-            del _shelf[key]
+    for key in [key for key, (other, _) in _shelf.items() if other() is None]:
+        del _shelf[key]
+    for key, (other, _) in list(_shelf.items())[:-1]:
+        if sum(size for _, size in _shelf.values()) <= 2 * KEPT_SHARE * _memory():
+            break
+        oldest = other()
+        assert oldest is not None
+        oldest.__dict__["_pixels"].pop(key[1], None)
+        del _shelf[key]
 
 
 def _memory() -> int:
@@ -241,7 +243,8 @@ def _stream(
     task: Task, side: str, split: Split, view: View, left_out: Iterable[int]
 ) -> tuple[Pixels, list[str]]:
     rows = _kept(split, left_out)
-    return _chosen(task, side, split, rows, Streamed(split.images, rows, view)), []
+    keys = tuple(split.keys[i] for i in rows.tolist())
+    return _chosen(task, side, split, rows, Streamed(split.images, rows, view, keys)), []
 
 
 def _store(

@@ -50,7 +50,8 @@ def scores(logits_NC: np.ndarray, targets: np.ndarray, accepted_NC: np.ndarray |
     if accepted_NC is not None:
         judged_N = accepted_NC.any(axis=1)
         said_N = logits_NC.argmax(axis=1)
-        found.append(share("real_top1", accepted_NC[np.arange(len(said_N)), said_N][judged_N]))
+        if judged_N.any():
+            found.append(share("real_top1", accepted_NC[np.arange(len(said_N)), said_N][judged_N]))
     return found
 
 

@@ -179,13 +179,14 @@ def _on_device(objective: Objective, start: Tensor, limit: int, tolerance: float
     return solution.detach()
 
 
-def loss_of(logits_NC: Tensor, targets: Tensor) -> float:
-    """Return the mean loss of answers: cross-entropy, or the binary one over what counts."""
+def loss(logits_NC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy; or, of several labels an image, the binary one over those that count."""
     if targets.ndim == 1:
-        return cross_entropy(logits_NC, targets).item()
-    counted_NC = targets >= 0
-    wanted = (targets == 1)[counted_NC].to(logits_NC.dtype)
-    return binary_cross_entropy_with_logits(logits_NC[counted_NC], wanted).item()
+        return cross_entropy(logits_NC, targets, label_smoothing=label_smoothing)
+    counted_NC = (targets >= 0).to(logits_NC.dtype)
+    wanted_NC = (targets == 1).to(logits_NC.dtype)
+    each_NC = binary_cross_entropy_with_logits(logits_NC, wanted_NC, reduction="none")
+    return (each_NC * counted_NC).sum() / counted_NC.sum().clamp(min=1)
 
 
 class Ridges(NamedTuple):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.errors import DataError, RecipeError
+from curate.errors import DataError, MissingError, RecipeError
 from curate.files import write_atomic
 
 SCHEMA = pa.schema(
@@ -49,17 +49,18 @@ SCHEMA = pa.schema(
         "notes": pa.string(),  # JSON: what was left out of the task, and what else to know of the number
         "device": pa.string(),
         "seconds": pa.float64(),  # of this cell; features are shared by cells and not in it
+        "version": pa.int32(),  # of the measuring; rows of different ones are not averaged
         "cell": pa.string(),  # digest of everything that decides the value
     }
 )
 GROUP = (
     "run", "run_digest", "dataset", "dataset_digest", "task", "task_digest", "shots", "images_per_class",
-    "protocol", "image_size", "config", "sampling", "select", "metric", "headline",
+    "protocol", "image_size", "config", "sampling", "select", "metric", "headline", "version",
 )  # fmt: skip
 SUMMARY = pa.schema(
     [SCHEMA.field(name) for name in GROUP]
-    + [pa.field("seeds", pa.int32())]
-    + [pa.field(name, pa.float64()) for name in ("mean", "sd", "ci_low", "ci_high")]
+    + [pa.field("seeds", pa.int32()), pa.field("n", pa.int64())]
+    + [pa.field(name, pa.float64()) for name in ("mean", "sd", "ci_low", "ci_high", "test_low", "test_high")]
 )
 
 
@@ -109,32 +110,50 @@ def check_path(path: Path) -> None:
     Raises:
         RecipeError: it is a folder.
         DataError: there is a file that is none of ours.
+        MissingError: its folder cannot be made, or not be written to.
     """
     if path.is_dir():
         raise RecipeError(f"{path}: is a folder", hint=f"name a file, such as {path / 'results.parquet'}")
     read(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            pass
+    except OSError as error:
+        raise MissingError(
+            f"{path}: cannot be written ({error.strerror})", hint="take a folder that can be written"
+        ) from error
 
 
 def summary(table: pa.Table) -> pa.Table:
     """Return the mean over seeds and partitions of each run, task, shot count, protocol (with its settings) and metric.
 
-    The 95 % interval is Student's over them: it says how far the draws spread, not how many test images
-    there are. One alone has none.
+    One 95 % interval is Student's over them: it says how far the draws spread, not how many test images there are. One
+    alone has none. The other is the mean of those over the test images. Of a partition that was measured with several
+    contents, the last counts.
 
     Returns:
-        the columns that name the group (`select` is "test" or null), then seeds, mean, sd, ci_low, ci_high (null for
-        one seed).
+        the columns that name the group (`select` is "test" or null; `task_digest` is null where there are partitions),
+        then seeds, n (the fewest test images), mean, sd, ci_low and ci_high (null for one seed), test_low, test_high.
     """
-    groups: dict[tuple, list[float]] = defaultdict(list)
+    groups: dict[tuple, dict[tuple, dict[str, Any]]] = defaultdict(dict)
     for row in table.to_pylist():
         row = row | {
             "select": "test" if row["select"] == "test" else None
         }  # how else it chose may differ by draw
         if row["partition"] is not None:
             row["task_digest"] = None  # of each partition its own
-        groups[tuple(row[name] for name in GROUP)].append(row["value"])
-    rows = [dict(zip(GROUP, key, strict=True)) | _spread(values) for key, values in groups.items()]
+        groups[tuple(row[name] for name in GROUP)][row["partition"], row["seed"]] = row
+    rows = [dict(zip(GROUP, key, strict=True)) | _told(list(found.values())) for key, found in groups.items()]
     return pa.Table.from_pylist(rows, schema=SUMMARY)
+
+
+def _told(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    spread = _spread([row["value"] for row in rows])
+    below = math.fsum(row["value"] - row["ci_low"] for row in rows) / len(rows)
+    above = math.fsum(row["ci_high"] - row["value"] for row in rows) / len(rows)
+    tested = {"test_low": spread["mean"] - below, "test_high": spread["mean"] + above}
+    return spread | tested | {"n": min(row["n"] for row in rows)}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

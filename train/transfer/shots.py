@@ -111,17 +111,19 @@ def draw(
         order_N = np.array(_by_chance(keys, seed, "transfer/total"), dtype=np.int64)
         rows_K = np.sort(order_N[:total])
     else:
-        drawn = []
+        once, again = [], []
         for name, rows_M in enumerate(members(targets)):
             short += len(rows_M) < shots
             order_M = rows_M[_by_chance([keys[i] for i in rows_M], seed, "transfer/shots")]
             if sampling == "replacement" and len(rows_M) < shots:
                 slots = [f"class {name}, slot {slot}" for slot in range(shots)]
-                order_M = order_M[[chance(slot, seed, "transfer/slots") % len(rows_M) for slot in slots]]
-            drawn.append(order_M[:shots])
-        rows_K = np.sort(np.concatenate(drawn))
-        if targets.ndim == 2 and sampling == "distinct":
-            rows_K = np.unique(rows_K)  # an image may be drawn for several of its classes
+                again.append(order_M[[chance(slot, seed, "transfer/slots") % len(rows_M) for slot in slots]])
+            else:
+                once.append(order_M[:shots])
+        distinct = (
+            np.unique(np.concatenate(once)) if once else np.empty(0, np.int64)
+        )  # one image for several classes
+        rows_K = np.sort(np.concatenate([distinct, *again]))
     return Draw(shots, seed, rows_K, targets[rows_K], _named(keys, rows_K), int(short), sampling)
 
 

@@ -100,7 +100,7 @@ class Subject:
             DataError: it has other images than those of the image size.
         """
         found = pixels(self.task, view)
-        if view.side != self.image_size and found.train.keys != self.keys:
+        if view != View(self.image_size) and found.train.keys != self.keys:
             raise DataError(f"{self}: images that do not decode", hint="take them out of the task")
         return found
 

@@ -8,6 +8,7 @@ be made from arrays as well; what it must hold is checked when it is made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,12 @@ Kind = Literal["classification", "detection"]
 Metric = Literal[
     "top1", "mean_per_class", "map", "map11", "voc_ap11", "voc_ap", "coco_ap", "coco_ap50", "coco_ap75"
 ]
+
+
+METRICS: dict[bool, tuple[Metric, ...]] = {
+    False: ("top1", "mean_per_class"),
+    True: ("map11", "map"),
+}  # several?
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,12 @@ class Task:
             raise DataError(f"{self.name}: class {twice!r} twice", hint="give each class a name of its own")
         for side, split in (("train", self.train), ("test", self.test)):
             self._check(side, split)
+        if self.metric not in METRICS[self.multi_label]:
+            several = "several labels" if self.multi_label else "one label"
+            raise DataError(
+                f"{self.name}: metric {self.metric!r} for images of {several}",
+                hint=f"one of: {', '.join(METRICS[self.multi_label])}",
+            )
         both = set(self.train.keys) & set(self.test.keys)
         if both:
             raise DataError(
@@ -97,7 +110,10 @@ class Task:
     def digest(self) -> str:
         """Names the content: classes, keys, labels and the bytes of every image."""
         splits = [[s.keys, s.targets.tolist(), s.hashes] for s in (self.train, self.test)]
-        return digest(["task", self.classes, self.metric, self.flip, splits])
+        accepted = (
+            None if self.test.accepted is None else hashlib.sha256(self.test.accepted.tobytes()).hexdigest()
+        )
+        return digest(["task", self.classes, self.metric, self.flip, splits, accepted])
 
     @cached_property
     def leaked(self) -> frozenset[int]:
@@ -118,6 +134,10 @@ def check_labels(where: str, targets: np.ndarray, classes: Sequence[str]) -> Non
     if targets.ndim == 2:
         if targets.shape[1] != len(classes):
             raise DataError(f"{where}: {targets.shape[1]} labels an image, {len(classes)} classes")
+        if not np.isin(targets, (-1, 0, 1)).all():
+            raise DataError(
+                f"{where}: a label is neither 1, 0 nor -1", hint="has it, has it not, is not counted"
+            )
         present = set(np.flatnonzero((targets == 1).any(axis=0)).tolist())
     else:
         present = set(np.unique(targets).tolist())

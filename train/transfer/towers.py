@@ -7,10 +7,25 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.errors import RecipeError
 from curate.templates import texts
 from train.pairs import Pair
+from train.runs import Run
 from train.transfer.subjects import Subject
 from train.zeroshot import class_weights
+
+
+def require_texts(run: Run) -> None:
+    """Refuse a run that has no text tower.
+
+    Raises:
+        RecipeError: it is not one of `clip`.
+    """
+    if run.info.method != "clip":
+        raise RecipeError(
+            f"run {run.name!r} is one of {run.info.method}, which has no texts",
+            hint="zero-shot, and a head that starts from it, are for runs of `curate train clip`",
+        )
 
 
 class ImageSide(nn.Module):

@@ -150,6 +150,10 @@ def _parsed(told: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, A
                 f"{where}: {dict(told)!r} names no protocol", hint="write it as {knn: {k: 200}}"
             )
         ((name, value),) = told.items()
+        if not isinstance(value, Mapping | None):
+            raise RecipeError(
+                f"{where}: {name}: {value!r} are no settings", hint="write them as {knn: {k: 200}}"
+            )
         return str(name), dict(value or {})
     written = _WRITTEN(told.strip())
     if not written:
@@ -158,7 +162,10 @@ def _parsed(told: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, A
         )
     name, preset, inside = written.groups()
     try:
-        found = {key.strip(): yaml.safe_load(value) for key, value in map(_pair, _apart(inside or ""))}
+        pairs = [_pair(part) for part in _apart(inside or "")]
+        found = {key.strip(): yaml.safe_load(value) for key, value in pairs}
+        if len(found) < len(pairs):
+            raise ValueError
     except (ValueError, yaml.YAMLError):
         raise RecipeError(
             f"{where}: the settings of {told!r} cannot be read", hint="write them as (k=200, temperature=0.1)"

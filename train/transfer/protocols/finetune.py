@@ -11,17 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curate.templates import texts
 from train.options import require
+from train.runs import Run
 from train.transfer.choosing import Merit, merit
 from train.transfer.finetunes import Trial, Tuning
 from train.transfer.heads import Head, classifier
 from train.transfer.protocols.linear import Linear
 from train.transfer.shots import Draw, folds
 from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind
+from train.transfer.tasks import Kind, Task
+from train.transfer.towers import require_texts
 
 NEVER = 10**9  # steps: no bound
-_SIMCLR = {"augment": "crop", "test_fraction": 0.875, "min_area": 0.08}  # resize 256, crop 224
+_CROPS = {"augment": "crop", "test_fraction": 0.875, "min_area": 0.08}  # resize 256, crop 224
 PRESETS: dict[str, dict[str, Any]] = {
     # The authors' code: AdamW, 128 epochs, cosine with 500 steps of warm-up, timm's augmentation, CLIP from its
     # zero-shot head, SimCLR by LP-FT. Their choice by the test set is `select: test`.
@@ -50,7 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 0,
         "max_gradient_norm": None,
         "norm_momentum": "kornblith",
-        **_SIMCLR,
+        **_CROPS,
     },
     "kornblith-scratch": {
         "lrs": tuple(np.logspace(-3, 0, 7).tolist()),
@@ -62,9 +65,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 0,
         "max_gradient_norm": None,
         "norm_momentum": "kornblith",
-        **_SIMCLR,
+        **_CROPS,
     },
-    # The light recipe of the benchmark; its draw is `--shots total-1000`, 800 to fit on and 200 to choose by.
+    # The light recipe of the benchmark; its draw is `--shots total-1000`.
     "vtab-1k": {
         "lrs": (0.01,),
         "fixed_lr": 0.01,
@@ -87,7 +90,7 @@ class Finetune(Tuning):
     """The protocol: try every point of the grid on the draw less a fifth, refit the best to all of it, test once.
 
     The fifth has at least one image of each class that has two. One shot leaves no image to choose by, and takes
-    `fixed_lr` and the first of the others.
+    `fixed_lr` and the first of the others; a grid of one point is that point.
 
     Args:
         lrs: peak learning rates that are tried: three of Entezari et al.'s four; their 1e-4 needs their 128 epochs.
@@ -106,7 +109,7 @@ class Finetune(Tuning):
         warmup_fraction: of the steps, linearly.
         warmup_steps: in place of the fraction.
         max_gradient_norm: gradients are cut to it; null for any.
-        label_smoothing: of the cross-entropy.
+        label_smoothing: of the cross-entropy; of one label an image.
         norm_momentum: batch norms' own, or Kornblith et al.'s, by the steps of an epoch.
         augment: shift (within a reflected border), crop (a random resized crop), randaugment (that, two operations at
             the strength of timm's m9, and a quarter of the images with a rectangle erased), none. Flips are as the task
@@ -145,9 +148,17 @@ class Finetune(Tuning):
         super().check()
         for name in ("lrs", "epochs"):
             require(min(getattr(self, name), default=0) > 0, name, getattr(self, name), "numbers above 0")
+        require(self.fixed_lr > 0, "fixed_lr", self.fixed_lr, "above 0")
+        if self.templates:
+            texts(self.templates)
         require(
             min(self.weight_decays, default=-1) >= 0, "weight_decays", self.weight_decays, "numbers from 0"
         )
+
+    def refuse(self, run: Run, task: Task) -> None:
+        """Refuse a head of texts for a run that has none."""
+        if self.head == "zero-shot":
+            require_texts(run)
 
     def trials(self, lrs: tuple[float, ...] | None = None) -> list[Trial]:
         """Return the points of the grid."""
@@ -170,12 +181,11 @@ class Finetune(Tuning):
 
     def _chosen(self, subject: Subject, drawn: Draw, start: nn.Module) -> tuple[Trial, str]:
         """Return the point of the grid that does best on what is held out, and how it was chosen."""
-        cut = folds(drawn, count=5)
-        if not cut:
-            return self.trials((self.fixed_lr,))[0], "fixed"
-        trials = self.trials()
+        cut, trials = folds(drawn, count=5), self.trials()
         if len(trials) == 1:
             return trials[0], "none"
+        if not cut:
+            return self.trials((self.fixed_lr,))[0], "fixed"
         fit, choose = part(drawn, cut[0].fit), part(drawn, cut[0].choose)
         if self.head in ("probe", "auto"):  # a probe of the whole draw would have seen what is chosen by
             start = classifier(subject, fit, self.head, probe=Linear(), templates=self.templates)

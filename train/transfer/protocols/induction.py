@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from curate.errors import RecipeError
 from train.neighbours import BLOCK_BYTES
+from train.runs import Run
 from train.transfer.shots import Draw
 from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind
+from train.transfer.tasks import Kind, Task
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,16 @@ class Induction:
     layer: str | None = None
     distance: Literal["cosine", "l2"] = "cosine"
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
-        """Rank the classes for the whole test set."""
-        if subject.task.multi_label:
+    def refuse(self, run: Run, task: Task) -> None:
+        """Refuse a task whose images may have several labels."""
+        if task.multi_label:
             raise RecipeError(
-                f"induction on task {subject.task.name!r}, whose images may have several labels",
+                f"induction on task {task.name!r}, whose images may have several labels",
                 hint="take knn, or a task of one label an image",
             )
+
+    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
+        """Rank the classes for the whole test set."""
         features = subject.features(self.layer)
         bank_ND = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
         targets_N = torch.from_numpy(drawn.targets).to(subject.device)

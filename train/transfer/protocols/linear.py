@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from train.options import require
-from train.transfer.choosing import Choice, best
+from train.transfer.choosing import Choice, best, choices
 from train.transfer.probes import Probe, few_threads, path
 from train.transfer.shots import Draw, folds
 from train.transfer.subjects import Outcome, Subject
@@ -79,36 +79,31 @@ class Linear:
         features_KD = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
         targets = torch.from_numpy(drawn.targets).to(subject.device)
         with few_threads(features_KD.numel() * subject.classes):
-            choices = list(self._choices(subject, features_KD, targets, drawn))
+            held = self._choices(subject, features_KD, targets, drawn)
             limit, classes = self.max_iterations, subject.classes
-            c = self._choose(choices, subject) if choices else self.fixed_c
+            c = self._choose(held, subject) if held else self.fixed_c
             (probe,) = path(features_KD, targets, [c], classes=classes, max_iterations=limit)
-        return probe, self.select if choices else "fixed"
+        return probe, self.select if held else "fixed"
 
-    def _choices(
-        self, subject: Subject, features_KD: Tensor, targets: Tensor, drawn: Draw
-    ) -> Iterator[Choice]:
-        """Give what is fitted on and what is chosen by, as often as C is tried."""
+    def _choices(self, subject: Subject, features_KD: Tensor, targets: Tensor, drawn: Draw) -> list[Choice]:
+        """Return what is fitted on and what is chosen by, as often as C is tried."""
         if self.select == "test":
             test = torch.from_numpy(subject.pixels.test.targets).to(targets.device)
-            yield Choice(features_KD, targets, subject.features(self.layer).test, test)
-            return
+            return [Choice(features_KD, targets, subject.features(self.layer).test, test)]
         cut = folds(drawn, count=self.fold_count)
-        for fold in cut[:1] if len(drawn) >= self.one_fold_from else cut:
-            fit, choose = (torch.from_numpy(rows).to(targets.device) for rows in (fold.fit, fold.choose))
-            yield Choice(features_KD[fit], targets[fit], features_KD[choose], targets[choose])
+        return choices(features_KD, targets, cut[:1] if len(drawn) >= self.one_fold_from else cut)
 
-    def _choose(self, choices: Sequence[Choice], subject: Subject) -> float:
+    def _choose(self, held: Sequence[Choice], subject: Subject) -> float:
         """Return the C that does best over the choices."""
         cs = PUBLISHED if self.grid == "published" else COARSE
-        found = cs[self._best(choices, cs, subject)]
+        found = cs[self._best(held, cs, subject)]
         if self.grid != "refined":
             return found
         at = PUBLISHED.index(found)
         around = PUBLISHED[max(at - 3, 0) : at + 4]
-        return around[self._best(choices, around, subject)]
+        return around[self._best(held, around, subject)]
 
-    def _best(self, choices: Sequence[Choice], cs: Sequence[float], subject: Subject) -> int:
+    def _best(self, held: Sequence[Choice], cs: Sequence[float], subject: Subject) -> int:
         def answers(choice: Choice) -> Iterator[Tensor]:
             probes = path(
                 choice.fit,
@@ -120,4 +115,4 @@ class Linear:
             )
             return (probe.logits(choice.held) for probe in probes)
 
-        return best(choices, answers, subject.task.metric)
+        return best(held, answers, subject.task.metric)

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from train.options import require
-from train.transfer.choosing import merit
+from train.transfer.choosing import Choice, best, choices, merit
 from train.transfer.probes import few_threads, ridges
-from train.transfer.shots import Draw
+from train.transfer.shots import Draw, folds
 from train.transfer.subjects import Outcome, Subject
 from train.transfer.tasks import Kind
 
@@ -23,7 +24,8 @@ class Ridge:
     """The protocol: targets of 1 and -1, lambda chosen by leaving each image of the draw out once, in closed form.
 
     All lambdas come from one eigendecomposition, so it takes a hundredth of the time of `linear`. One shot leaves no
-    image of a class to learn from when it is left out, and takes `fixed_lambda`.
+    image of a class to learn from when it is left out, and takes `fixed_lambda`. Of a draw with replacement, folds are
+    held out instead.
 
     Args:
         lambdas: penalties that are tried, on squared weights of standardised features, a share of the images.
@@ -51,11 +53,25 @@ class Ridge:
         features = subject.features(self.layer)
         features_KD = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
         targets = torch.from_numpy(drawn.targets).to(subject.device)
-        many = len(np.unique(drawn.rows)) > subject.classes  # else each class has one image
+        distinct = len(np.unique(drawn.rows))
+        many = distinct > subject.classes  # else each class has one image
         tried = self.lambdas if many else (self.fixed_lambda,)
         with few_threads(features_KD.numel() * subject.classes):
             found = ridges(features_KD, targets, tried, classes=subject.classes)
-        merits = [merit(left_out, targets, subject.task.metric) for left_out in found.left_out]
-        probe = found.probes[max(range(len(tried)), key=lambda i: merits[i])]
+            if distinct == len(drawn):
+                merits = [merit(left_out, targets, subject.task.metric) for left_out in found.left_out]
+                chosen = max(range(len(tried)), key=lambda i: merits[i])
+            else:  # of an image that was drawn again, leaving one out leaves the others in
+                chosen = best(
+                    choices(features_KD, targets, folds(drawn, count=5)), self._answers, subject.task.metric
+                )
+        probe = found.probes[chosen if many else 0]
         select = "validation" if many else "fixed"
         return subject.outcome(probe.logits(features.test), {"lambda": probe.strength}, select)
+
+    def _answers(self, choice: Choice) -> list[Tensor]:
+        classes = (
+            int(choice.fit_targets.max()) + 1 if choice.fit_targets.ndim == 1 else choice.fit_targets.shape[1]
+        )
+        found = ridges(choice.fit, choice.fit_targets, self.lambdas, classes=classes)
+        return [probe.logits(choice.held) for probe in found.probes]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from curate.templates import texts
+from train.runs import Run
 from train.transfer.shots import Draw
 from train.transfer.subjects import BATCH, Outcome, Subject, forward
-from train.transfer.tasks import Kind
-from train.transfer.towers import image_side, text_weights
+from train.transfer.tasks import Kind, Task
+from train.transfer.towers import image_side, require_texts, text_weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class ZeroShot:
     chance_at_full: ClassVar[bool] = False
 
     templates: tuple[str, ...] | str = ()
+
+    def check(self) -> None:
+        """Refuse templates that there are not."""
+        if self.templates:
+            texts(self.templates)
+
+    def refuse(self, run: Run, task: Task) -> None:
+        """Refuse a run without a text tower."""
+        require_texts(run)
 
     def measure(self, subject: Subject, drawn: Draw) -> Outcome:
         """Answer on the whole test set by the classes' texts."""
