@@ -17,7 +17,8 @@ may be given several times: a folder that holds what was downloaded and unpacked
 
 Nothing is downloaded unasked. What is missing, damaged or of another task is refused with the file and the line. A part
 of a set is taken as it is, and the results' notes say of what it is a part. Images that do not decode, or whose bytes
-are in train and in test, are left out and counted.
+are in train and in test, are left out and counted; of a task that does not fit into memory, one that does not decode
+stops the measuring, and is named.
 
 Every measurement is over the whole test set, whatever the shots. A task's own metric is named below; accuracy (`top1`)
 and its mean over the classes (`mean_per_class`) are recorded for every task of one label an image. Where a set has no
