@@ -184,7 +184,8 @@ def test_coco_of_no_detections_is_zero() -> None:
 
 def test_coco_does_not_count_what_lies_in_a_difficult_object() -> None:
     hard = truth(SQUARE, AWAY, difficult=(1,))
-    assert coco_scores([found(AWAY, SQUARE)], [hard], 1)[0].value == pytest.approx(1.0)
+    for said in (found(SQUARE), found(AWAY, SQUARE), found(AWAY, AWAY, SQUARE)):
+        assert coco_scores([said], [hard], 1)[0].value == pytest.approx(1.0)
 
 
 def test_missing_pycocotools_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +435,19 @@ def test_rate_warms_up_and_drops() -> None:
 def test_settings_that_cannot_be_meant_are_refused(told: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         find_protocol(told)
+
+
+def test_page_names_every_setting_with_its_value() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "detection.md").read_text()
+    rows = {
+        cells[1].strip().strip("`"): cells for line in page.splitlines() if len(cells := line.split("|")) == 6
+    }
+    for column, protocol in ((2, FastRcnn), (3, FasterRcnn)):
+        for field in dataclasses.fields(protocol):
+            told = rows[field.name][column].strip()
+            if field.name in ("short_sides_px", "anchor_sides_px", "drop_fractions"):
+                first = field.default[0]
+                assert told.startswith(f"{first:g}"), field.name
+            else:
+                value = field.default if not isinstance(field.default, float) else f"{field.default:g}"
+                assert told == str(value), field.name

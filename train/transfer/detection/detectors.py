@@ -130,7 +130,7 @@ def _pyramid(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, i
         )
     pool = pyramid_pool(trunk.strides[:-1])
     head = TwoMLPHead(trunk.out_channels * 49, shape.head_width)
-    for layer in (head.fc6, head.fc7):  # as Detectron2 does; PyTorch's usual start is a third of that and learns slower
+    for layer in (head.fc6, head.fc7):  # as in Detectron2; PyTorch's own are smaller
         nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.zeros_(layer.bias)
     return trunk, pool, head, shape.head_width

@@ -185,7 +185,9 @@ def _cut_clip(network: Any) -> Cut:
     names = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3", "avgpool")
     stem = nn.Sequential(*(getattr(network, name) for name in names))
     layers: list[Any] = [network.layer1, network.layer2, network.layer3, network.layer4]
-    return _staged(stem, layers, network.conv3.out_channels, layers[-1][-1].conv3.out_channels, (4, 4, 8, 16, 32))
+    return _staged(
+        stem, layers, network.conv3.out_channels, layers[-1][-1].conv3.out_channels, (4, 4, 8, 16, 32)
+    )
 
 
 def _staged(stem: nn.Module, layers: list[Any], stem_width: int, width: int, strides: tuple[int, ...]) -> Cut:

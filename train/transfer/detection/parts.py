@@ -137,9 +137,8 @@ class OneMapPool(nn.Module):
 def pyramid_pool(strides: tuple[int, ...], size: int = 7) -> MultiScaleRoIAlign:
     """Return what cuts regions from a pyramid, large ones from coarse maps, at the strides that it has."""
     pool = MultiScaleRoIAlign([str(stride) for stride in strides], size, sampling_ratio=2)
-    pool.scales = [
-        1 / stride for stride in strides
-    ]  # else guessed from the first batch, wrongly of slim images
+    # Else they are guessed from the first batch, and wrongly from slim images.
+    pool.scales = [1 / stride for stride in strides]
     pool.map_levels = initLevelMapper(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
     return pool
 
