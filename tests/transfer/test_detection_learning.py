@@ -305,7 +305,7 @@ def test_proposals_of_one_detector_serve_another(
 
 def test_fast_rcnn_without_proposals_says_how_to_get_them(noise: DetectionTask, scratch_convnet: Run) -> None:
     with pytest.raises(RecipeError, match="needs proposals") as caught:
-        measure(scratch_convnet, noise, FastRcnn())
+        FastRcnn().refuse(scratch_convnet, noise)
     assert "write_proposals" in caught.value.hint
 
 

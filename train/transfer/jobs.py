@@ -50,6 +50,9 @@ class Measurement:
         said = settings(self.protocol)
         if said.get("templates") == ():  # the task's own
             said |= {"templates": self.task.templates}
+        content = getattr(self.protocol, "content", None)
+        if content is not None:  # of a file that a setting names
+            said |= {"content": content()}
         where = [self.run.name, self.run.digest, self.task.name, self.task.digest, self.image_size]
         return digest(
             ["cell", VERSION, *where, str(self.shots), self.seed, self.sampling, self.protocol.name, said]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.transfer.precisions import Rule, class_precisions
+from train.transfer.precisions import Rule, class_precisions, mean_of_known
 
 Z = 1.959964  # half of a 95 % interval, in standard deviations
 RESAMPLES = 200  # of the test images, for the interval of a metric that has no formula
@@ -88,7 +88,7 @@ def mean_precision(metric: str, scores_NC: np.ndarray, targets_NC: np.ndarray) -
     """Return the mean of the classes' average precisions; `metric` is "map11" or "map"."""
 
     def value(weights_N: np.ndarray | None) -> float:
-        return float(np.nanmean(class_precisions(scores_NC, targets_NC, RULES[metric], weights_N)))
+        return mean_of_known(class_precisions(scores_NC, targets_NC, RULES[metric], weights_N))
 
     return Score(metric, value(None), len(targets_NC), *bootstrap(value, len(targets_NC)))
 

@@ -80,3 +80,9 @@ def class_precisions(
         truths = float(right.sum() if weights is None else weights[right].sum())
         found.append(ranked_precision(scores_N[counted], right, truths, rule, weights))
     return np.array(found)
+
+
+def mean_of_known(values_C: np.ndarray) -> float:
+    """Return the mean of those that are numbers; NaN where none is, as when images are drawn that hold no object."""
+    known = values_C[~np.isnan(values_C)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,19 +111,16 @@ def check_path(path: Path) -> None:
     Raises:
         RecipeError: it is a folder.
         DataError: there is a file that is none of ours.
-        MissingError: its folder cannot be made, or not be written to.
+        MissingError: its folder cannot be made, or nothing be written there.
     """
     if path.is_dir():
         raise RecipeError(f"{path}: is a folder", hint=f"name a file, such as {path / 'results.parquet'}")
     read(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
-            pass
-    except OSError as error:
+    there = next(one for one in path.absolute().parents if one.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         raise MissingError(
-            f"{path}: cannot be written ({error.strerror})", hint="take a folder that can be written"
-        ) from error
+            f"{path}: cannot be written below {there}", hint="take a folder that can be written"
+        )
 
 
 def summary(table: pa.Table) -> pa.Table:

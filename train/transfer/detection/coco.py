@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from curate.errors import MissingError
-from train.transfer.detection.matches import Found, mean_of_known
+from train.transfer.detection.matches import Found
 from train.transfer.detection.tasks import Truth
 from train.transfer.metrics import Score, bootstrap
+from train.transfer.precisions import mean_of_known
 
 METRICS = {
     "coco_ap": slice(None),

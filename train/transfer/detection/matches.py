@@ -16,7 +16,7 @@ import numpy as np
 
 from train.transfer.detection.tasks import Truth
 from train.transfer.metrics import Score, bootstrap
-from train.transfer.precisions import Rule, ranked_precision
+from train.transfer.precisions import Rule, mean_of_known, ranked_precision
 
 # An overlap must be more than this, as in the Python ports that published numbers come from. The MATLAB devkit takes
 # one of exactly a half as well.
@@ -142,12 +142,6 @@ def _rank(found: Sequence[Found], truths: Sequence[Truth], label: int) -> Rankin
 def precisions(rankings: Sequence[Ranking], rule: Rule, weights_I: np.ndarray | None = None) -> np.ndarray:
     """Return the average precision of each class, C; NaN of one without an object to find."""
     return np.array([ranking.precision(rule, weights_I) for ranking in rankings])
-
-
-def mean_of_known(values_C: np.ndarray) -> float:
-    """Return the mean of those that are numbers; NaN where none is, as when images are drawn that hold no object."""
-    known = values_C[~np.isnan(values_C)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def voc_scores(rankings: Sequence[Ranking]) -> list[Score]:

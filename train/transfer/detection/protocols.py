@@ -10,13 +10,14 @@ import numpy as np
 
 from curate.errors import RecipeError
 from train.options import require, require_one_of
+from train.runs import Run
 from train.transfer.detection.batches import Source
 from train.transfer.detection.detectors import Head, Shape
 from train.transfer.detection.maps import Norm
 from train.transfer.detection.proposals import file_digest, of_split, read_proposals, write_proposals
 from train.transfer.detection.settings import Detection
 from train.transfer.detection.subjects import DetectionSubject
-from train.transfer.detection.tasks import DetectionSplit
+from train.transfer.detection.tasks import DetectionSplit, DetectionTask
 from train.transfer.detection.trainings import predict, propose
 from train.transfer.shots import Draw
 from train.transfer.subjects import Outcome
@@ -51,18 +52,25 @@ class FastRcnn(Detection):
     def _shape(self, norm: Norm) -> Shape:
         return self.shape(norm, "c4", own_proposals=False, anchor_sides_px=(), pyramid_width=0, head_width=0)
 
-    def measure(self, subject: DetectionSubject, drawn: Draw) -> Outcome:
-        """Train on a draw and look for objects in the whole test set.
+    def content(self) -> str:
+        """Name what is in the file of proposals, which decides the numbers as the settings do."""
+        return file_digest(self.proposals)
 
-        Raises:
-            RecipeError: there is no file of proposals.
-            DataError: an image has no proposals there; or as `learn`.
-        """
+    def refuse(self, run: Run, task: DetectionTask) -> None:
+        """Refuse to begin without a file of proposals."""
         if not self.proposals:
             raise RecipeError(
                 "fast-rcnn needs proposals, boxes that may hold an object",
                 hint="write: fast-rcnn(proposals=FILE); faster-rcnn(write_proposals=FILE) makes one",
             )
+        read_proposals(self.proposals)
+
+    def measure(self, subject: DetectionSubject, drawn: Draw) -> Outcome:
+        """Train on a draw and look for objects in the whole test set.
+
+        Raises:
+            DataError: an image has no proposals; or as `learn`.
+        """
         known, where = read_proposals(self.proposals), self.proposals
         training = self._proposed(known, subject.train, drawn.rows, self.proposals_per_image, where)
         rows = np.arange(len(subject.test))
@@ -75,7 +83,7 @@ class FastRcnn(Detection):
             device=subject.device,
             say=subject.say,
         )
-        return self.outcome(subject, found, {**chosen, "proposals": file_digest(self.proposals)})
+        return self.outcome(subject, found, {**chosen, "proposals": self.content()})
 
     @staticmethod
     def _proposed(
