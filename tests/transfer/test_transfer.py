@@ -317,30 +317,23 @@ def test_image_that_does_not_decode_stops_a_stream_with_its_number(
 
 
 @pytest.mark.slow
-def test_ray_gives_the_rows_that_one_process_gives(
-    scratch: Run, digits: Task, tiny_task: Task, out: Path
-) -> None:
+def test_ray_gives_the_rows_that_one_process_gives(scratch: Run, tiny_task: Task, out: Path) -> None:
     pytest.importorskip("ray", reason="needs ray")
-    asked: dict[str, Any] = {
-        "shots": [1, 2],
-        "seeds": 1,
-        "protocols": ["knn", QUICK],
-        "device": "cpu",
-    }
-    here = transfer(scratch, [digits, tiny_task], out=out, **asked).to_pylist()
+    asked: dict[str, Any] = {"shots": [1], "seeds": 1, "protocols": ["knn", QUICK], "device": "cpu"}
+    here = transfer(scratch, [tiny_task], out=out, **asked).to_pylist()
     lines: list[str] = []
+    ray_out = out.with_name("ray.parquet")
     there = transfer(
-        scratch,
-        [digits, tiny_task],
-        out=out.with_name("ray.parquet"),
-        executor="ray",
-        progress=lines.append,
-        **asked,
+        scratch, [tiny_task], out=ray_out, executor="ray", progress=lines.append, **asked
     ).to_pylist()
     key = lambda row: (row["cell"], row["metric"])  # noqa: E731
     alike = [sorted(({**r, "seconds": 0} for r in rows), key=key) for rows in (here, there)]
     assert alike[0] == alike[1]
-    assert len(lines) == 2 * 2 * 2
+    assert len(lines) == 2
+    protocols = ["knn(k=2)", "linear(layer=nope)"]
+    with pytest.raises(RecipeError, match="no layer"):  # and what was measured before is kept
+        transfer(scratch, [tiny_task], out=ray_out, executor="ray", **asked | {"protocols": protocols})
+    assert {r["config"] for r in results_module.read(ray_out).to_pylist() if '"k": 2' in r["config"]}
 
 
 def test_several_grids_share_a_runs_features_and_a_cell_of_both_is_measured_once(
