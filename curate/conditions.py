@@ -84,7 +84,9 @@ def _unstable() -> frozenset[str]:
     with duckdb.connect() as con:
         found = con.execute(
             "SELECT DISTINCT function_name FROM duckdb_functions() "
-            "WHERE stability IS DISTINCT FROM 'CONSISTENT' AND function_type = 'scalar'"
+            "WHERE stability IS DISTINCT FROM 'CONSISTENT' AND function_type = 'scalar' "
+            # From DuckDB 2.0.1 on, + and - are so for times with a zone, and mostly used for numbers.
+            "AND regexp_matches(function_name, '^[a-z_]')"
         ).fetchall()
     return frozenset(name for (name,) in found) | {"getenv", "version"}
 
