@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from train.transfer.metrics import RULES, mean_per_class, ranks
-from train.transfer.precisions import class_precisions
+from train.transfer.precisions import class_precisions, mean_of_known
 from train.transfer.probes import loss
 from train.transfer.shots import Fold
 from train.transfer.tasks import Metric
@@ -48,8 +48,8 @@ def merit(logits_NC: Tensor, targets: Tensor, metric: Metric) -> Merit:
 
 def _value(answers_NC: np.ndarray, targets: np.ndarray, metric: Metric) -> float:
     if targets.ndim == 2:
-        precisions_C = class_precisions(answers_NC, targets, RULES[metric])
-        return float(np.nanmean(precisions_C)) if np.isfinite(precisions_C).any() else 0.0
+        value = mean_of_known(class_precisions(answers_NC, targets, RULES[metric]))
+        return 0.0 if math.isnan(value) else value
     right_N = ranks(answers_NC, targets) < 1
     return mean_per_class(right_N, targets).value if metric == "mean_per_class" else float(right_N.mean())
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Measurement:
         task = self.task.name + (f":{self.task.partition}" if self.task.partition else "")
         return f"{self.run.name} · {task} · {shots} · {self.protocol.name} · seed {self.seed}"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names everything that decides the row, but for the device."""
         said = settings(self.protocol)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def transfer(
     pairs = [(run, task) for run in ([runs] if isinstance(runs, Run) else runs) for task in opened]
     # Finds the faults of all before the first is measured.
     wanted = [[m for one in asked for m in one.measurements(run, task)] for run, task in pairs]
-    missing = [_missing(some, out, say) for some in wanted]
+    done = set(results.read(out)["cell"].to_pylist())
+    missing = [_missing(some, done, say) for some in wanted]
     jobs = [job for some in missing for job in jobs_of(some, device, small=executor == "ray")]
     (on_ray if executor == "ray" else here)(jobs, lambda one, rows: _keep(one, rows, out, say), say)
     return results.of_cells(results.read(out), {one.digest for some in wanted for one in some})
@@ -158,9 +159,8 @@ def check_kinds(grids: Sequence[Grid], tasks: Sequence[Any]) -> None:
             )
 
 
-def _missing(wanted: Sequence[Measurement], out: Path, say: Say) -> list[Measurement]:
-    """Return the measurements that `out` does not have yet, each once."""
-    done = set(results.read(out)["cell"].to_pylist())
+def _missing(wanted: Sequence[Measurement], done: Collection[str], say: Say) -> list[Measurement]:
+    """Return the measurements whose digests are not among those done, each once."""
     asked = {one.digest: one for one in wanted}
     todo = [one for name, one in asked.items() if name not in done]
     if len(todo) < len(asked):
