@@ -102,6 +102,11 @@ def build(
         )
     how = How(overlay, workers or os.cpu_count() or 1, executor, replace, progress or Quiet())
     plans = [plan(one) for one in family]  # find every fault before the first is built
+    if not overlay and (bare := next((p for p in plans if not p.source.has_bytes), None)):
+        raise RecipeError(
+            f"{bare.recipe.where}: rows of a table are URLs, and have no bytes to make shards of",
+            hint=f"say --overlay, then `curate fetch {out} --out POOL` and build from the pool",
+        )
     return [_build(p, out / p.recipe.name if recipe.family else out, how) for p in plans]
 
 
@@ -249,6 +254,7 @@ def _with_shards(
         # A column of that name from elsewhere may be of other bytes.
         hashed=any(s.step == "hashes" and "sha256" in s.columns_added for s in info.ledger),
     )
+    dataset.reader().close()  # refuses rows without bytes
     with Reader(root) as reader:
         written = write_shards(
             manifest, reader, staging.path, layout,

@@ -125,7 +125,9 @@ def verify(path: str | Path, *, images: bool = True, progress: Quiet | None = No
     problems = [*_document(dataset), *_manifest(dataset)]
     problems += _shards(dataset, progress)
     whole = not any(p.where in (MANIFEST, SHARD_INDEX) for p in problems)
-    if images and whole:  # without a sound manifest there is no telling where the images are
+    if (
+        images and whole and not dataset.unfetched
+    ):  # without a sound manifest there is no telling where the images are
         with progress.stage("decoding images", len(dataset)) as stage:
             problems += _images(dataset, stage)
     return problems

@@ -10,6 +10,7 @@ import typer
 from curate import exports
 from curate.commands import ExecutorOption, Json, QuietOption, Sets, Workers, bars, settings, told
 from curate.errors import RecipeError
+from curate.fetch.commands import fetch
 from train.cli import more_app, train_app  # neither imports torch
 
 app = typer.Typer(
@@ -211,6 +212,7 @@ def synth(
     typer.echo(f"{out}: {len(classes)} classes, {len(classes) * (images + val_images):,} images of {size} px")
 
 
+app.command()(fetch)
 app.add_typer(train_app, name="train")
 app.registered_commands += more_app.registered_commands
 

@@ -190,8 +190,30 @@ class Dataset:
             return {}
         return found if isinstance(found, dict) else {}
 
+    @cached_property
+    def unfetched(self) -> int:
+        """How many rows have no bytes yet: those of a table of URLs."""
+        import pyarrow.parquet as pq
+
+        if self.sharded:
+            return 0
+        footer = pq.ParquetFile(self._file(MANIFEST)).metadata
+        place = footer.schema.names.index("file")
+        return sum(
+            footer.row_group(g).column(place).statistics.null_count for g in range(footer.num_row_groups)
+        )
+
     def reader(self) -> Reader:
-        """Return a reader for the byte ranges of `table()`."""
+        """Return a reader for the byte ranges of `table()`.
+
+        Raises:
+            DataError: rows have no bytes yet.
+        """
+        if self.unfetched:
+            raise DataError(
+                f"{self.path}: {self.unfetched:,} of {len(self):,} rows are URLs whose images nobody has fetched",
+                hint=f"`curate fetch {self.path} --out POOL` makes a dataset with their bytes",
+            )
         return Reader(self.byte_root)
 
 

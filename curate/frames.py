@@ -18,7 +18,7 @@ from curate.datasets import MANIFEST, StepRecord
 from curate.errors import DataError
 from curate.expectations import enforce
 from curate.files import sync_file
-from curate.ledgers import compare, reasons
+from curate.ledgers import compare, reasons, streamed
 from curate.manifests import Class, content_digest, ordered, plain, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, run, told
 from curate.progress import Quiet
@@ -78,20 +78,42 @@ def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
         RecipeError, DataError: from the operation, with the step's place.
     """
     with told(step):
+        if rows.streamed and not step.operation.streams(step.arguments):
+            rows = rows.kept()
+            notes, rows = rows.notes, replace(rows, notes=())
+        else:
+            notes = ()
         given = run(step, rows)
         refused = reasons(given)
+        if rows.streamed:
+            return _passed_on(step, rows, given, refused, table)
         rows.con.execute(f"CREATE TEMP TABLE {table} AS FROM {given}")
-        after, notes = _compacted(replace(given, name=table, refused=None, notes=()))
-    notes = [*given.notes, *notes]
-    record = compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
+        after, left = _compacted(replace(given, name=table, refused=None, notes=()))
+    record = compare(
+        step.operation.name, step.shown, rows, after, refused=refused, notes=[*notes, *given.notes, *left]
+    )
     return after, record
+
+
+def _passed_on(
+    step: Step, rows: Rows, given: Rows, refused: dict[str, int], table: str
+) -> tuple[Rows, StepRecord]:
+    """Return streamed rows after a step, and its record: no table is made of them unless the step drew some."""
+    rows.con.execute(f"CREATE TEMP {'VIEW' if given.streamed else 'TABLE'} {table} AS FROM {given}")
+    after = replace(given, name=table, refused=None)
+    after = replace(after, known_count=after.count())
+    record = streamed(step.operation.name, step.shown, rows, after, refused=refused)
+    return replace(after, notes=()), record
 
 
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
     shape = columns_of(con, "source")
-    source = Rows(con, "source", shape, index.classes, root=plan.source.root, progress=progress)
-    rows, notes = _compacted(source)
-    ledger = [_source_record(index, plan, rows, notes)]
+    source = Rows(
+        con, "source", shape, index.classes, root=plan.source.root, progress=progress,
+        streamed=index.streamed, known_count=index.rows,
+    )  # fmt: skip
+    rows, notes = (source, []) if index.streamed else _compacted(source)
+    ledger = [_source_record(index, plan, rows, [*index.notes, *notes])]
     seconds: Seconds = []
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
@@ -105,11 +127,25 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
                     + (f": {why}" if why else ""),
                     hint="nothing was published",
                 )
-            if number > 1:
-                con.execute(f"DROP TABLE step_{number - 1} CASCADE")
+            if number > 1 and not rows.streamed:
+                _forget(con, f"step_{number - 1}")
             seconds.append([step.operation.name, time.monotonic() - started])
             stage.advance()
-    return rows, ledger, seconds
+    if rows.streamed:
+        rows = rows.kept()
+        ledger[-1] = ledger[-1].model_copy(
+            update={"rows_out": rows.count(), "notes": [*ledger[-1].notes, *rows.notes]}
+        )
+    return replace(rows, notes=()), ledger, seconds
+
+
+def _forget(con: Any, name: str) -> None:
+    """Drop the table of a step; a view is small, and later ones may be made of it."""
+    kinds = con.execute(
+        "SELECT table_type FROM information_schema.tables WHERE table_name = ?", [name]
+    ).fetchall()
+    if kinds == [("LOCAL TEMPORARY",)]:
+        con.execute(f"DROP TABLE {name} CASCADE")
 
 
 @contextmanager
@@ -122,8 +158,8 @@ def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
         con.execute(f"SET temp_directory = {text(str(work))}")
         con.execute(f"SET memory_limit = {text(os.environ.get('CURATE_MEMORY', MEMORY))}")
         read = [file for step in plan.steps for file in step.reads]
-        allow_only(con, files=[str(index.parquet), *read], folders=[str(folder)])
-        con.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({text(plain(index.parquet))})")
+        allow_only(con, files=[*map(str, index.files), *read], folders=[str(folder)])
+        con.execute(f"CREATE TEMP VIEW source AS {index.query}")
         yield con
 
 

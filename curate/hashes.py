@@ -59,6 +59,10 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
     rows.con.execute(f"CREATE TEMP TABLE {name} (key VARCHAR, hash {COLUMN_KINDS[kind]})")
     if rows.planning:
         return name
+    rows.refuse(
+        f"({where}) AND file IS NULL", "are URLs whose images nobody has fetched",
+        hint="`curate fetch` brings them: run this step over its pool",
+    )  # fmt: skip
     assert rows.root is not None
     todo = f"todo_{next(_names)}"
     rows.con.execute(

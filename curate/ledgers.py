@@ -22,6 +22,23 @@ def reasons(rows: Rows) -> dict[str, int]:
     )
 
 
+def streamed(
+    step: str, arguments: dict[str, Any], before: Rows, after: Rows, *, refused: dict[str, int]
+) -> StepRecord:
+    """Return what a step did to rows that are not kept: how many came out; labels and captions stayed."""
+    return StepRecord(
+        step=step,
+        arguments=arguments,
+        rows_in=before.count(),
+        rows_out=after.count(),
+        classes_in=len(before.classes),
+        classes_out=len(after.classes),
+        columns_added=[c for c in after.columns if c not in before.columns],
+        refused=refused,
+        notes=list(after.notes),
+    )
+
+
 def compare(
     step: str,
     arguments: dict[str, Any],

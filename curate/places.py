@@ -10,10 +10,11 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 
-from curate.errors import CurateError, DataError, MissingError
+from curate.errors import CurateError, DataError, MissingError, RecipeError
 
 ATTEMPTS = 3  # each is one call of the store's own client, which has retries of its own (S3: 4, some seconds)
 WAIT_S = 1.0  # before the second attempt, and twice as long before each further one
@@ -124,6 +125,44 @@ def refuse_absent_bucket(url: str) -> None:
         return
 
 
+def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
+    """Return the files at a path: one, a folder of them, a pattern; local or a URL.
+
+    Args:
+        path: `/pool/{000..019}.tar` and `*.tar` are patterns.
+        endings: what the names of files end in, in a folder.
+        what: they are, for messages.
+
+    Raises:
+        RecipeError: nothing stands there.
+        DataError: a store does not answer, or has no such bucket.
+    """
+    import braceexpand
+
+    found: list[str] = []
+    for one in braceexpand.braceexpand(path):
+        find = partial(_find, one, endings, what)
+        found += retried(one, find) if is_remote(one) else find()
+    return found
+
+
+def _find(path: str, endings: tuple[str, ...], what: str) -> list[str]:
+    """Return the files at one path or pattern without braces."""
+    files, place = filesystem(path)
+    if files.isdir(place):
+        matches = [m for m in files.find(place) if m.lower().endswith(endings)]
+    else:
+        matches = files.glob(place) if any(c in place for c in "*?[") else [place]
+        if not matches:
+            refuse_absent_bucket(path)
+        if not all(files.exists(m) for m in matches):
+            refuse_absent_bucket(path)
+            raise RecipeError(
+                f"{path}: no such {what}", hint="`--set NAME=PATH` fills in a path of the recipe"
+            )
+    return [files.unstrip_protocol(m) if is_remote(path) else m for m in matches]
+
+
 class Remote:
     """A URL with the methods of `pathlib.Path` that datasets need. Each retries, as `retried` says.
 
@@ -166,6 +205,10 @@ class Remote:
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the whole content as text."""
         return self.read_bytes().decode(encoding)
+
+    def state(self) -> str:
+        """Return what the store says of the object that changes when it does, such as its ETag."""
+        return self._do(lambda fs, path: str(fs.ukey(path)))
 
     def fetch(self, target: Path) -> None:
         """Copy the whole content into a file of this machine."""

@@ -96,7 +96,9 @@ def plan(recipe: Recipe) -> Plan:
         allow_only(con, files=[file for step in steps for file in step.reads])
         columns = ", ".join(f"{quoted(c)} {kind}" for c, kind in source.columns.items())
         con.execute(f"CREATE TABLE source ({columns})")
-        rows = Rows(con, "source", dict(source.columns), source.classes, planning=True)
+        rows = Rows(
+            con, "source", dict(source.columns), source.classes, planning=True, streamed=not source.has_bytes
+        )
         bound = 0
         for step in steps:
             try:

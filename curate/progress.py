@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+LINE_S = 60.0  # between two lines in a log
 
 
 class Quiet:
@@ -24,6 +27,9 @@ class Stage:
     def advance(self, done: int = 1, total: int | None = None) -> None:
         """Report so many more units done."""
 
+    def tell(self, line: str) -> None:
+        """Report how it goes, in a line that takes the place of the one before."""
+
 
 class Bars(Quiet):
     """Shows a bar for each stage on stderr, and lines above them."""
@@ -36,21 +42,36 @@ class Bars(Quiet):
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
         if not self.console.is_terminal:  # a log file wants lines, not bars
-            yield Stage()
+            yield _Lines(self.console, title)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as bars:
-            yield _Bar(bars, bars.add_task(title, total=total))
+            yield _Bar(bars, bars.add_task(title, total=total), title)
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
 
 
+class _Lines(Stage):
+    """How it goes, a line a minute."""
+
+    def __init__(self, console, title: str) -> None:
+        self.console, self.title, self.last = console, title, time.monotonic()
+
+    def tell(self, line: str) -> None:
+        if time.monotonic() - self.last >= LINE_S:
+            self.last = time.monotonic()
+            self.console.print(f"{self.title}: {line}", markup=False, soft_wrap=True)
+
+
 class _Bar(Stage):
-    def __init__(self, bars, task) -> None:
-        self.bars, self.task = bars, task
+    def __init__(self, bars, task, title: str) -> None:
+        self.bars, self.task, self.title = bars, task, title
+
+    def tell(self, line: str) -> None:
+        self.bars.update(self.task, description=f"{self.title}: {line}")
 
     def advance(self, done: int = 1, total: int | None = None) -> None:
         if total is not None:

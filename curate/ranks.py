@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
+from curate.chance import SPAN
 from curate.rows import Rows
 
 _names = itertools.count()
@@ -46,3 +48,45 @@ def mark_first(rows: Rows, column: str, *, order: str, wanted: Mapping[int, int]
 def only(rows: Rows, column: str) -> Rows:
     """Return the rows that `mark_first` marked in a column, without the column."""
     return rows.sql(f"SELECT * EXCLUDE ({column}) FROM {rows} WHERE {column}")
+
+
+def drawn(
+    rows: Rows, *, chance: str, wanted: Mapping[int, int], sizes: Mapping[int, int], group: str = "0"
+) -> Rows:
+    """Return the first so many rows of each group by chance, ties by key; a group that has fewer comes whole.
+
+    Chance is uniform, so the first n of N rows lie below n / N of its span, and six standard deviations: what is
+    below is kept, in one pass, and only that is sorted. Where that was too few (streamed rows may be there twice),
+    twice as much is kept.
+
+    Args:
+        chance: a SQL expression over the columns, as `chance_sql` gives it.
+        wanted: group → how many.
+        sizes: group → how many rows there are.
+        group: a SQL expression over the columns, an integer.
+    """
+    room = 1
+    while True:
+        limits = {g: _limit(n, sizes.get(g, 0), room) for g, n in wanted.items()}
+        kept = rows.kept(_below(rows, chance, limits, group))
+        found = dict(rows.con.execute(f"SELECT {group}, count(*) FROM {kept} GROUP BY 1").fetchall())
+        if rows.planning or all(found.get(g, 0) >= n or limits[g] >= SPAN for g, n in wanted.items()):
+            return only(mark_first(kept, "_drawn", order=chance, wanted=wanted, group=group), "_drawn")
+        rows.con.execute(f"DROP TABLE {kept}")
+        room *= 2
+
+
+def _limit(wanted: int, size: int, room: int) -> int:
+    """Return below which chance so many of so many rows lie, almost surely."""
+    enough = wanted + 6 * math.sqrt(wanted) + 16
+    return min(SPAN, int(enough / size * SPAN) * room) if size else SPAN
+
+
+def _below(rows: Rows, chance: str, limits: Mapping[int, int], group: str) -> str:
+    """Return a query of the rows below the limit of their group."""
+    if list(limits) == [0] and group == "0":
+        return f"SELECT * FROM {rows}" + ("" if limits[0] >= SPAN else f" WHERE {chance} < {limits[0]}")
+    table = rows.lookup(
+        {"below_group": ("INTEGER", list(limits)), "below_limit": ("UHUGEINT", list(limits.values()))}
+    )
+    return f"SELECT r.* FROM {rows} r JOIN {table} ON {group} = below_group WHERE {chance}::UHUGEINT < below_limit"

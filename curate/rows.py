@@ -32,6 +32,8 @@ class Rows:
         progress: where an operation that reads bytes reports how far it is.
         refused: a relation with the `reason` of every row that this step dropped or flagged for one.
         notes: what else the ledger should say of this step.
+        streamed: whether each query reads the rows anew, where they lie, however many they are.
+        known_count: how many rows there are, where that was counted already.
     """
 
     con: Any
@@ -43,6 +45,8 @@ class Rows:
     refused: str | None = None
     notes: tuple[str, ...] = ()
     progress: Quiet = Quiet()  # noqa: RUF009 - it has no state
+    streamed: bool = False
+    known_count: int | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -59,7 +63,8 @@ class Rows:
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
-        return replace(self, name=name, columns=columns_of(self.con, name), known=known)
+        columns = columns_of(self.con, name)
+        return replace(self, name=name, columns=columns, known=known, known_count=None)
 
     def with_columns(
         self,
@@ -120,6 +125,36 @@ class Rows:
                 hint="a CSV or TSV with a header line, JSON lines or Parquet, by its ending",
             ) from None
         return name
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return self.scalar(f"SELECT count(*) FROM {self}") if self.known_count is None else self.known_count
+
+    def kept(self, query: str | None = None) -> Rows:
+        """Return the rows, or those of a query, in a table; of streamed rows with one key, one stays.
+
+        Where such rows differ in other columns, it is that whose JSON comes first.
+        """
+        name = self.keep(query or f"FROM {self}")
+        rows = replace(
+            self,
+            name=name,
+            columns=columns_of(self.con, name),
+            streamed=False,
+            known_count=None,
+            refused=None,
+        )
+        if not self.streamed or self.planning:
+            return rows
+        twice = self.keep(f"SELECT key FROM {name} GROUP BY key HAVING count(*) > 1")
+        again = "SELECT rowid FROM (SELECT rowid, row_number() OVER (PARTITION BY key ORDER BY to_json(r)::VARCHAR) "
+        again += f"AS place FROM {name} r WHERE key IN (FROM {twice})) WHERE place > 1"
+        [(gone,)] = self.con.execute(f"DELETE FROM {name} WHERE rowid IN ({again})").fetchall()
+        return (
+            rows.noted(f"{gone:,} rows that say again what another says (URL and text) went")
+            if gone
+            else rows
+        )
 
     def keep(self, query: str) -> str:
         """Run a query once, into a table, and return its name; while planning the table is empty."""

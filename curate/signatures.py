@@ -43,19 +43,19 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> None:
         hints = typing.get_type_hints(function, include_extras=True)
-        self.parameters = {
-            name: parameter
+        self.parameters = {  # an option called as a word of Python has `_` behind it there: `as_`
+            name.rstrip("_"): parameter
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY or inspect.isclass(function)
         }
         self._given = given
-        self.types = {name: hints[name] for name in self.parameters}
+        self.types = {name: hints[parameter.name] for name, parameter in self.parameters.items()}
         fields: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             default = parameter.default
             if default is parameter.empty:
                 default = None if name in given else ...
-            kind = hints[name] if default is not None else hints[name] | None
+            kind = self.types[name] if default is not None else self.types[name] | None
             if typing.get_origin(kind) is tuple:  # YAML has lists only
                 kind = Annotated[kind, Field(strict=False)]
             fields[name] = (kind, default)
@@ -77,7 +77,7 @@ class Signature:
         return [name for name, kind in self.types.items() if _marks(kind, RecipeDataset)]
 
     def bind(self, value: Any, *, where: str) -> dict[str, Any]:
-        """Return the arguments that a YAML value stands for, defaults included.
+        """Return the arguments that a YAML value stands for, by their names in Python, defaults included.
 
         A mapping names its parameters; anything else is the first parameter; nothing is no argument.
 
@@ -98,7 +98,8 @@ class Signature:
                     hint=did_you_mean(str(name), self.names) or f"it takes {', '.join(self.names)}",
                 )
         try:
-            return dict(self._model.model_validate(dict(arguments)))
+            bound = dict(self._model.model_validate(dict(arguments)))
+            return {self.parameters[name].name: value for name, value in bound.items()}
         except ValidationError as error:
             fault = explain(error, where=where, model=self._model)
             hint = fault.hint or (self._meant(value) if bare else None)

@@ -51,7 +51,7 @@ class Staging:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path / LOCK, self.out)
+            self._lock = locked(self.path / LOCK, self.out)
         except OSError as error:
             raise RecipeError(
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
@@ -123,7 +123,7 @@ class RemoteStaging:
 
     def __enter__(self) -> RemoteStaging:
         self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.work / "lock", self.out)
+        self._lock = locked(self.work / "lock", self.out)
         try:
             self._lock_there()
         except BaseException:
@@ -189,14 +189,14 @@ def staged(out: Place) -> Staging | RemoteStaging:
     return RemoteStaging(out) if isinstance(out, Remote) else Staging(out)
 
 
-def _locked(file: Path, out: Place) -> IO[str]:
+def locked(file: Path, out: Place) -> IO[str]:
     lock = open(file, "w")  # noqa: SIM115 - held as long as the build
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise RecipeError(
-            f"{out}: another build is writing it", hint="wait for it, or choose another --out"
+            f"{out}: something else is writing it", hint="wait for it, or choose another --out"
         ) from None
     return lock
 

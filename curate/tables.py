@@ -12,6 +12,8 @@ from curate.builds import Built
 from curate.checks import Problem, Verdict
 from curate.diffs import Diff
 from curate.exports import Exported
+from curate.fetch.drifts import Drift
+from curate.fetch.fetching import Fetched
 from curate.plans import Plan
 from curate.shards.findings import Report
 from curate.shows import Balance, Summary, gain, notes
@@ -69,6 +71,8 @@ def print_plan(plan: Plan) -> None:
     if recipe.resize:
         print(f"  resize to a short side of {recipe.resize.short} px, JPEG quality {recipe.resize.quality}")
     print(f"  source {json.dumps(recipe.source, default=str)}: {known}, {classes}")
+    if source.why:
+        print(f"  read as: {source.why}")
     for number, step in enumerate(plan.steps, start=1):
         unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
         told = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
@@ -255,3 +259,41 @@ def _print_findings(report: Report) -> None:
     counted = ", ".join(_counted(number, what) for what, number in numbers.items())
     grave = ", ".join(_counted(report.count(s), s) for s in ("error", "warning", "note"))
     print(f"{counted}{f'; {images}' if images else ''}: {grave}")
+
+
+def print_fetched(found: Fetched, *, json: bool) -> None:
+    """Print what a fetch came to: the pool, and what became of each row."""
+    data, ok = found.dataset, found.outcomes.get("ok", 0)
+    if json:
+        print_json({
+            "path": str(data.path), "name": data.name, "digest": data.digest, "rows": found.rows, "ok": ok,
+            "bytes": data.info.bytes, "outcomes": found.outcomes, "tried": found.tried,
+            "unchanged": found.unchanged, "seconds": round(found.seconds, 3),
+        })  # fmt: skip
+        return
+    done = "unchanged" if found.unchanged else f"{found.tried:,} tried in {found.seconds:,.1f} s"
+    if found.tried:
+        done += f", {found.tried / found.seconds:,.0f} rows/s"
+    share = f"{ok / found.rows:.1%}" if found.rows else "none"
+    print(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
+    print_table(
+        ["outcome", "rows", "share"],
+        [[outcome, f"{count:,}", f"{count / found.rows:.2%}"] for outcome, count in found.outcomes.items()],
+    )
+
+
+def print_drift(found: Drift, *, json: bool) -> None:
+    """Print what became of a pool's URLs."""
+    if json:
+        print_json(vars(found) | {"intervals": {s: found.interval(s) for s in found.states}})
+        return
+    part = "" if found.asked == found.rows else f" of {found.rows:,}"
+    print(f"{found.pool}: {found.asked:,}{part} rows asked again in {found.seconds:,.1f} s; {found.table}")
+    rows = []
+    for state, count in found.states.items():
+        low, high = found.interval(state)
+        between = "" if found.asked == found.rows else f"{low:.1%} to {high:.1%}"
+        rows.append([state, f"{count:,}", f"{count / found.asked:.1%}", between])
+    print_table(["state", "rows", "share", "95 % interval of the pool"], rows)
+    if found.reasons:
+        print_table(["reason", "rows"], [[r, f"{n:,}"] for r, n in found.reasons.items()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,10 +22,14 @@ class Operation:
     Args:
         function: takes rows and named arguments, returns rows.
         version: goes up when the same arguments give other rows; it is part of a plan's digest.
+        streams: whether, by its arguments, it takes rows that are read anew by each query (`Rows.streamed`): it looks
+            at each row alone or draws some, and leaves labels and captions as they are. Otherwise it gets the rows in a
+            table of DuckDB's.
     """
 
     function: Callable[..., Rows]
     version: int
+    streams: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     @property
     def name(self) -> str:
@@ -46,9 +50,12 @@ class Operation:
         return self.function(rows, **arguments)
 
 
-def op(*, version: int) -> Callable[[Callable[..., Rows]], Operation]:
+def op(
+    *, version: int, streams: bool | Callable[[Mapping[str, Any]], bool] = False
+) -> Callable[[Callable[..., Rows]], Operation]:
     """Make a function an operation of the recipe language, under the function's own name."""
-    return lambda function: Operation(function, version)
+    asks = streams if callable(streams) else lambda _: streams
+    return lambda function: Operation(function, version, asks)
 
 
 def names() -> list[str]:

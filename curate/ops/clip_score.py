@@ -11,7 +11,7 @@ from curate.rows import Rows
 from curate.signatures import Fraction
 
 
-@op(version=1)
+@op(version=1, streams=True)
 def clip_score(
     rows: Rows,
     *,

@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@op(version=1)
+@op(version=1, streams=True)
 def filter(
     rows: Rows,
     *,

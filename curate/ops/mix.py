@@ -6,15 +6,16 @@ from pydantic import Field
 
 from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError, did_you_mean
-from curate.manifests import quoted
+from curate.manifests import quoted, text
 from curate.ops import op
+from curate.ranks import drawn
 from curate.rows import Rows
 from curate.signatures import Count, Seed
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-@op(version=1)
+@op(version=1, streams=True)
 def mix(
     rows: Rows,
     *,
@@ -51,12 +52,18 @@ def mix(
     wanted = counts if counts is not None else _shared_out(shares or {}, number, there)
     if not rows.planning:
         _refuse_short(wanted, there, by)
-    limits = rows.lookup({"part": ("VARCHAR", list(wanted)), "wanted": ("BIGINT", list(wanted.values()))})
-    ranked = rows.sql(
-        f"SELECT r.*, wanted, row_number() OVER (PARTITION BY {column} ORDER BY {chance_sql(seed, 'mix')}, key) "
-        f"AS place FROM {rows} r JOIN {limits} ON {column}::VARCHAR = part"
+    places = {part: place for place, part in enumerate(wanted, start=1)}
+    some = drawn(
+        rows,
+        chance=chance_sql(seed, "mix"),
+        wanted={places[part]: count for part, count in wanted.items()},
+        sizes={places[part]: there.get(part, 0) for part in wanted},
+        group=f"list_position([{', '.join(map(text, wanted))}], {column}::VARCHAR)",
     )
-    return ranked.sql(f"SELECT * EXCLUDE (wanted, place) FROM {ranked} WHERE place <= wanted")
+    if not rows.planning and (found := some.count()) < sum(wanted.values()):
+        hint = "ask for fewer: some rows of a table say again what another says"
+        raise DataError(f"{sum(wanted.values()):,} rows wanted, of which {found:,} differ", hint=hint)
+    return some
 
 
 def _shared_out(shares: dict[str, float], number: int | None, there: dict[str, int]) -> dict[str, int]:

@@ -6,12 +6,12 @@ from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
 from curate.ops import op
 from curate.quotas import allocate, mark
-from curate.ranks import mark_first, only
+from curate.ranks import drawn, only
 from curate.rows import Rows
 from curate.signatures import Count, Fraction, Seed
 
 
-@op(version=1)
+@op(version=1, streams=True)
 def sample(
     rows: Rows,
     *,
@@ -39,14 +39,20 @@ def sample(
     """
     if (number is None) == (fraction is None):
         raise RecipeError("sample takes either `number` or `fraction`")
-    total = rows.scalar(f"SELECT count(*) FROM {rows}")
+    total = rows.count()
     wanted = int(total * fraction + 0.5) if fraction is not None else number or 0
     if wanted > total and not rows.planning:
         raise DataError(
             f"{wanted:,} rows wanted of {total:,}", hint="ask for fewer, or widen the steps before"
         )
     if allocation == "simple":
-        drawn = mark_first(rows, "_drawn", order=chance_sql(seed, "sample"), wanted={0: wanted})
-    else:
-        drawn = mark(rows, "_drawn", allocate(rows, wanted, allocation, seed, "sample"), seed, "sample")
-    return only(drawn, "_drawn")
+        some = drawn(rows, chance=chance_sql(seed, "sample"), wanted={0: wanted}, sizes={0: total})
+        if number is not None and not rows.planning and (found := some.count()) < wanted:
+            raise DataError(
+                f"{wanted:,} rows wanted of {total:,}, of which {found:,} differ", hint="ask for fewer"
+            )
+        return some
+    given = rows.kept() if rows.streamed else rows
+    return only(
+        mark(given, "_drawn", allocate(given, wanted, allocation, seed, "sample"), seed, "sample"), "_drawn"
+    )

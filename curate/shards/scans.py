@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import IO, NamedTuple
 
-from curate.errors import RecipeError
-from curate.places import filesystem, is_remote, refuse_absent_bucket, retried
+from curate.places import filesystem, find_files, is_remote, retried
 from curate.shards.headers import (
     FILE,
     FOLDER,
@@ -229,37 +227,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def find_tars(path: str, endings: tuple[str, ...] = (".tar",)) -> list[str]:
-    """Return the tars at a path: one tar, a folder of them, a pattern; local or a URL.
-
-    Args:
-        path: `/pool/{000..019}.tar` and `*.tar` are patterns.
-        endings: what the names of tars end in, in a folder.
-
-    Raises:
-        RecipeError: nothing stands there.
-        DataError: a store does not answer, or has no such bucket.
-    """
-    import braceexpand
-
-    found: list[str] = []
-    for one in braceexpand.braceexpand(path):
-        found += retried(one, partial(_find, one, endings)) if is_remote(one) else _find(one, endings)
-    return found
-
-
-def _find(path: str, endings: tuple[str, ...]) -> list[str]:
-    """Return the tars at one path or pattern without braces."""
-    files, place = filesystem(path)
-    if files.isdir(place):
-        matches = [m for m in files.find(place) if m.endswith(endings)]
-    else:
-        matches = files.glob(place) if any(c in place for c in "*?[") else [place]
-        if not matches:
-            refuse_absent_bucket(path)
-        if not all(files.exists(m) for m in matches):
-            refuse_absent_bucket(path)
-            raise RecipeError(f"{path}: no such tar", hint="`--set NAME=PATH` fills in a path of the recipe")
-    return [files.unstrip_protocol(m) if is_remote(path) else m for m in matches]
+    """Return the tars at a path; see `find_files`."""
+    return find_files(path, endings, "tar")
 
 
 def open_tar(path: str) -> Tar:

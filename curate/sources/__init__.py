@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
-from curate.manifests import Class
+from curate.manifests import Class, plain, text
 from curate.ranges import is_remote
 from curate.rows import located
 from curate.signatures import Signature
@@ -29,20 +30,41 @@ class Index:
     """A source that has been read.
 
     Args:
-        parquet: the rows, core columns first, in key order.
         classes: in label order.
         digest: names the rows and classes.
         rows: how many.
+        query: SQL that gives the rows.
+        files: what the query reads, on this machine.
+        streamed: whether the rows are read as they lie, in any order, and not from an index in key order. Keys may
+            then be there twice; of such rows one stays when they are first kept.
+        notes: what the ledger should say of the source.
         left_out: reason → files or members that are no row, with up to 100 names each.
         counts: reason → how many were left out for it.
     """
 
-    parquet: Path
     classes: tuple[Class, ...]
     digest: str
     rows: int
+    query: str
+    files: tuple[Path, ...]
+    streamed: bool = False
+    notes: tuple[str, ...] = ()
     left_out: Mapping[str, list[str]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        parquet: Path,
+        classes: tuple[Class, ...],
+        digest: str,
+        rows: int,
+        left_out: Mapping[str, list[str]] = MappingProxyType({}),
+        counts: Mapping[str, int] = MappingProxyType({}),
+    ) -> Index:
+        """Return the index that a Parquet file is: the rows, core columns first, in key order."""
+        query = f"FROM read_parquet({text(plain(parquet))})"
+        return cls(classes, digest, rows, query, (parquet,), left_out=left_out, counts=counts)
 
 
 class Source(ABC):
@@ -52,6 +74,8 @@ class Source(ABC):
     columns: dict[str, str]  # column → DuckDB type
     classes: tuple[Class, ...] | None = None  # None: known only once it is indexed
     rows: int | None = None  # likewise
+    has_bytes: bool = True  # whether its rows' images are somewhere to be read
+    why: str | None = None  # what was guessed of how it is to be read
 
     @property
     def homes(self) -> list[str]:

@@ -67,9 +67,9 @@ class LeftOut:
         self.counts: Counter[str] = Counter()
         self.names: dict[str, list[str]] = {}
 
-    def add(self, reason: str, name: str) -> None:
-        """Count a file under a reason."""
-        self.counts[reason] += 1
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count a file, or so many rows of it, under a reason."""
+        self.counts[reason] += count
         kept = self.names.setdefault(reason, [])
         if len(kept) < NAMES_KEPT:  # bytes that are no UTF-8 are shown, for JSON could not hold them
             kept.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
@@ -170,10 +170,10 @@ def _refuse_duplicates(con: Any) -> None:
 
 def _index(record: dict[str, Any], parquet: Path) -> Index:
     classes = tuple(Class(name, wnid, tuple(fine)) for name, wnid, fine in record["classes"])
-    return Index(parquet, classes, record["digest"], record["rows"], record["left_out"], record["counts"])
+    return Index.of(parquet, classes, record["digest"], record["rows"], record["left_out"], record["counts"])
 
 
-def require_rows(count: int, place: str, left_out: LeftOut) -> None:
+def require_rows(count: int, place: str, left_out: LeftOut, what: str = "images") -> None:
     """Refuse a source that gave no rows.
 
     Raises:
@@ -181,4 +181,4 @@ def require_rows(count: int, place: str, left_out: LeftOut) -> None:
     """
     if not count:
         reasons = f": {left_out}" if left_out.counts else ""
-        raise RecipeError(f"{place}: no images{reasons}", hint="is this the right place?")
+        raise RecipeError(f"{place}: no {what}{reasons}", hint="is this the right place?")

@@ -41,6 +41,6 @@ class DatasetSource(Source):
         """Point to the manifest, or to one whose rows point into the dataset's own shards."""
         data = self.dataset
         if not data.sharded and isinstance(data.path, Path):
-            return Index(data.path / MANIFEST, data.classes, data.digest, len(data))
+            return Index.of(data.path / MANIFEST, data.classes, data.digest, len(data))
         identity = {"path": str(data.path.resolve())}
         return cached("dataset", identity, fingerprint, lambda: (data.table(), data.classes, LeftOut()))

@@ -7,7 +7,7 @@ import re
 from typing import Any, Literal
 
 from curate.errors import RecipeError
-from curate.manifests import CORE, KEY_LIMIT, Class, digest, plain, quoted, text
+from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
 from curate.ranges import is_remote
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached
@@ -47,6 +47,7 @@ class Union(Source):
         self.classes = _classes(known)[0] if len(known) == len(parts) else None
         counts = [p.rows for p in parts.values() if p.rows is not None]
         self.rows = sum(counts) if len(counts) == len(parts) and duplicates != "first" else None
+        self.has_bytes = all(p.has_bytes for p in parts.values())
 
     @property
     def homes(self) -> list[str]:
@@ -58,27 +59,42 @@ class Union(Source):
         return digest([[name, part.fingerprint()] for name, part in self.parts.items()])
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
-        """Index the parts and put their rows together."""
-
-        def make() -> tuple[str, tuple[Class, ...], LeftOut]:
-            left_out = LeftOut()
-            indexes = {
-                n: p.index(fingerprint=p.fingerprint(), progress=progress) for n, p in self.parts.items()
-            }
-            for index in indexes.values():
-                left_out.take(index.counts, index.left_out)
-            classes, place = _classes([index.classes for index in indexes.values()])
-            selects = [
-                self._select(number, name, index, [place[c.id] for c in index.classes])
-                for number, (name, index) in enumerate(indexes.items())
-            ]
-            rows = " UNION ALL BY NAME ".join(selects)
-            if self.duplicates == "first":
-                rows = f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY key ORDER BY part_number) = 1"
-            return f"SELECT * EXCLUDE (part_number) FROM ({rows})", classes, left_out
-
+        """Index the parts and put their rows together; where one part is a table, they are read as they lie."""
         roots = {name: [type(p).__name__, os.path.abspath(p.root)] for name, p in self.parts.items()}
-        return cached("union", {"parts": roots, "duplicates": self.duplicates}, fingerprint, make)
+        identity = {"parts": roots, "duplicates": self.duplicates}
+        if self.has_bytes:
+            return cached("union", identity, fingerprint, lambda: self._joined(self._indexes(progress)))
+        indexes = self._indexes(progress)
+        query, classes, left_out = self._joined(indexes)
+        return Index(
+            classes,
+            digest(["union", self.duplicates, [[name, i.digest] for name, i in indexes.items()]]),
+            sum(i.rows for i in indexes.values()),
+            query,
+            tuple(f for i in indexes.values() for f in i.files),
+            streamed=True,
+            notes=tuple(f"{name}: {note}" for name, i in indexes.items() for note in i.notes),
+            left_out=left_out.names,
+            counts=left_out.counts,
+        )
+
+    def _indexes(self, progress: Progress | None) -> dict[str, Index]:
+        return {n: p.index(fingerprint=p.fingerprint(), progress=progress) for n, p in self.parts.items()}
+
+    def _joined(self, indexes: dict[str, Index]) -> tuple[str, tuple[Class, ...], LeftOut]:
+        """Return SQL for the rows of all parts, their classes, and what they left out."""
+        left_out = LeftOut()
+        for index in indexes.values():
+            left_out.take(index.counts, index.left_out)
+        classes, place = _classes([index.classes for index in indexes.values()])
+        selects = [
+            self._select(number, name, index, [place[c.id] for c in index.classes])
+            for number, (name, index) in enumerate(indexes.items())
+        ]
+        rows = " UNION ALL BY NAME ".join(selects)
+        if self.duplicates == "first":
+            rows = f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY key ORDER BY part_number) = 1"
+        return f"SELECT * EXCLUDE (part_number) FROM ({rows})", classes, left_out
 
     def _select(self, number: int, name: str, index: Index, labels: list[int]) -> str:
         part = self.parts[name]
@@ -97,10 +113,7 @@ class Union(Source):
                 f"{text(name + '/')} || CASE WHEN len(key) > {KEY_LIMIT - 41} THEN {long} ELSE key END"
             )
         chosen = ", ".join(f"{new.get(c, quoted(c))} AS {quoted(c)}" for c in part.columns if c != SOURCE)
-        return (
-            f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS part_number "
-            f"FROM read_parquet({text(plain(index.parquet))})"
-        )
+        return f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS part_number FROM ({index.query})"
 
 
 def _columns(parts: dict[str, Source]) -> dict[str, str]:

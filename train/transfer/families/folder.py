@@ -47,7 +47,7 @@ def open_folder(path: str | Path) -> Task:
     index = source.index(fingerprint=source.fingerprint())
     classes = tuple(c.name for c in index.classes)
     notes = [f"{count} files left out: {reason}" for reason, count in index.counts.items()]
-    rows = pq.ParquetFile(index.parquet).read(columns=["key", "file", "offset", "size", "label", "split"])
+    rows = pq.ParquetFile(index.files[0]).read(columns=["key", "file", "offset", "size", "label", "split"])
     found = rows.filter(rows["label"].is_valid()).to_pylist()
     if len(found) < len(rows):
         notes.append(f"{len(rows) - len(found)} images left out: in no class folder")

@@ -1,0 +1,137 @@
+"""`fetch`: from a table of URLs to a pool; `again`: what a pool's URLs give today."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.builds import build
+from curate.datasets import INFO, Dataset, open_dataset
+from curate.errors import RecipeError
+from curate.fetch.guards import Guards
+from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request
+from curate.fetch.rounds import DISTRIBUTORS, How, download, require, tidy
+from curate.places import is_remote
+from curate.plans import plan
+from curate.progress import Quiet
+from curate.recipes import Recipe, parse
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch came to.
+
+    Args:
+        dataset: the pool.
+        rows: that were asked for.
+        outcomes: outcome → rows, `ok` first, then the most frequent.
+        tried: rows that this call tried.
+        unchanged: whether the pool was there already and nothing was done.
+        seconds: wall time of this call.
+    """
+
+    dataset: Dataset
+    rows: int
+    outcomes: dict[str, int]
+    tried: int
+    unchanged: bool
+    seconds: float
+
+
+def fetch(
+    table: str | Path | Sequence[str],
+    out: str | Path,
+    *,
+    layout: str = "auto",
+    guards: Guards | None = None,
+    how: How | None = None,
+    retry: bool = False,
+    progress: Quiet | None = None,
+) -> Fetched:
+    """Download the images of a table of URLs into a pool: a dataset of those that came, and what became of each row.
+
+    The images keep their bytes. A call that was killed goes on where it was: finished shards are kept. When the table has
+    changed, or the limits, only the rows that this concerns are tried; those that failed under the same limits are not,
+    unless `retry` says so.
+
+    Args:
+        table: a dataset of URLs (an overlay over a source `table`), or tables themselves.
+        out: the pool's folder.
+        layout: of tables, see docs/layouts.md.
+        guards: whom transfers may ask, and what they may cost.
+        how: processes, threads, and who distributes them.
+        retry: also try the rows whose failure may have passed: timeouts, broken connections, HTTP 429 and 5xx.
+
+    Raises:
+        RecipeError: there is no such table, it has no URLs, or `out` holds something else.
+        DataError: img2dataset fails.
+        MissingError: img2dataset is not installed.
+    """
+    began = time.monotonic()
+    guards, how, progress = guards or Guards(), how or How(), progress or Quiet()
+    if how.distributor not in DISTRIBUTORS:
+        raise RecipeError(f"no distributor {how.distributor!r}", hint=f"there are {', '.join(DISTRIBUTORS)}")
+    require(how.distributor)
+    if is_remote(out):
+        raise RecipeError(
+            f"{out}: a pool is a folder of this machine", hint="build shards from it into the store"
+        )
+    pool = Pool(Path(out))
+    pool.refuse_foreign()
+    asked = _asked_for(table, layout, pool)
+    with pool.locked():
+        dataset = asked if isinstance(asked, Dataset) else _made(asked, pool, progress)
+        request = Request(dataset, guards)
+        if pool.is_finished(request) and not retry:
+            return _told(pool, request, 0, True, began)
+        if changed := pool.begin(request):
+            progress.say(changed)
+        tidy(pool)
+        rows = pool.todo(request, retry=retry)
+        download(pool, rows, guards, request.limits, how, progress)
+        pool.publish(request, {"seconds": [["fetch", round(time.monotonic() - began, 3)]]})
+        return _told(pool, request, len(rows), False, began)
+
+
+def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Dataset | Recipe:
+    """Return the rows to fetch as a dataset of URLs, or the recipe of one where tables are named.
+
+    Raises:
+        RecipeError: there is no table, or the dataset has no URLs.
+    """
+    one = str(table) if isinstance(table, str | Path) else None
+    if one is None or is_remote(one) or not (Path(one) / INFO).exists():
+        paths = [str(p) for p in table] if one is None else [one]  # type: ignore[union-attr]
+        recipe = parse(
+            {"name": pool.path.resolve().name, "source": {"table": paths, "as": layout}}, where="fetch"
+        )
+        plan(recipe)
+        return recipe
+    dataset = open_dataset(one)
+    if "url" not in dataset.info.columns:
+        raise RecipeError(
+            f"{one}: its rows have no column `url`", hint="`source: {table: …}` makes such rows"
+        )
+    return dataset
+
+
+def _made(recipe: Recipe, pool: Pool, progress: Quiet) -> Dataset:
+    return build(recipe, pool.fetched / ASKED, overlay=True, replace=True, progress=progress)[0].dataset
+
+
+def _told(pool: Pool, request: Request, tried: int, unchanged: bool, began: float) -> Fetched:
+    import pyarrow.parquet as pq
+
+    counts = pq.ParquetFile(pool.path / OUTCOMES).read(["outcome"])["outcome"].value_counts().to_pylist()
+    found = {c["values"]: c["counts"] for c in counts}
+    ordered = sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1], item[0]))
+    return Fetched(
+        open_dataset(pool.path),
+        len(request.dataset),
+        dict(ordered),
+        tried,
+        unchanged,
+        time.monotonic() - began,
+    )

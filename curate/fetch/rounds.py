@@ -1,0 +1,219 @@
+"""Rounds of downloading: a run of img2dataset over the rows that are left, and what it finished taken over.
+
+A round may end early, by a kill, a hang or a fault of img2dataset; the shards that were finished are kept, and the next
+round has the rest. A row whose shard was under way when nothing moved any more is given up the second time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from curate.errors import DataError, MissingError
+from curate.fetch.guards import Guards
+from curate.fetch.pools import Pool
+from curate.fetch.shards import Fate, finished, read_shard, started, write_fates
+from curate.fetch.watches import command, watched
+from curate.files import write_atomic
+from curate.progress import Quiet
+
+DISTRIBUTORS = ("multiprocessing", "pyspark", "ray")
+BARREN_ROUNDS = 2  # in a row without a finished shard, and the fetch is given up
+MISSES = 2  # rounds in which a row had its turn and no outcome, and the row is given up
+SHARDS_A_PROCESS = 4  # at least, so that none is long alone at work, and a kill costs little
+ENDING_S = 1.5  # within which processes are gone whose parent was killed
+LOG_LINES = 12  # of img2dataset's output, shown when it fails
+
+Row = tuple[str, str, str]  # key, URL, caption
+
+
+@dataclass(frozen=True)
+class How:
+    """How img2dataset goes about it; this changes the time and nothing else.
+
+    Args:
+        distributor: of img2dataset's: processes here, Spark, or Ray.
+        processes: how many shards are downloaded at once.
+        threads: transfers at once in each.
+        samples_per_shard: at most.
+        stall_s: how long no transfer may end before all are taken for hung; None: by the guards.
+    """
+
+    distributor: str = "multiprocessing"
+    processes: int = 2
+    threads: int = 64
+    samples_per_shard: int = 10_000
+    stall_s: float | None = None
+
+    def patience_s(self, guards: Guards) -> float:
+        """Return how long a row may take that is tried as often as the guards allow, and a minute."""
+        if self.stall_s is not None:
+            return self.stall_s
+        return (guards.retries + 1) * (guards.deadline_s + guards.max_wait_s) + 60
+
+    def shard_size(self, rows: int) -> int:
+        """Return how many rows go into a shard: fewer where there are few."""
+        return max(1, min(self.samples_per_shard, -(-rows // (self.processes * SHARDS_A_PROCESS))))
+
+
+def cores() -> int:
+    """Return how many processes there is a core for."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require(distributor: str) -> None:
+    """Refuse to start without the packages.
+
+    Raises:
+        MissingError: img2dataset or what the distributor needs is not installed.
+    """
+    if importlib.util.find_spec("img2dataset") is None:
+        raise MissingError("img2dataset is not installed", hint="pip install 'curate-train[fetch]'")
+    if importlib.util.find_spec("imghdr") is None:
+        raise MissingError(
+            "img2dataset needs the module imghdr, which Python has no more from 3.13 on",
+            hint="fetch with Python 3.12 or earlier; all else runs on this one",
+        )
+    if distributor != "multiprocessing" and importlib.util.find_spec(distributor) is None:
+        raise MissingError(f"{distributor} is not installed", hint=f"pip install {distributor}")
+
+
+def tidy(pool: Pool) -> None:
+    """Take over what an earlier call finished and did not take over, and clear what it left half done."""
+    folders = sorted(f for f in pool.fetched.glob("[0-9]*") if f.is_dir())
+    if any((f / "job").exists() for f in folders):
+        time.sleep(ENDING_S)
+    for folder in folders:
+        _take_over(pool, folder)
+
+
+def download(pool: Pool, rows: Sequence[Row], guards: Guards, limits: str, how: How, progress: Quiet) -> None:
+    """Download rows in rounds until each has an outcome.
+
+    Args:
+        limits: digest of the guards.
+
+    Raises:
+        DataError: img2dataset fails again and again.
+    """
+    left, barren, missed = list(rows), 0, Counter[str]()
+    while left:
+        folder = pool.next_round()
+        size = how.shard_size(len(left)) if not missed else max(1, how.shard_size(len(left)) // 10)
+        fault = run(folder, left, guards, how, size, progress, limits=limits)
+        under_way, log = _under_way(folder, left, size), _tail(folder / "log.txt")
+        known = {fate.row for fate in _take_over(pool, folder)}
+        barren = 0 if known else barren + 1
+        if barren >= BARREN_ROUNDS and fault != "hung":
+            raise DataError(
+                f"{pool.path}: img2dataset ended twice without a shard ({fault or 'exit code 0'}):\n{log}",
+                hint="the same command goes on from here",
+            )
+        if fault == "hung":
+            progress.say(
+                f"nothing moved for {how.patience_s(guards):,.0f} s: img2dataset was ended, and starts anew"
+            )
+        # Without a fault it has reported all shards, and yet not these rows.
+        missing = under_way if fault == "hung" else [r[0] for r in left] if fault is None else []
+        missed.update(key for key in missing if key not in known)
+        given_up = [key for key in missing if missed[key] >= MISSES and key not in known]
+        if given_up:
+            reason = "hung" if fault == "hung" else "no record"
+            write_fates(
+                [Fate(key, reason, guards=limits) for key in given_up], _fates(pool, folder, "given-up")
+            )
+            known |= set(given_up)
+        left = [row for row in left if row[0] not in known]
+
+
+def run(
+    folder: Path,
+    rows: Sequence[Row],
+    guards: Guards,
+    how: How,
+    samples_per_shard: int,
+    progress: Quiet,
+    *,
+    limits: str,
+    hashes_only: bool = False,
+) -> str | None:
+    """Run img2dataset once over rows, in a folder of its own; return what went wrong, or None.
+
+    Args:
+        hashes_only: keep the sha256 of the bytes in their place.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beats = folder / "beats"
+    beats.mkdir(parents=True)
+    names = ("row", "url", "caption")
+    table = pa.table(
+        {n: pa.array(c, pa.string()) for n, c in zip(names, zip(*rows, strict=True), strict=True)}
+    )
+    pq.write_table(table, folder / "todo")
+    job = {
+        "table": str(folder.resolve() / "todo"),
+        "out": str(folder.resolve()),
+        "beats": str(beats.resolve()),
+        "guards": asdict(guards),
+        "limits": limits,
+        "processes": how.processes,
+        "threads": how.threads,
+        "samples_per_shard": samples_per_shard,
+        "distributor": how.distributor,
+        "hashes_only": hashes_only,
+    }
+    write_atomic(folder / "job", json.dumps(job).encode())
+    return watched(
+        command(folder / "job"), beats=beats, log=folder / "log.txt", stall_s=how.patience_s(guards),
+        total=len(rows), progress=progress,
+    )  # fmt: skip
+
+
+def _take_over(pool: Pool, folder: Path) -> list[Fate]:
+    """Record the fates of the finished shards of a round, clear the rest of it, and return all that is known of it."""
+    limits = json.loads((folder / "job").read_text())["limits"] if (folder / "job").exists() else ""
+    found: list[Fate] = []
+    for name in finished(folder):
+        try:
+            fates = read_shard(folder, name, pool=pool.path, guards=limits)
+        except DataError:
+            continue  # its rows are tried again
+        write_fates(fates, _fates(pool, folder, name))
+        found += fates
+    kept = {f"{name}.tar" for name in _taken(pool, folder)}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name not in kept:
+            entry.unlink()
+    if not kept:
+        folder.rmdir()
+    return found
+
+
+def _taken(pool: Pool, folder: Path) -> list[str]:
+    return [f.stem.partition("-")[2] for f in pool.fates.glob(f"{folder.name}-*.parquet")]
+
+
+def _fates(pool: Pool, folder: Path, name: str) -> Path:
+    return pool.fates / f"{folder.name}-{name}.parquet"
+
+
+def _under_way(folder: Path, rows: Sequence[Row], size: int) -> list[str]:
+    """Return the keys of the rows whose shards were begun and not finished."""
+    numbers = [int(name) for name in started(folder)]
+    return [row[0] for n in numbers for row in rows[n * size : (n + 1) * size]]
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join(f"  {line}" for line in lines[-LOG_LINES:])

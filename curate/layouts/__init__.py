@@ -1,0 +1,285 @@
+"""The layouts in which tables of images and texts are published: which of their columns is what.
+
+A layout is data; `published.py` lists them. `curate ops table` and the reference print the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from curate.errors import RecipeError
+from curate.manifests import CORE, quoted
+
+# What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
+TOLD = {
+    "url": "VARCHAR",
+    "caption": "VARCHAR",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "similarity": "DOUBLE",  # of image and caption, by a CLIP model that the layout names
+    "language": "VARCHAR",  # ISO 639-1
+    "nsfw": "VARCHAR",  # as the table says it: UNLIKELY, UNSURE, NSFW; or a probability as text
+    "sha256": "VARCHAR",  # of the image's bytes, in hex
+    "title": "VARCHAR",  # of which a caption was made, with the description
+    "description": "VARCHAR",
+}
+
+
+LINKS = 0.9  # share of a column's values that begin with http, from which it holds the URLs
+
+
+class Says(NamedTuple):
+    """A column as SQL over columns of the file.
+
+    Args:
+        needs: the columns that must be there for it; it stands for them, so they are not carried besides.
+        sql: the expression; column names in it have no case.
+        beside: columns that must be there too, and go on under their own names.
+    """
+
+    needs: tuple[str, ...]
+    sql: str
+    beside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one set is published.
+
+    Args:
+        name: the word for it in `as:`.
+        about: what the set is, in a line: rows as published, where the text is from.
+        origin: where its table is published.
+        terms: what its publishers say of its use.
+        columns: column of ours → where it comes from: a column of the file or SQL over some, in the order of
+            preference. Releases differ; the first whose columns are all there is taken.
+        signatures: sets of columns by which `auto` knows it: all of one must be there. None: it is never guessed.
+        unlike: columns that speak against it, though a signature is there.
+        headers: the columns where files have no header line, one tuple for each number of columns.
+        delimiter: of text files.
+        quote: the quotation mark of text files; empty where quotes are part of the text.
+        nested: columns by which a file shows that it is one JSON object with the pairs inside it. To read it,
+            DuckDB's `maximum_object_size` must be the file's size or more.
+        rows: SQL that makes one row a pair of a nested file, with `{file}` for what reads it.
+    """
+
+    name: str
+    about: str
+    origin: str
+    terms: str
+    columns: Mapping[str, tuple[str | Says, ...]]
+    signatures: tuple[tuple[str, ...], ...] = ()
+    unlike: tuple[str, ...] = ()
+    headers: tuple[tuple[str, ...], ...] = ()
+    delimiter: str | None = None
+    quote: str | None = None
+    nested: tuple[str, ...] = ()
+    rows: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the usual release without a header line."""
+        return self.headers[0] if self.headers else ()
+
+    def header(self, width: int, *, where: str) -> tuple[str, ...]:
+        """Return the names of the columns of a file without a header line.
+
+        Args:
+            width: how many columns the file has.
+            where: the file, for messages.
+
+        Raises:
+            RecipeError: the layout has no such number of columns.
+        """
+        for names in self.headers:
+            if len(names) == width:
+                return names
+        known = " or ".join(str(len(names)) for names in self.headers)
+        raise RecipeError(
+            f"{where}: {width} columns and no header line; layout {self.name!r} has {known or 'a header line'}",
+            hint="a first line with the columns' names says what they are",
+        )
+
+    def unnesting(self, there: Collection[str], file: str) -> str | None:
+        """Return SQL that makes one row a pair, where a file of these columns needs it.
+
+        Args:
+            there: the columns of the file as it is read.
+            file: what stands after FROM to read it.
+        """
+        inside = self.nested and {n.lower() for n in there}.issuperset(self.nested)
+        return self.rows.format(file=file) if inside and self.rows else None
+
+    def select(self, there: Mapping[str, str], *, where: str) -> dict[str, str]:
+        """Return column → SQL over a file's columns: what the layout names, then the others under their own names.
+
+        A column that the file lacks is left out, but for the URL and the caption, which are needed. Others get their
+        names in lower case; one that would be taken for a core column is called `table_NAME`.
+
+        Args:
+            there: the file's columns and their DuckDB types.
+            where: the file, for messages.
+
+        Raises:
+            RecipeError: the file has no column for the URL or the caption.
+        """
+        types = {name.lower(): kind for name, kind in there.items()}
+        chosen: dict[str, str] = {}
+        used: set[str] = set()
+        for column, candidates in self.columns.items():
+            for candidate in map(_says, candidates):
+                if types.keys() >= {n.lower() for n in _all_of(candidate)}:
+                    chosen[column] = _typed(candidate, column, types)
+                    used.update(n.lower() for n in candidate.needs)
+                    break
+        for needed in ("url", "caption"):
+            if needed not in chosen:
+                wanted = " or ".join(" with ".join(_all_of(_says(c))) for c in self.columns[needed])
+                raise RecipeError(
+                    f"{where}: no column for the {needed} (layout {self.name!r} has it as {wanted})",
+                    hint=f"its columns are {', '.join(there)}; `as:` names the layout",
+                )
+        for name in there:
+            if name.lower() not in used:
+                own = name.lower()
+                chosen[f"table_{own}" if own in CORE or own in chosen else own] = quoted(name)
+        return chosen
+
+
+def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """Return the DuckDB type of each column that `Layout.select` chose of a file's."""
+    own = {quoted(name): kind for name, kind in there.items()}
+    return {c: own.get(sql) or TOLD[c] for c, sql in chosen.items()}
+
+
+def _typed(says: Says, column: str, types: Mapping[str, str]) -> str:
+    """Return a column's SQL, cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29."""
+    there = next((types[n.lower()] for n in says.needs if says.sql == quoted(n)), None)
+    wanted = TOLD[column]
+    right = there == wanted or (wanted == "DOUBLE" and there == "FLOAT")
+    return says.sql if right else f"TRY_CAST({says.sql} AS {wanted})"
+
+
+def _is_url(cell: str | None) -> bool:
+    return (cell or "").lstrip().lower().startswith(("http://", "https://"))
+
+
+def _says(candidate: str | Says) -> Says:
+    return Says((candidate,), quoted(candidate)) if isinstance(candidate, str) else candidate
+
+
+def _all_of(candidate: Says) -> tuple[str, ...]:
+    return candidate.needs + candidate.beside
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What `auto` took a table for.
+
+    Args:
+        layout: the one it looks like, or one made of the names of its columns.
+        why: which columns said so.
+    """
+
+    layout: Layout
+    why: str
+
+
+URLS = ("url", "image_url", "img_url", "imageurl", "image", "link", "src", "downloadurl", "photo_url")
+CAPTIONS = (
+    "caption", "text", "alt_text", "alt", "title", "description", "sentence", "raw_caption", "txt",
+)  # fmt: skip
+
+
+def names() -> list[str]:
+    """Return the names of all layouts."""
+    from curate.layouts.published import LAYOUTS
+
+    return [layout.name for layout in LAYOUTS]
+
+
+def find(name: str) -> Layout:
+    """Return a layout by name."""
+    from curate.layouts.published import LAYOUTS
+
+    return next(layout for layout in LAYOUTS if layout.name == name)
+
+
+def guess(there: Collection[str], *, where: str) -> Guess:
+    """Return the layout that a table's columns look like: the published one that names most of them, or by usual names.
+
+    Raises:
+        RecipeError: no column looks like a URL or a text.
+    """
+    from curate.layouts.published import LAYOUTS
+
+    known = {name.lower(): name for name in there}
+    fitting = [
+        (signature, layout)
+        for layout in LAYOUTS
+        if not known.keys() & {n.lower() for n in layout.unlike}
+        for signature in layout.signatures
+        if known.keys() >= {n.lower() for n in signature}
+    ]
+    if fitting:
+        signature, layout = max(fitting, key=lambda fit: len(fit[0]))
+        return Guess(layout, f"layout {layout.name!r} by its columns {', '.join(signature)}")
+    found = {
+        column: next((known[n] for n in usual if n in known), None)
+        for column, usual in (("url", URLS), ("caption", CAPTIONS))
+    }
+    lacking = [column for column, name in found.items() if name is None]
+    if lacking:
+        raise RecipeError(
+            f"{where}: no column looks like the {lacking[0]}; it has {', '.join(there)}",
+            hint=f"`as:` names the layout: {', '.join(names())}",
+        )
+    columns: dict[str, tuple[str | Says, ...]] = {column: (str(name),) for column, name in found.items()}
+    taken = set(found.values())
+    columns |= {c: (known[c],) for c in TOLD if c in known and c not in columns and known[c] not in taken}
+    said = ", ".join(f"{column} from {name!r}" for column, (name, *_) in columns.items())
+    return Guess(Layout("auto", "", "", "", columns), f"no published layout; {said}")
+
+
+def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> Guess:
+    """Return the layout of a text file without a header line, by what stands in its columns.
+
+    Of two columns the one with the URLs is the URL and the other the caption, whichever comes first. More are taken
+    for the published layout that has as many and its URLs in the same place.
+
+    Args:
+        sample: some rows.
+        where: the file, for messages.
+
+    Raises:
+        RecipeError: no column holds URLs, or it cannot be told what the others hold.
+    """
+    from curate.layouts.published import LAYOUTS
+
+    width = max(map(len, sample), default=0)
+    links = [i for i in range(width) if _share_of_urls(sample, i) >= LINKS]
+    if width == 2 and len(links) == 1:
+        order = ("url", "caption") if links == [0] else ("caption", "url")
+        columns = {"url": ("url",), "caption": ("caption",)}
+        made = Layout("auto", "", "", "", columns, headers=(order,))
+        return Guess(made, f"no header line; column {links[0] + 1} of 2 holds the URLs")
+    for layout in LAYOUTS:
+        for header in layout.headers:
+            urls = [i for i, n in enumerate(header) if n in layout.columns["url"]]
+            if len(header) == width > 2 and urls and urls[0] in links:
+                return Guess(layout, f"no header line; layout {layout.name!r} by its {width} columns")
+    holds = (
+        f"URLs stand in columns {', '.join(str(i + 1) for i in links)}"
+        if links
+        else "none of them holds URLs"
+    )
+    raise RecipeError(
+        f"{where}: {width} columns and no header line; {holds}",
+        hint=f"a first line with url and caption says which is which, or `as:` names the layout: {', '.join(names())}",
+    )
+
+
+def _share_of_urls(sample: Sequence[Sequence[str | None]], column: int) -> float:
+    return sum(_is_url(row[column]) for row in sample if column < len(row)) / len(sample)
