@@ -6,6 +6,7 @@ when that one is gone it ends itself.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from functools import partial
@@ -33,10 +34,9 @@ class NoLogger:
 
 def run(job: dict[str, Any]) -> None:
     """Run img2dataset as a job says; see `rounds.job`."""
-    from img2dataset import main
-
     from curate.fetch.workers import GuardedDownloader, end_with_parent
 
+    main: Any = importlib.import_module("img2dataset.main")  # the package has a function of that name
     end_with_parent()
     guards = Guards(**job["guards"])
     main.LoggerProcess = NoLogger

@@ -130,17 +130,15 @@ def _written(path: Path, rows: list[dict], fates: dict[str, Fate], states: dict[
 
     folder = path / "drift"
     folder.mkdir(exist_ok=True)
+    found = [fates[r["key"]] for r in rows]
     told = pa.table(
         {
             "key": [r["key"] for r in rows],
             "url": [r["url"] for r in rows],
             "state": [states[r["key"]] for r in rows],
-            "reason": pa.array(
-                [None if fates[r["key"]].outcome == "ok" else fates[r["key"]].outcome for r in rows],
-                pa.string(),
-            ),
+            "reason": pa.array([None if f.outcome == "ok" else f.outcome for f in found], pa.string()),
             "sha256": [r["sha256"] for r in rows],
-            "sha256_now": pa.array([fates[r["key"]].sha256 for r in rows], pa.string()),
+            "sha256_now": pa.array([f.sha256 for f in found], pa.string()),
         }
     )
     target = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.parquet"

@@ -52,9 +52,9 @@ def fetch(
 ) -> Fetched:
     """Download the images of a table of URLs into a pool: a dataset of those that came, and what became of each row.
 
-    The images keep their bytes. A call that was killed goes on where it was: finished shards are kept. When the table has
-    changed, or the limits, only the rows that this concerns are tried; those that failed under the same limits are not,
-    unless `retry` says so.
+    The images keep their bytes. A call that was killed goes on where it was: finished shards are kept. When the table
+    has changed, or the limits, only the rows that this concerns are tried; those that failed under the same limits are
+    not, unless `retry` says so.
 
     Args:
         table: a dataset of URLs (an overlay over a source `table`), or tables themselves.

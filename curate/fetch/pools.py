@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -138,7 +137,7 @@ class Pool:
         self.fates.mkdir(parents=True, exist_ok=True)
         if not state or state["rows"] != request.dataset.digest or not (self.path / REQUEST).exists():
             beside = self.path / f".{REQUEST}.tmp"
-            shutil.copyfile(request.dataset.path / MANIFEST, beside)
+            beside.write_bytes((request.dataset.path / MANIFEST).read_bytes())
             sync_file(beside)
             os.replace(beside, self.path / REQUEST)
         self._write_state(request, None)

@@ -20,6 +20,7 @@ from curate.progress import Quiet
 LOOK_S = 0.25  # between two looks at the child
 TELL_S = 1.0  # between two lines of progress
 GRACE_S = 2.0  # from the request to end to the end by force
+AT_PEACE = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}  # what img2dataset imports asks the network
 STARTING_S = 120.0  # importing img2dataset on a slow disk
 
 
@@ -78,8 +79,9 @@ def watched(
     spoke = began
     with open(log, "ab") as stream, progress.stage("fetching", total) as stage:
         child = subprocess.Popen(
-            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | AT_PEACE,
+        )  # fmt: skip
         try:
             while child.poll() is None:
                 time.sleep(LOOK_S)

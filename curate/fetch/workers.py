@@ -19,7 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from img2dataset import downloader
+from curate.fetch.imports import spared
+
+with spared():
+    from img2dataset import downloader
 
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import OK, Failure, reason_of

@@ -131,7 +131,8 @@ def prepare(file: str, layout: Layout, chosen: Mapping[str, str], state: Sequenc
     try:
         record = json.loads(kept.read_text())
         if record.pop("state") == wanted:
-            known = TableFile(**{n: Path(v) if v and n in _PATHS else v for n, v in record.items()})
+            paths = {n: Path(record[n]) if record[n] else None for n in _PATHS}
+            known = TableFile(**(record | paths))
             if known.parquet.exists() and (known.left_out is None or known.left_out.exists()):
                 return known
     except (OSError, ValueError, KeyError, TypeError):
@@ -154,7 +155,7 @@ _PATHS = ("parquet", "left_out")
 def _looked_at(file: str, layout: Layout, chosen: Mapping[str, str], place: Path) -> TableFile:
     path = here(file)
     place.parent.mkdir(parents=True, exist_ok=True)
-    parquet, unusable = path, {}
+    parquet, unusable = path, dict[str, int]()
     if not _is_parquet(path):
         parquet, unusable = as_parquet(path, layout, place.with_suffix(".parquet"), file)
     elif not _has_sure_texts(path, file):

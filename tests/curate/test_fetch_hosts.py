@@ -1,0 +1,227 @@
+"""What a host is spared: too many connections at once, too soon after each other, and what robots.txt forbids."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from webs import SLOW_S, Web, picture
+
+from curate.fetch import hosts
+from curate.fetch.addresses import split
+from curate.fetch.guards import Guards
+from curate.fetch.hosts import RobotsFiles, Turns
+from curate.fetch.outcomes import Failure, lasting
+from curate.fetch.robots import Rules
+from curate.fetch.transfers import Fetcher
+
+A = picture(1)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with Web({"a.jpg": A}) as web:
+        yield web
+
+
+def fetcher(**changes) -> Fetcher:
+    usual = {"loopback": True, "deadline_s": 2.0, "timeout_s": 2.0, "backoff_s": 0.01, "retries": 0}
+    return Fetcher(Guards(**{**usual, **changes}))
+
+
+def told(fetcher: Fetcher, url: str) -> str:
+    try:
+        fetcher.fetch(url)
+    except Failure as failure:
+        return str(failure)
+    return "ok"
+
+
+def all_told(fetcher: Fetcher, urls: list[str]) -> set[str]:
+    with ThreadPoolExecutor(32) as pool:
+        return set(pool.map(lambda url: told(fetcher, url), urls))
+
+
+@pytest.mark.parametrize(("most", "urls"), [(1, 30), (4, 100)])
+def test_no_more_connections_to_a_host_than_allowed(web: Web, most: int, urls: int) -> None:
+    assert all_told(
+        fetcher(connections_per_host=most), [web.url(f"/slow/a.jpg?{n}") for n in range(urls)]
+    ) == {"ok"}
+    assert web.most_at_once == most
+
+
+def test_wait_for_a_turn_is_not_counted_against_the_deadline(web: Web) -> None:
+    urls = [web.url(f"/slow/a.jpg?{n}") for n in range(40)]
+    begin = time.monotonic()
+    assert all_told(fetcher(connections_per_host=1, deadline_s=0.5, robots=False), urls) == {"ok"}
+    assert time.monotonic() - begin > 40 * SLOW_S > 0.5, "the last have waited longer than the deadline"
+
+
+def test_starts_are_apart(web: Web) -> None:
+    begin = time.monotonic()
+    urls = [web.url(f"/ok/a.jpg?{n}") for n in range(6)]
+    assert all_told(fetcher(interval_s=0.1, robots=False), urls) == {"ok"}
+    assert time.monotonic() - begin >= 0.5
+
+
+def test_thousand_urls_of_one_host_come_through(web: Web) -> None:
+    urls = [web.url(f"/ok/a.jpg?{n}") for n in range(1000)]
+    assert all_told(fetcher(deadline_s=20.0, timeout_s=10.0), urls) == {"ok"}
+    assert sum(web.hits.values()) == 1001, "each once, and robots.txt"
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 0.01])
+def test_hosts_are_forgotten_when_nobody_uses_them(interval_s: float) -> None:
+    turns = Turns(1, interval_s)
+    for n in range(100):
+        with turns.turn(f"host{n}"):
+            assert len(turns) >= 1
+    time.sleep(0.02)
+    with turns.turn("last"):
+        assert len(turns) == 1
+
+
+def test_turn_is_given_back_by_what_fails() -> None:
+    turns = Turns(1, 0.0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), turns.turn("host"):
+            raise ZeroDivisionError
+    assert len(turns) == 0
+
+
+# robots.txt
+
+
+def test_robots_txt_is_obeyed_and_can_be_passed_over(web: Web) -> None:
+    web.robots = "User-agent: *\nDisallow: /ok/"
+    assert told(fetcher(), web.url("/ok/a.jpg")) == "robots.txt"
+    assert told(fetcher(), web.url("/slow/a.jpg")) == "ok"
+    assert web.hits["/ok/a.jpg"] == 0
+    assert told(fetcher(), web.url("/redirect/a.jpg")) == "robots.txt", "where a redirect leads, too"
+    assert told(fetcher(robots=False), web.url("/ok/a.jpg")) == "ok"
+    assert web.hits["/robots.txt"] == 3
+
+
+def test_robots_txt_is_fetched_once_by_many(web: Web) -> None:
+    web.robots = "User-agent: curate-train\nDisallow: /ok/a.jpg?5"
+    ours = fetcher()
+    assert all_told(ours, [web.url(f"/ok/a.jpg?{n}") for n in range(32)]) == {"ok", "robots.txt"}
+    assert web.hits["/robots.txt"] == 1
+    assert sum(count for path, count in web.hits.items() if path.startswith("/ok/a.jpg?5")) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(404, "ok"), (403, "ok"), (503, "http 503: robots.txt"), (429, "http 429: robots.txt")],
+)
+def test_robots_txt_that_cannot_be_had_forbids_for_now(web: Web, status: int, expected: str) -> None:
+    web.robots = status
+    ours = fetcher()
+    assert told(ours, web.url("/ok/a.jpg")).rstrip(": ") == expected
+    assert told(ours, web.url("/slow/a.jpg")).rstrip(": ") == expected
+    assert web.hits["/robots.txt"] == 1, "not asked for again at once"
+    assert expected == "ok" or not lasting(expected.split(":")[0])
+
+
+def test_robots_txt_that_failed_is_asked_for_again_later(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_FAILED_FRESH_S", 0.1)
+    web.robots = 503
+    ours = fetcher()
+    assert told(ours, web.url("/ok/a.jpg")).startswith("http 503")
+    web.robots = None
+    time.sleep(0.15)
+    assert told(ours, web.url("/ok/a.jpg")) == "ok"
+
+
+def test_rules_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_KEPT_HOSTS", 3)
+    monkeypatch.setattr(hosts, "_KEPT_CHARACTERS", 25)
+    asked = []
+
+    def get(url: str) -> bytes:
+        asked.append(url)
+        return b"User-agent: *\nDisallow: /12345678"
+
+    files = RobotsFiles(get, "curate-train")
+    for n in (1, 1, 2, 3, 4, 4, 1):
+        files.check(split(f"http://host{n}/"))
+    assert [url[11] for url in asked] == ["1", "2", "3", "4", "1"]
+    assert len(files._entries) <= 3
+    assert files._characters <= 36
+    assert files._characters == sum(entry.rules.characters for entry in files._entries.values())
+
+
+def test_one_slow_robots_txt_keeps_nobody_else_waiting() -> None:
+    release = threading.Event()
+
+    def get(url: str) -> bytes:
+        if "slow" in url:
+            release.wait(10)
+        return b""
+
+    files = RobotsFiles(get, "curate-train")
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(files.check, split("http://slow/"))
+        pool.submit(files.check, split("http://quick/")).result(timeout=5)
+        assert not slow.done()
+        release.set()
+        slow.result(timeout=5)
+
+
+# The examples of RFC 9309, section 5, and what it says of each in 2.2.
+GROUPS = """
+User-Agent: *
+Disallow: *.gif$
+Disallow: /example/
+Allow: /publications/
+
+User-Agent: foobot
+Disallow:/
+Allow:/example/page.html
+Allow:/example/allowed.gif
+
+User-Agent: barbot
+User-Agent: bazbot
+Disallow: /example/page.html
+
+User-Agent: quxbot
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "path", "allowed"),
+    [
+        ("other", "/a.gif", False),
+        ("other", "/a.gif?x", True),
+        ("other", "/example/a", False),
+        ("other", "/publications/a", True),
+        ("foobot", "/example/page.html", True),
+        ("foobot", "/example/allowed.gif", True),
+        ("foobot", "/example/other", False),
+        ("barbot", "/example/page.html", False),
+        ("bazbot", "/example/page.html", False),
+        ("bazbot", "/example/a", True),
+        ("quxbot", "/example/page.html", True),
+    ],
+)
+def test_examples_of_the_standard(agent: str, path: str, allowed: bool) -> None:
+    assert Rules.parse(GROUPS, agent).allow(path) is allowed
+
+
+def test_longest_rule_decides_and_escapes_are_equal() -> None:
+    rules = Rules.parse("User-agent: *\nAllow: /\nDisallow: /a\nAllow: /a/b\nDisallow: /é*x/$\n", "us")
+    assert [rules.allow(path) for path in ("/", "/a/c", "/a/b/c")] == [True, False, True]
+    assert [rules.allow(path) for path in ("/%c3%a9/yx/", "/%C3%A9x/z")] == [False, True]
+    assert Rules.parse("User-agent: *\nDisallow: /p\nAllow: /p", "us").allow("/p"), "of equals, what allows"
+    assert Rules.parse("Disallow: /", "us").allow("/"), "a rule of no group"
+    assert Rules.parse("\ufeffUSER-AGENT: Us/1.0 # we\nDISALLOW : /x#y", "us").allow("/x") is False
+
+
+def test_pattern_of_many_wildcards_takes_no_time() -> None:
+    rules = Rules.parse("User-agent: *\nDisallow: /" + "*a" * 500 + "*b$", "us")
+    begin = time.perf_counter()
+    assert rules.allow("/" + "a" * 8000)
+    assert time.perf_counter() - begin < 0.5
