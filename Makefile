@@ -25,6 +25,7 @@ bench: $(VENV)/.installed-dev
 reference: $(VENV)/.installed
 	$(BIN)/python -c "from curate.references import markdown; print(markdown(), end='')" > docs/reference.md
 	$(BIN)/python -c "from train.transfer.references import markdown; print(markdown(), end='')" > docs/tasks.md
+	$(BIN)/python -c "from curate.layouts.references import markdown; print(markdown(), end='')" > docs/layouts.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

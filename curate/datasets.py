@@ -193,15 +193,13 @@ class Dataset:
     @cached_property
     def unfetched(self) -> int:
         """How many rows have no bytes yet: those of a table of URLs."""
+        return 0 if self.sharded else self.nulls("file")
+
+    def nulls(self, column: str) -> int:
+        """Return how many rows have no value in a column of the manifest."""
         import pyarrow.parquet as pq
 
-        if self.sharded:
-            return 0
-        footer = pq.ParquetFile(self._file(MANIFEST)).metadata
-        place = footer.schema.names.index("file")
-        return sum(
-            footer.row_group(g).column(place).statistics.null_count for g in range(footer.num_row_groups)
-        )
+        return pq.ParquetFile(self._file(MANIFEST)).read([column])[column].null_count
 
     def reader(self) -> Reader:
         """Return a reader for the byte ranges of `table()`.

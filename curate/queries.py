@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError
+from curate.fetch.pools import OUTCOMES
 from curate.manifests import plain, quoted, text
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6
-OURS = frozenset({"datasets", "steps", "classes", "runs", "metrics", "results", "wordnet"})
+OURS = frozenset({"datasets", "steps", "classes", "outcomes", "runs", "metrics", "results", "wordnet"})
 DATASETS = (
     "name VARCHAR, path VARCHAR, digest VARCHAR, rows BIGINT, classes INTEGER, bytes BIGINT, shards INTEGER, "
     "recipe JSON"
@@ -39,9 +40,9 @@ def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
     """Open a connection that knows what lies below a folder.
 
     Views and tables: one a dataset, by its name (its rows, with `class` for the label's name); `datasets`,
-    `steps` (their ledgers), `classes`; `runs` and `metrics` (one row a log line); `results`; `wordnet`. A dataset
-    whose name is taken, by one of these or by another dataset, is called by its folder's path, with a number
-    where that is taken too.
+    `steps` (their ledgers), `classes`; `outcomes` (what became of each row that pools asked for); `runs` and `metrics`
+    (one row a log line); `results`; `wordnet`. A dataset whose name is taken, by one of these or by another dataset,
+    is called by its folder's path, with a number where that is taken too.
 
     Raises:
         RecipeError: `root` is no folder.
@@ -110,6 +111,7 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
     _table(con, "steps", STEPS, [row for name, dataset in sets for row in _steps(name, dataset)])
     classes = [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)]
     _table(con, "classes", CLASSES, classes)
+    _outcomes(con, sets)
     for name, dataset in sets:
         with suppress(duckdb.Error):  # a damaged manifest is for `verify` too
             con.execute(
@@ -117,6 +119,17 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
                 f"FROM read_parquet({text(plain(dataset.path / MANIFEST))}) r "
                 f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
             )
+
+
+def _outcomes(con: Any, sets: list[tuple[str, Dataset]]) -> None:
+    told = [
+        f"SELECT {text(name)} AS dataset, * FROM read_parquet({text(plain(data.path / OUTCOMES))})"
+        for name, data in sets
+        if (data.path / OUTCOMES).exists()
+    ]
+    if told:
+        with suppress(duckdb.Error):
+            con.execute(f"CREATE VIEW outcomes AS {' UNION ALL BY NAME '.join(told)}")
 
 
 def _dataset(name: str, data: Dataset) -> tuple[Any, ...]:

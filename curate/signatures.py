@@ -77,7 +77,7 @@ class Signature:
         return [name for name, kind in self.types.items() if _marks(kind, RecipeDataset)]
 
     def bind(self, value: Any, *, where: str) -> dict[str, Any]:
-        """Return the arguments that a YAML value stands for, by their names in Python, defaults included.
+        """Return the arguments that a YAML value stands for, defaults included.
 
         A mapping names its parameters; anything else is the first parameter; nothing is no argument.
 
@@ -98,12 +98,15 @@ class Signature:
                     hint=did_you_mean(str(name), self.names) or f"it takes {', '.join(self.names)}",
                 )
         try:
-            bound = dict(self._model.model_validate(dict(arguments)))
-            return {self.parameters[name].name: value for name, value in bound.items()}
+            return dict(self._model.model_validate(dict(arguments)))
         except ValidationError as error:
             fault = explain(error, where=where, model=self._model)
             hint = fault.hint or (self._meant(value) if bare else None)
             raise RecipeError(fault.message, hint=hint) from None
+
+    def in_python(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments under the names that the function itself has for them."""
+        return {self.parameters[n].name if n in self.parameters else n: v for n, v in arguments.items()}
 
     def _meant(self, value: Any) -> str | None:
         """Return a hint: the options that would take a value which the first does not take."""

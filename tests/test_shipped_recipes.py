@@ -6,12 +6,16 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote_plus
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.diffs import chain
+from curate.layouts import find
 from curate.recipes import load
 from curate.synthetic import POOL, write_folder
 from curate.wordnet.lists import wnids_of
@@ -31,6 +35,15 @@ SMALL: dict[str, dict[str, str]] = {
     "entezari2023/noise-size": {"scale": "0.02"},
     "breeds/subpopulations": {"missing": "drop"},
     "datacomp/filters": {"min_side": "16"},
+    "datacomp/pool": {"min_side": "16"},
+    "entezari2023/laion-slices": {"scale": "0.00001"},
+    "entezari2023/sources/cc3m": {"scale": "0.5"},
+    "entezari2023/sources/cc12m": {"scale": "0.00002"},
+    "entezari2023/sources/laion": {"scale": "0.00002"},
+    "entezari2023/sources/redcaps": {"scale": "0.00002"},
+    "entezari2023/sources/shutterstock": {"scale": "0.00002"},
+    "entezari2023/sources/wit": {"scale": "0.5"},
+    "entezari2023/sources/yfcc15m": {"scale": "0.00002"},
     "longtail/imagenet-lt": {"scale": "0.015"},
     "longtail/exponential-and-step": {"largest": "100"},
 }
@@ -61,8 +74,12 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], dict
             made[folder] = {"imagenet": str(folder), **_pairs(folder, work)}
         return made[folder]
 
+    tables = _tables(tmp_path_factory.mktemp("tables"))
+
     def settings(name: str, folder: Path) -> dict[str, str]:
         text = (RECIPES / f"{name}.yaml").read_text()
+        if "${table}" in text:
+            return {"table": str(tables[name.split("/")[-1].partition("-")[0]])}
         given = {v: path for v, path in of(folder).items() if f"${{{v}}}" in text or f"${{{v}}}/" in text}
         if name.startswith("longtail/exp"):
             given["pool"] = str(folder)
@@ -93,6 +110,46 @@ def _pairs(folder: Path, work: Path) -> dict[str, str]:
         "pool": str(work / "pool"), "laion": str(work / "pool"), "pools": str(work / "pools"),
         "captions": str(work / "captions.json"),
     }  # fmt: skip
+
+
+def _tables(work: Path) -> dict[str, Path]:
+    """Write 400 rows in the layout of each source that recipes take from its table."""
+    urls = [f"http://a.example/{i}.jpg" for i in range(400)]
+    texts = [f"a photo of a dog with the number {i}" for i in range(400)]
+    size = {
+        "width": pa.array([400] * 400, pa.int32()),
+        "height": pa.array([300 + i % 50 for i in range(400)], pa.int32()),
+    }
+    scores = [0.2 + i % 20 / 100 for i in range(400)]
+    laion = {"URL": urls, "TEXT": texts, "WIDTH": size["width"], "HEIGHT": size["height"], "similarity": scores,
+             "NSFW": ["UNLIKELY" if i % 8 else "NSFW" for i in range(400)]}  # fmt: skip
+    datacomp = {"uid": [f"{i:032x}" for i in range(400)], "url": urls, "text": texts, "sha256": ["0" * 64] * 400,
+                "original_width": size["width"], "original_height": size["height"],
+                "clip_b32_similarity_score": scores, "clip_l14_similarity_score": scores}  # fmt: skip
+    annotations = [{"image_id": str(i), "author": "a", "url": u, "raw_caption": t, "caption": t, "subreddit": "dogs"}
+                   for i, (u, t) in enumerate(zip(urls, texts, strict=True))]  # fmt: skip
+    wit = ["language\tpage_url\timage_url\tcaption_reference_description\toriginal_height\toriginal_width"]
+    wit += [
+        f"{'en' if i % 2 else 'de'}\thttp://w.example/{i}\t{u}\t{texts[i]}\t300\t400"
+        for i, u in enumerate(urls)
+    ]
+    pairs = list(zip(urls, texts, strict=True))
+    columns = find("yfcc15m").headers[0]
+    yfcc = [{"downloadurl": u, "title": quote_plus(t), "description": "", "photoid": str(i)}
+            for i, (u, t) in enumerate(pairs)]  # fmt: skip
+    written = {
+        "cc3m.tsv": "".join(f"{t}\t{u}\n" for u, t in pairs),
+        "cc12m.tsv": "".join(f"{u}\t{t}\n" for u, t in pairs),
+        "redcaps.json": json.dumps({"info": {"year": 2020}, "annotations": annotations}),
+        "wit.tsv": "\n".join(wit) + "\n",
+        "yfcc15m.tsv": "".join("\t".join(row.get(c, "") for c in columns) + "\n" for row in yfcc),
+        "shutterstock.csv": "url,description\n" + "".join(f'{u},"{t}"\n' for u, t in pairs),
+    }
+    for name, content in written.items():
+        (work / name).write_text(content)
+    pq.write_table(pa.table(laion), work / "laion.parquet")
+    pq.write_table(pa.table(datacomp), work / "pool.parquet")
+    return {f.stem: f for f in work.iterdir()}
 
 
 def built(name: str, folder: Path, read: Callable[..., dict[str, str]], out: Path) -> list[Dataset]:
@@ -131,7 +188,9 @@ def test_a_recipe_builds_on_tiny_imagenet(
     assert all(len(d) for d in built(name, tiny, read, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["huh2016/images-per-class", "entezari2023/laion-scale"])
+@pytest.mark.parametrize(
+    "name", ["huh2016/images-per-class", "entezari2023/laion-scale", "entezari2023/laion-slices"]
+)
 def test_sizes_of_a_family_nest(
     name: str, synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:

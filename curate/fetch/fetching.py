@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ def fetch(
     asked = _asked_for(table, layout, pool)
     with pool.locked():
         dataset = asked if isinstance(asked, Dataset) else _made(asked, pool, progress)
+        _refuse_without_urls(dataset)
         request = Request(dataset, guards)
         if pool.is_finished(request) and not retry:
             return _told(pool, request, 0, True, began)
@@ -99,26 +101,27 @@ def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Da
     """Return the rows to fetch as a dataset of URLs, or the recipe of one where tables are named.
 
     Raises:
-        RecipeError: there is no table, or the dataset has no URLs.
+        RecipeError: there is no table.
     """
     one = str(table) if isinstance(table, str | Path) else None
     if one is None or is_remote(one) or not (Path(one) / INFO).exists():
         paths = [str(p) for p in table] if one is None else [one]  # type: ignore[union-attr]
-        recipe = parse(
-            {"name": pool.path.resolve().name, "source": {"table": paths, "as": layout}}, where="fetch"
-        )
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", pool.path.resolve().name).strip("-._") or "table"
+        recipe = parse({"name": name[:90], "source": {"table": paths, "as": layout}}, where="fetch")
         plan(recipe)
         return recipe
-    dataset = open_dataset(one)
-    if "url" not in dataset.info.columns:
-        raise RecipeError(
-            f"{one}: its rows have no column `url`", hint="`source: {table: …}` makes such rows"
-        )
-    return dataset
+    return open_dataset(one)
 
 
 def _made(recipe: Recipe, pool: Pool, progress: Quiet) -> Dataset:
     return build(recipe, pool.fetched / ASKED, overlay=True, replace=True, progress=progress)[0].dataset
+
+
+def _refuse_without_urls(dataset: Dataset) -> None:
+    there = "url" in dataset.info.columns
+    if not there or (count := dataset.nulls("url")):
+        what = f"{count:,} of {len(dataset):,} rows have no URL" if there else "its rows have no column `url`"
+        raise RecipeError(f"{dataset.path}: {what}", hint="`source: {table: …}` gives rows with URLs")
 
 
 def _told(pool: Pool, request: Request, tried: int, unchanged: bool, began: float) -> Fetched:

@@ -17,7 +17,7 @@ EMPTY = ("wandb", "albumentations")  # imported by name, and looked into only fo
 @contextmanager
 def spared() -> Iterator[None]:
     """Import without these modules, unless they are there already."""
-    new: dict[str, ModuleType | None] = {name: None for name in ABSENT} | {n: ModuleType(n) for n in EMPTY}
+    new: dict[str, ModuleType | None] = dict.fromkeys(ABSENT) | {n: ModuleType(n) for n in EMPTY}
     new = {name: module for name, module in new.items() if name not in sys.modules}
     sys.modules.update(new)  # type: ignore[arg-type]
     try:

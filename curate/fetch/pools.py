@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -122,7 +123,13 @@ class Pool:
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
             ) from error
         with lock:
-            yield
+            try:
+                yield
+            finally:
+                if not (self.path / STATE).exists():  # it ended before anything was begun
+                    shutil.rmtree(self.fetched, ignore_errors=True)
+                    with suppress(OSError):
+                        self.path.rmdir()
 
     def begin(self, request: Request) -> str | None:
         """Take up a request; return what changed since the last one, or None.

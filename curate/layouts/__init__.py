@@ -1,6 +1,6 @@
 """The layouts in which tables of images and texts are published: which of their columns is what.
 
-A layout is data; `published.py` lists them. `curate ops table` and the reference print the list.
+A layout is data; `published.py` lists them, and docs/layouts.md is made of the list.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Layout:
         nested: columns by which a file shows that it is one JSON object with the pairs inside it. To read it,
             DuckDB's `maximum_object_size` must be the file's size or more.
         rows: SQL that makes one row a pair of a nested file, with `{file}` for what reads it.
+        identity: the columns that a row is known by; without `url` among them, rows need none.
     """
 
     name: str
@@ -77,6 +78,12 @@ class Layout:
     quote: str | None = None
     nested: tuple[str, ...] = ()
     rows: str | None = None
+    identity: tuple[str, ...] = ("url", "caption")
+
+    @property
+    def key(self) -> str:
+        """SQL for the key of a row: the MD5 of what it is known by, a line each."""
+        return f"md5({' || chr(10) || '.join(map(quoted, self.identity))})"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -188,8 +188,8 @@ LAYOUTS = (
     Layout(
         "imagenet-captions",
         about="ImageNet-Captions: Flickr's title, tags and description of 463,622 images of ImageNet-1k. It has no "
-        "URL, so there is nothing to fetch: bring its texts to a folder of ImageNet by `join`, "
-        "as recipes/entezari2023/captions.yaml does",
+        "URL, so there is nothing to fetch, and its rows are known by file name and text; `join` brings its texts to a "
+        "folder of ImageNet, as recipes/entezari2023/captions.yaml does",
         origin="https://github.com/mlfoundations/imagenet-captions (a JSON list)",
         terms="not stated",
         columns={
@@ -203,6 +203,7 @@ LAYOUTS = (
             ),
         },
         signatures=(("filename", "wnid", "title", "tags", "description"),),
+        identity=("filename", "caption"),
     ),
     Layout(
         "sbu",

@@ -47,7 +47,7 @@ class Operation:
         return inspect.getdoc(self.function) or ""
 
     def __call__(self, rows: Rows, **arguments: Any) -> Rows:
-        return self.function(rows, **arguments)
+        return self.function(rows, **self.signature.in_python(arguments))
 
 
 def op(

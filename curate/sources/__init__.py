@@ -149,7 +149,7 @@ def open_source(
         found = [p if is_remote(p) else str(placed(p, base, given)) for p in named]
         arguments["path"] = found if isinstance(path, list) else found[0]
     try:
-        return function(**arguments)
+        return function(**signature.in_python(arguments))
     except CurateError as error:
         raise located(error, where) from error
 

@@ -29,16 +29,21 @@ VERSION = 1  # of what is kept of a file
 _KINDS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 ENDINGS = (*_KINDS, *(kind + packed for kind in _KINDS[1:] for packed in (".gz", ".zst")))
 
-# SQL over `url` and `caption` → why the row cannot be used; the first that is true. Comparisons with a start are
-# made in the first bytes of a text, which DuckDB keeps beside its length, and so come before what reads all of it.
+# Column → why the row cannot be used → SQL that tells; the first that is true. Comparisons with a start are made in
+# the first bytes of a text, which DuckDB keeps beside its length, and so come before what reads all of it.
 UNUSABLE = {
-    "no URL": r"url IS NULL OR trim(url) = ''",
-    "not a URL of http or https": (
-        "NOT (starts_with(url, 'https://') OR starts_with(url, 'http://') "
-        "OR regexp_matches(url, '^https?://', 'i'))"
-    ),
-    "no text": r"caption IS NULL OR (caption < '!' AND trim(caption, E' \t\r\n\f\v') = '')",
+    "url": {
+        "no URL": r"url IS NULL OR trim(url) = ''",
+        "not a URL of http or https": (
+            "NOT (starts_with(url, 'https://') OR starts_with(url, 'http://') "
+            "OR regexp_matches(url, '^https?://', 'i'))"
+        ),
+    },
+    "caption": {"no text": r"caption IS NULL OR (caption < '!' AND trim(caption, E' \t\r\n\f\v') = '')"},
 }
+# Texts between which every text has no such fault. ";" comes after "://": what begins otherwise and lies between
+# (httpa://) is counted when it is fetched.
+SOUND = {"url": ("http://", "https;"), "caption": ("!", "\U0010ffff")}
 # Writers that cannot write a text that is not UTF-8: Java's texts are not bytes, and DuckDB looks at each.
 _SURE = re.compile(r"parquet-mr|duckdb", re.IGNORECASE)
 
@@ -94,7 +99,9 @@ def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
     Raises:
         DataError: it is no table.
     """
-    read = f"read_parquet({text(plain(path))})" if _is_parquet(path) else relation(path, layout, planning=True)
+    read = (
+        f"read_parquet({text(plain(path))})" if _is_parquet(path) else relation(path, layout, planning=True)
+    )
     try:
         with duckdb.connect() as con:
             return columns_of(con, f"(SELECT * FROM {read})")
@@ -161,24 +168,31 @@ def _looked_at(file: str, layout: Layout, chosen: Mapping[str, str], place: Path
     elif not _has_sure_texts(path, file):
         parquet, broken = cleaned(path, place.with_suffix(".parquet"), file)
         unusable = {NOT_UTF8: broken} if broken else {}
-    rows = _count(parquet, file) + sum(unusable.values())
+    rows = _count(parquet) + sum(unusable.values())
     left_out = None
-    if not _proven_usable(parquet, chosen):
+    columns = [c for c in UNUSABLE if c == "caption" or c in layout.identity]
+    if not _proven_usable(parquet, {c: chosen[c] for c in columns}):
         left_out = place.with_name(f"{place.name}-left-out.parquet")
-        counts = _unusable(parquet, chosen, left_out, file)
+        counts = _unusable(parquet, {c: chosen[c] for c in columns}, left_out)
         unusable |= counts
         left_out = left_out if counts else None
     return TableFile(file, file_sha256(path), parquet, rows, unusable, left_out)
 
 
-def _unusable(parquet: Path, chosen: Mapping[str, str], out: Path, file: str) -> dict[str, int]:
-    """Write the numbers of the rows that cannot be used, and return how many there are for each reason."""
-    cases = " ".join(f"WHEN {condition} THEN {text(reason)}" for reason, condition in UNUSABLE.items())
+def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str, int]:
+    """Write the numbers of the rows that cannot be used, and return how many there are for each reason.
+
+    Args:
+        columns: of ours, as SQL over the file's.
+    """
+    faults = [fault for c in columns for fault in UNUSABLE[c].items()]
+    cases = " ".join(f"WHEN {condition} THEN {text(reason)}" for reason, condition in faults)
+    told = ", ".join(f"{sql} AS {c}" for c, sql in columns.items())
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     with duckdb.connect() as con:
         con.execute(
             f"CREATE TEMP TABLE found AS SELECT * FROM (SELECT file_row_number AS number, CASE {cases} END AS reason "
-            f"FROM (SELECT {chosen['url']} AS url, {chosen['caption']} AS caption, file_row_number FROM "
+            f"FROM (SELECT {told}, file_row_number FROM "
             f"read_parquet({text(plain(parquet))}, file_row_number = true))) WHERE reason IS NOT NULL"
         )
         counts = con.execute("SELECT reason, count(*) FROM found GROUP BY 1 ORDER BY 1").fetchall()
@@ -189,16 +203,14 @@ def _unusable(parquet: Path, chosen: Mapping[str, str], out: Path, file: str) ->
     return dict(counts)
 
 
-def _proven_usable(parquet: Path, chosen: Mapping[str, str]) -> bool:
+def _proven_usable(parquet: Path, columns: Mapping[str, str]) -> bool:
     """Whether the file's own statistics say that every row has a URL of http and a text: then none is looked at."""
     import pyarrow.parquet as pq
 
     footer = pq.ParquetFile(parquet).metadata
-    spans = {"url": ("http://", "https;"), "caption": ("!", "\U0010ffff")}  # ";" is after "://"
-    for column, (least, most) in spans.items():
-        place = [
-            i for i in range(footer.num_columns) if quoted(footer.schema.column(i).path) == chosen[column]
-        ]
+    for column, sql in columns.items():
+        least, most = SOUND[column]
+        place = [i for i in range(footer.num_columns) if quoted(footer.schema.column(i).path) == sql]
         if not place:  # made of several columns
             return False
         for group in range(footer.num_row_groups):
@@ -219,7 +231,7 @@ def _has_sure_texts(path: Path, file: str) -> bool:
         raise DataError(f"{file}: not a Parquet file ({error})", hint="fetch it again") from None
 
 
-def _count(parquet: Path, file: str) -> int:
+def _count(parquet: Path) -> int:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(parquet).metadata.num_rows

@@ -18,6 +18,7 @@ import duckdb
 from curate.errors import DataError
 from curate.layouts import Layout
 from curate.manifests import plain, text
+from curate.rows import columns_of
 
 SAMPLE_LINES = 2_000  # looked at to learn how a text file is written
 MAX_LINE_BYTES = 32 << 20
@@ -39,8 +40,14 @@ def relation(path: Path, layout: Layout | None, *, planning: bool = False) -> st
     Raises:
         DataError: the file is empty.
     """
-    raw = _json(path, planning) if is_json(path) else _csv(path, layout)
-    return f"({layout.rows.format(file=raw)})" if layout and layout.rows else raw
+    if not is_json(path):
+        return _csv(path, layout)
+    raw = _json(path, planning)
+    if layout is None or not layout.nested:
+        return raw
+    with duckdb.connect() as con:
+        pairs = layout.unnesting(columns_of(con, f"(SELECT * FROM {_json(path, True)})"), raw)
+    return f"({pairs})" if pairs else raw
 
 
 def as_parquet(path: Path, layout: Layout, out: Path, file: str) -> tuple[Path, dict[str, int]]:
@@ -144,7 +151,8 @@ def _csv(path: Path, layout: Layout | None) -> str:
     dialect = _dialect(path, path.stat().st_mtime_ns)
     delimiter = (layout and layout.delimiter) or dialect.delimiter
     quote = dialect.quote if layout is None or layout.quote is None else layout.quote
-    names = layout.names if layout and layout.names and dialect.headless else ()
+    headless = layout is not None and layout.headers and dialect.headless
+    names = layout.header(dialect.width, where=str(path)) if layout and headless else ()
     told = [
         f"delim = {text(delimiter)}",
         f"quote = {text(quote)}",
@@ -172,6 +180,7 @@ class _Dialect:
         quoting: Any = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
         first = next(csv.reader(io.StringIO(head), delimiter=self.delimiter, quoting=quoting), [])
         # No column is called by a URL.
+        self.width = len(first)
         self.headless = any(cell.lower().startswith(("http://", "https://")) for cell in first)
 
 

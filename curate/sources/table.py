@@ -116,7 +116,7 @@ class Table(Source):
             for f in found
             if f.left_out is not None
         ]
-        made = {"key": KEY}
+        made = {"key": self.layout.key}
         columns = ordered(self.columns)
         picked = ", ".join(
             f"{made.get(c) or (quoted(c) if c in self.chosen else f'NULL::{CORE[c]}')} AS {quoted(c)}"
@@ -126,9 +126,6 @@ class Table(Source):
 
     def _told(self) -> str:
         return ", ".join(f"{sql} AS {quoted(c)}" for c, sql in self.chosen.items())
-
-
-KEY = "md5(url || chr(10) || caption)"
 
 
 def _read(paths: list[Path], *, numbered: bool = False) -> str:

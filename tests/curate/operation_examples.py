@@ -47,6 +47,18 @@ EXAMPLES: dict[str, list[Example]] = {
     "decontaminate": [
         Example({"against": "test-set", "by": "bytes"}, row_wise=True, columns={"sha256": "md5(i::VARCHAR)"})
     ],
+    "shared": [
+        Example(
+            {"with": "test-set", "by": "key"},
+            row_wise=True,
+            columns={"key": "if(i < 300, 't' || i, 'u' || i)"},
+        ),
+        Example(
+            {"with": "test-set", "keep": "flag"},
+            row_wise=True,
+            columns={"key": "'t' || i", "sha256": "md5(i::VARCHAR)"},
+        ),
+    ],
     "join": [
         Example({"file": "scores.csv", "missing": "keep"}, row_wise=True),
         Example({"file": "scores.csv", "columns": ["score"], "missing": "drop"}, row_wise=True),

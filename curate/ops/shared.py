@@ -1,0 +1,59 @@
+"""Keep rows that another dataset has too."""
+
+from typing import Annotated, Literal
+
+from curate.datasets import open_dataset
+from curate.hashes import hashed, rows_of
+from curate.manifests import text
+from curate.ops import op
+from curate.rows import Rows
+from curate.signatures import RecipeDataset
+
+
+@op(version=1)
+def shared(
+    rows: Rows,
+    *,
+    with_: Annotated[str, RecipeDataset],
+    by: Literal["bytes", "key"] = "bytes",
+    keep: Literal["drop", "flag"] = "drop",
+) -> Rows:
+    """Keep the rows that another dataset has too: of two downloads of a table, what both have.
+
+    With `bytes`, a row has to be there under the same key and with the same bytes (SHA-256); an image that its
+    URL no longer gives, or gives otherwise, is not shared.
+
+    Args:
+        with: the folder of the other dataset.
+        by: bytes, or key alone, whatever became of the image.
+        keep: drop the other rows, or flag them in `rejected`.
+
+    Example:
+        shared: {with: test-set, by: key}
+    """
+    dataset = open_dataset(with_)
+    other = rows_of(dataset, rows)
+    there = f"(SELECT key AS other_key, NULL AS other_hash FROM {other})"
+    mine = f"(SELECT key, NULL AS hash FROM {rows})"
+    if by == "bytes":
+        mine = f"(SELECT key, hash FROM {hashed(rows, 'sha256', where=_common(rows, other))})"
+        theirs = hashed(other, "sha256", where=_common(other, rows))
+        there = f"(SELECT key AS other_key, hash AS other_hash FROM {theirs})"
+    found = (
+        f"(SELECT m.key AS shared_key, m.hash IS NOT DISTINCT FROM t.other_hash AS same FROM {mine} m "
+        f"JOIN {there} t ON m.key = t.other_key)"
+    )
+    marked = rows.sql(
+        f"SELECT r.*, s.shared_key, s.same FROM {rows} r LEFT JOIN {found} s ON r.key = s.shared_key"
+    )
+    reason = (
+        f"CASE WHEN shared_key IS NULL THEN {text(f'not in {dataset.name}')} "
+        f"WHEN NOT same THEN {text(f'other bytes in {dataset.name}')} END"
+    )
+    left = marked.reject(reason, keep=keep)
+    return left.sql(f"SELECT * EXCLUDE (shared_key, same) FROM {left}")
+
+
+def _common(rows: Rows, other: Rows) -> str:
+    """Return a condition for the rows whose key the other has: no other bytes are read."""
+    return f"key IN (SELECT key FROM {other})"
