@@ -189,14 +189,19 @@ def staged(out: Place) -> Staging | RemoteStaging:
     return RemoteStaging(out) if isinstance(out, Remote) else Staging(out)
 
 
-def locked(file: Path, out: Place) -> IO[str]:
+def locked(file: Path, out: Place, who: str = "build") -> IO[str]:
+    """Lock a file, which stands for a result that something works on.
+
+    Raises:
+        RecipeError: another does already.
+    """
     lock = open(file, "w")  # noqa: SIM115 - held as long as the build
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise RecipeError(
-            f"{out}: something else is writing it", hint="wait for it, or choose another --out"
+            f"{out}: another {who} is writing it", hint="wait for it, or choose another --out"
         ) from None
     return lock
 

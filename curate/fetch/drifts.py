@@ -17,7 +17,7 @@ from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import lasting
 from curate.fetch.pools import FETCHED, STATE, Pool
-from curate.fetch.rounds import MISSES, How, require, run
+from curate.fetch.rounds import MISSES, TODO, How, require, run
 from curate.fetch.shards import Fate, finished, read_shard
 from curate.files import sync_file
 from curate.progress import Quiet
@@ -103,14 +103,19 @@ def again(
 
 def _asked(work: Path, rows: list[dict], guards: Guards, how: How, progress: Quiet) -> dict[str, Fate]:
     """Fetch the hashes of rows; what img2dataset does not answer twice is of no record."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     fates: dict[str, Fate] = {}
     for _ in range(MISSES):
-        left = [(r["key"], r["url"], "") for r in rows if r["key"] not in fates]
+        left = [(r["key"], r["url"]) for r in rows if r["key"] not in fates]
         if not left:
             break
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        run(work, left, guards, how, how.shard_size(len(left)), progress, limits="", hashes_only=True)
+        keys, urls = zip(*left, strict=True)
+        pq.write_table(pa.table({"row": keys, "url": urls, "caption": [""] * len(left)}), work / TODO)
+        run(work, len(left), guards, how, how.shard_size(len(left)), progress, limits="", hashes_only=True)
         for name in finished(work):
             found = read_shard(work, name, pool=work.parent.parent, guards="", hashes_only=True)
             fates |= {fate.row: fate for fate in found}

@@ -91,10 +91,9 @@ def fetch(
         if changed := pool.begin(request):
             progress.say(changed)
         tidy(pool)
-        rows = pool.todo(request, retry=retry)
-        download(pool, rows, guards, request.limits, how, progress)
+        tried = download(pool, request, how, progress, retry=retry)
         pool.publish(request, {"seconds": [["fetch", round(time.monotonic() - began, 3)]]})
-        return _told(pool, request, len(rows), False, began)
+        return _told(pool, request, tried, False, began)
 
 
 def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Dataset | Recipe:

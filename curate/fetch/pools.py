@@ -117,7 +117,7 @@ class Pool:
         """
         try:
             self.fetched.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.fetched / "lock", self.path)
+            lock = locked(self.fetched / "lock", self.path, "fetch")
         except OSError as error:
             raise RecipeError(
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
@@ -178,47 +178,53 @@ class Pool:
         write_atomic(self.path / STATE, (json.dumps(told, indent=1) + "\n").encode())
 
     def connect(self) -> Any:
-        """Open DuckDB with `request` (the rows) and `fates` (the last of each row, of all that is known)."""
+        """Open DuckDB with `request` (the rows), `known` (all fates) and `fates` (of each row the one that counts)."""
         con = duckdb.connect()
-        con.execute(f"CREATE TEMP VIEW request AS FROM read_parquet({text(plain(self.path / REQUEST))}, "
-                    "file_row_number = true)")  # fmt: skip
-        columns = ", ".join(f"{quoted(c)} VARCHAR" for c in KINDS)
-        con.execute(f"CREATE TEMP TABLE known ({columns}, place VARCHAR)")
+        con.execute(f"SET temp_directory = {text(str(self.fetched / 'spill'))}")
+        request = f"read_parquet({text(plain(self.path / REQUEST))}, file_row_number = true)"
+        con.execute(f"CREATE TEMP VIEW request AS FROM {request}")
         if any(self.fates.glob("*.parquet")):
-            con.execute(
-                f"INSERT INTO known BY NAME SELECT * EXCLUDE (filename), filename AS place "
-                f"FROM read_parquet({text(plain(self.fates) + '/*.parquet')}, filename = true)"
-            )
+            files = text(f"{plain(self.fates)}/*.parquet")
+            number = "parse_filename(filename)[:4]::INTEGER AS round"
+            known = f"SELECT * EXCLUDE (filename), {number} FROM read_parquet({files}, filename = true)"
+        else:
+            empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
+            known = f"SELECT {empty}, NULL::INTEGER AS round WHERE false"
+        con.execute(f"CREATE TEMP VIEW known AS {known}")
         # What was fetched stays fetched: a row that is ok is not tried again under other limits.
         con.execute(
-            "CREATE TEMP VIEW fates AS SELECT * EXCLUDE (place) FROM known "
-            f"QUALIFY row_number() OVER (PARTITION BY row ORDER BY outcome = {text(OK)} DESC, place DESC) = 1"
+            "CREATE TEMP VIEW fates AS FROM known "
+            f"QUALIFY row_number() OVER (PARTITION BY row ORDER BY outcome = {text(OK)} DESC, round DESC) = 1"
         )
         return con
 
-    def todo(self, request: Request, *, retry: bool) -> list[tuple[str, str, str]]:
-        """Return key, URL and caption of the rows to try, in the order of the request.
+    def write_todo(self, request: Request, path: Path, *, retry: bool, since: int) -> int:
+        """Write row (its key), url and caption of the rows to try, in the order of the request; return how many.
 
         Args:
             retry: also those whose failure may have passed.
+            since: the first round of this call; what failed in it or later is not tried again.
         """
         with self.connect() as con:
-            failed = con.execute("SELECT DISTINCT outcome FROM fates WHERE outcome <> 'ok'").fetchall()
+            failed = con.execute("SELECT DISTINCT outcome FROM known WHERE outcome <> 'ok'").fetchall()
             again = [o for (o,) in failed if not lasting(o)] if retry else []
             passing = f"outcome IN ({', '.join(map(text, again))})" if again else "false"
-            return con.execute(
-                "SELECT key, url, caption FROM request LEFT JOIN fates ON key = row WHERE row IS NULL "
-                f"OR (outcome <> 'ok' AND (guards IS DISTINCT FROM {text(request.limits)} OR {passing})) "
-                "ORDER BY file_row_number"
-            ).fetchall()
+            con.execute(
+                f"COPY (SELECT key AS row, url, caption FROM request LEFT JOIN fates ON key = row WHERE row IS NULL "
+                f"OR (outcome <> 'ok' AND round < {since} AND (guards IS DISTINCT FROM {text(request.limits)} "
+                f"OR {passing})) ORDER BY file_row_number) TO {text(str(path))} (FORMAT parquet)"
+            )
+            return con.execute(f"SELECT count(*) FROM read_parquet({text(plain(path))})").fetchall()[0][0]
 
-    def next_round(self) -> Path:
-        """Return a new folder for img2dataset."""
+    def next_round(self) -> int:
+        """Return the number of a round that nothing is known of yet."""
         numbers = [int(f.name) for f in self.fetched.glob("[0-9]*") if f.name.isdigit()]
         numbers += [int(f.name.partition("-")[0]) for f in self.fates.glob("*.parquet")]
-        folder = self.fetched / f"{max(numbers, default=-1) + 1:04d}"
-        folder.mkdir()
-        return folder
+        return max(numbers, default=-1) + 1
+
+    def round(self, number: int) -> Path:
+        """Return the folder of a round."""
+        return self.fetched / f"{number:04d}"
 
     def publish(self, request: Request, record: Mapping[str, Any]) -> Dataset:
         """Make the dataset of what was fetched; `dataset.json` is written last."""

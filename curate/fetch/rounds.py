@@ -12,13 +12,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from curate.errors import DataError, MissingError
 from curate.fetch.guards import Guards
-from curate.fetch.pools import Pool
+from curate.fetch.pools import Pool, Request
 from curate.fetch.shards import Fate, finished, read_shard, started, write_fates
 from curate.fetch.watches import command, watched
 from curate.files import write_atomic
@@ -31,7 +30,7 @@ SHARDS_A_PROCESS = 4  # at least, so that none is long alone at work, and a kill
 ENDING_S = 1.5  # within which processes are gone whose parent was killed
 LOG_LINES = 12  # of img2dataset's output, shown when it fails
 
-Row = tuple[str, str, str]  # key, URL, caption
+TODO = "todo"  # Parquet without its ending, by which img2dataset would take it for a shard of its own
 
 
 @dataclass(frozen=True)
@@ -94,48 +93,51 @@ def tidy(pool: Pool) -> None:
         _take_over(pool, folder)
 
 
-def download(pool: Pool, rows: Sequence[Row], guards: Guards, limits: str, how: How, progress: Quiet) -> None:
-    """Download rows in rounds until each has an outcome.
+def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: bool) -> int:
+    """Download in rounds until each row of a request has an outcome; return how many were tried.
 
     Args:
-        limits: digest of the guards.
+        retry: also rows whose failure may have passed.
 
     Raises:
         DataError: img2dataset fails again and again.
     """
-    left, barren, missed = list(rows), 0, Counter[str]()
-    while left:
-        folder = pool.next_round()
-        size = how.shard_size(len(left)) if not missed else max(1, how.shard_size(len(left)) // 10)
-        fault = run(folder, left, guards, how, size, progress, limits=limits)
-        under_way, log = _under_way(folder, left, size), _tail(folder / "log.txt")
-        known = {fate.row for fate in _take_over(pool, folder)}
+    since = pool.next_round()
+    tried, barren, missed = 0, 0, Counter[str]()
+    while True:
+        folder = pool.round(pool.next_round())
+        folder.mkdir()
+        left = pool.write_todo(request, folder / TODO, retry=retry, since=since)
+        tried = max(tried, left)
+        if not left:
+            shutil.rmtree(folder)
+            return tried
+        size = how.shard_size(left) if not missed else max(1, how.shard_size(left) // 10)
+        fault = run(folder, left, request.guards, how, size, progress, limits=request.limits)
+        # Without a fault it has reported all shards: what it has not told of by now, it will not.
+        turns = _under_way(folder, size) if fault == "hung" else _rows(folder) if fault is None else []
+        log = _tail(folder / "log.txt")
+        known = _take_over(pool, folder)
         barren = 0 if known else barren + 1
-        if barren >= BARREN_ROUNDS and fault != "hung":
+        if fault == "hung":
+            waited = f"{how.patience_s(request.guards):,.0f} s"
+            progress.say(f"nothing moved for {waited}: img2dataset was ended, and starts anew")
+        elif barren >= BARREN_ROUNDS:
             raise DataError(
                 f"{pool.path}: img2dataset ended twice without a shard ({fault or 'exit code 0'}):\n{log}",
                 hint="the same command goes on from here",
             )
-        if fault == "hung":
-            progress.say(
-                f"nothing moved for {how.patience_s(guards):,.0f} s: img2dataset was ended, and starts anew"
-            )
-        # Without a fault it has reported all shards, and yet not these rows.
-        missing = under_way if fault == "hung" else [r[0] for r in left] if fault is None else []
-        missed.update(key for key in missing if key not in known)
-        given_up = [key for key in missing if missed[key] >= MISSES and key not in known]
+        missed.update(key for key in turns if key not in known)
+        given_up = [key for key in turns if missed[key] >= MISSES and key not in known]
         if given_up:
             reason = "hung" if fault == "hung" else "no record"
-            write_fates(
-                [Fate(key, reason, guards=limits) for key in given_up], _fates(pool, folder, "given-up")
-            )
-            known |= set(given_up)
-        left = [row for row in left if row[0] not in known]
+            fates = [Fate(key, reason, guards=request.limits) for key in given_up]
+            write_fates(fates, _fates(pool, folder, "given-up"))
 
 
 def run(
     folder: Path,
-    rows: Sequence[Row],
+    rows: int,
     guards: Guards,
     how: How,
     samples_per_shard: int,
@@ -144,23 +146,17 @@ def run(
     limits: str,
     hashes_only: bool = False,
 ) -> str | None:
-    """Run img2dataset once over rows, in a folder of its own; return what went wrong, or None.
+    """Run img2dataset once over the rows of the file `todo` in a folder; return what went wrong, or None.
 
     Args:
+        folder: for what it writes.
+        rows: how many there are.
         hashes_only: keep the sha256 of the bytes in their place.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     beats = folder / "beats"
-    beats.mkdir(parents=True)
-    names = ("row", "url", "caption")
-    table = pa.table(
-        {n: pa.array(c, pa.string()) for n, c in zip(names, zip(*rows, strict=True), strict=True)}
-    )
-    pq.write_table(table, folder / "todo")
+    beats.mkdir()
     job = {
-        "table": str(folder.resolve() / "todo"),
+        "table": str(folder.resolve() / TODO),
         "out": str(folder.resolve()),
         "beats": str(beats.resolve()),
         "guards": asdict(guards),
@@ -174,21 +170,21 @@ def run(
     write_atomic(folder / "job", json.dumps(job).encode())
     return watched(
         command(folder / "job"), beats=beats, log=folder / "log.txt", stall_s=how.patience_s(guards),
-        total=len(rows), progress=progress,
+        total=rows, progress=progress,
     )  # fmt: skip
 
 
-def _take_over(pool: Pool, folder: Path) -> list[Fate]:
-    """Record the fates of the finished shards of a round, clear the rest of it, and return all that is known of it."""
+def _take_over(pool: Pool, folder: Path) -> set[str]:
+    """Record the fates of the finished shards of a round, clear the rest of it, and return the rows they are of."""
     limits = json.loads((folder / "job").read_text())["limits"] if (folder / "job").exists() else ""
-    found: list[Fate] = []
+    found: set[str] = set()
     for name in finished(folder):
         try:
             fates = read_shard(folder, name, pool=pool.path, guards=limits)
         except DataError:
             continue  # its rows are tried again
         write_fates(fates, _fates(pool, folder, name))
-        found += fates
+        found.update(fate.row for fate in fates)
     kept = {f"{name}.tar" for name in _taken(pool, folder)}
     for entry in folder.iterdir():
         if entry.is_dir():
@@ -208,10 +204,17 @@ def _fates(pool: Pool, folder: Path, name: str) -> Path:
     return pool.fates / f"{folder.name}-{name}.parquet"
 
 
-def _under_way(folder: Path, rows: Sequence[Row], size: int) -> list[str]:
+def _rows(folder: Path) -> list[str]:
+    """Return the keys of the rows of a round, in order."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(folder / TODO).read(["row"])["row"].to_pylist()
+
+
+def _under_way(folder: Path, size: int) -> list[str]:
     """Return the keys of the rows whose shards were begun and not finished."""
-    numbers = [int(name) for name in started(folder)]
-    return [row[0] for n in numbers for row in rows[n * size : (n + 1) * size]]
+    rows = _rows(folder)
+    return [key for n in map(int, started(folder)) for key in rows[n * size : (n + 1) * size]]
 
 
 def _tail(log: Path) -> str:

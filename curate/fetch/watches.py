@@ -20,7 +20,9 @@ from curate.progress import Quiet
 LOOK_S = 0.25  # between two looks at the child
 TELL_S = 1.0  # between two lines of progress
 GRACE_S = 2.0  # from the request to end to the end by force
-AT_PEACE = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}  # what img2dataset imports asks the network
+# What img2dataset imports would ask the network for newer releases.
+AT_PEACE = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
+SPARK = {"PYSPARK_PYTHON": sys.executable}  # Spark's workers would run the first Python on the path
 STARTING_S = 120.0  # importing img2dataset on a slow disk
 
 
@@ -80,7 +82,7 @@ def watched(
     with open(log, "ab") as stream, progress.stage("fetching", total) as stage:
         child = subprocess.Popen(
             command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | AT_PEACE,
+            env=SPARK | os.environ | AT_PEACE,
         )  # fmt: skip
         try:
             while child.poll() is None:

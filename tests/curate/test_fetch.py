@@ -320,7 +320,7 @@ def test_a_pool_that_is_being_fetched_is_not_fetched_twice(web: Web, tmp_path: P
     from curate.fetch.pools import Pool
 
     file = table(web, ["/ok/0.jpg"], tmp_path / "t.parquet")
-    with Pool(tmp_path / "pool").locked(), pytest.raises(RecipeError, match="something else is writing it"):
+    with Pool(tmp_path / "pool").locked(), pytest.raises(RecipeError, match="another fetch is writing it"):
         fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
 
 

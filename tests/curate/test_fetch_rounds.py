@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -67,10 +68,11 @@ def img2dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def play(behave: Callable[[Path, Sequence[Row], int, int], str | None]) -> list[int]:
         seen: list[int] = []
 
-        def run(
-            folder: Path, rows: Sequence[Row], guards: Guards, how: How, size: int, *_: Any, **__: Any
-        ) -> Any:
-            seen.append(len(rows))
+        def run(folder: Path, count: int, guards: Guards, how: How, size: int, *_: Any, **__: Any) -> Any:
+            told = pq.ParquetFile(folder / "todo").read().to_pylist()
+            rows = [(r["row"], r["url"], r["caption"]) for r in told]
+            assert len(rows) == count
+            seen.append(count)
             (folder / "log.txt").write_text("a traceback\nof img2dataset\n")
             return behave(folder, rows, size, len(seen))
 
@@ -87,7 +89,10 @@ def fates(pool: Pool) -> dict[str, str]:
 
 
 def go(pool: Pool) -> None:
-    download(pool, ROWS, Guards(), "limits", How(processes=1, samples_per_shard=4), Quiet())
+    asked = {"key": [r[0] for r in ROWS], "url": [r[1] for r in ROWS], "caption": [r[2] for r in ROWS]}
+    pq.write_table(pa.table(asked), pool.path / "request.parquet")
+    request: Any = SimpleNamespace(guards=Guards(), limits="limits")
+    assert download(pool, request, How(processes=1, samples_per_shard=4), Quiet(), retry=False) == len(ROWS)
 
 
 def test_rows_go_to_shards_in_order_and_failures_are_told(
@@ -170,7 +175,8 @@ def test_an_img2dataset_that_does_nothing_is_told_with_its_last_words(
     "damage", ["cut tar", "lost member", "cut table", "half a report", "no tar", "other image"]
 )
 def test_a_shard_whose_parts_do_not_agree_is_not_taken_over(pool: Pool, damage: str) -> None:
-    folder = pool.next_round()
+    folder = pool.round(0)
+    folder.mkdir()
     write_shard(folder, 0, ROWS[:4], failing=["k1"])
     whole_fates = read_shard(folder, "00000", pool=pool.path, guards="g")
     assert [f.outcome for f in whole_fates] == ["ok", "http 404", "ok", "ok"]
@@ -199,7 +205,8 @@ def test_a_shard_whose_parts_do_not_agree_is_not_taken_over(pool: Pool, damage: 
 
 
 def test_a_shard_in_which_all_failed_is_taken_over(pool: Pool) -> None:
-    folder = pool.next_round()
+    folder = pool.round(0)
+    folder.mkdir()
     write_shard(folder, 0, ROWS[:3], failing=["k0", "k1", "k2"])
     tidy(pool)
     assert set(fates(pool).values()) == {"http 404"}
