@@ -13,6 +13,7 @@ from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request
+from curate.fetch.publications import publish
 from curate.fetch.rounds import DISTRIBUTORS, How, download, require, tidy
 from curate.places import is_remote
 from curate.plans import plan
@@ -92,7 +93,7 @@ def fetch(
             progress.say(changed)
         tidy(pool)
         tried = download(pool, request, how, progress, retry=retry)
-        pool.publish(request, {"seconds": [["fetch", round(time.monotonic() - began, 3)]]})
+        publish(pool, request, {"seconds": [["fetch", round(time.monotonic() - began, 3)]]})
         return _told(pool, request, tried, False, began)
 
 

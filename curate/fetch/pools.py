@@ -9,27 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from curate.datasets import BUILD, CARD, INFO, MANIFEST, Dataset, DatasetInfo, StepRecord, file_sha256, render
+from curate.datasets import INFO, MANIFEST, Dataset, file_sha256
 from curate.errors import RecipeError
-from curate.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import OK, lasting
-from curate.fetch.shards import KINDS, Fate
+from curate.fetch.shards import KINDS
 from curate.files import sync_file, write_atomic
-from curate.manifests import CORE, content_digest, digest, ordered, plain, quoted, rows_digest, text
-from curate.rows import columns_of
+from curate.manifests import digest, plain, quoted, text
 from curate.stagings import locked
 
 REQUEST = "request.parquet"
@@ -39,7 +34,6 @@ FETCHED = "fetched"
 ASKED = "asked"  # below `fetched`: the dataset made of a table that was named
 FATES = "fates"  # below `fetched`: a table of each shard that was taken over
 VERSION = 1
-PLACED = ("file", "offset", "size", "ext", "width", "height", "sha256")  # what the bytes say, not the table
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,9 @@ class Request:
 
     @property
     def limits(self) -> str:
-        """Names the limits."""
-        return digest(asdict(self.guards))[:23]
+        """Names the limits; another user agent, such as that of a new version, is no other limit."""
+        told = {name: limit for name, limit in asdict(self.guards).items() if name != "user_agent"}
+        return digest(told)[:23]
 
 
 class Pool:
@@ -115,6 +110,7 @@ class Pool:
         Raises:
             RecipeError: another does already, or the folder cannot be made.
         """
+        new = not self.fetched.exists()
         try:
             self.fetched.mkdir(parents=True, exist_ok=True)
             lock = locked(self.fetched / "lock", self.path, "fetch")
@@ -126,7 +122,7 @@ class Pool:
             try:
                 yield
             finally:
-                if not (self.path / STATE).exists():  # it ended before anything was begun
+                if new and not (self.path / STATE).exists():  # it ended before anything was begun
                     shutil.rmtree(self.fetched, ignore_errors=True)
                     with suppress(OSError):
                         self.path.rmdir()
@@ -147,7 +143,7 @@ class Pool:
             beside.write_bytes((request.dataset.path / MANIFEST).read_bytes())
             sync_file(beside)
             os.replace(beside, self.path / REQUEST)
-        self._write_state(request, None)
+        self.write_state(request, None)
         return changed
 
     def _compared(self, dataset: Dataset) -> str:
@@ -167,7 +163,12 @@ class Pool:
             )
         return f"the table changed: {both:,} rows are as before, {new:,} are new, {gone:,} are gone"
 
-    def _write_state(self, request: Request, finished: str | None) -> None:
+    def write_state(self, request: Request, finished: str | None) -> None:
+        """Write `fetch.json`.
+
+        Args:
+            finished: the digest of the request of which every row has an outcome; None while it is under way.
+        """
         told = {
             "version": VERSION,
             "name": request.dataset.name,
@@ -225,115 +226,3 @@ class Pool:
     def round(self, number: int) -> Path:
         """Return the folder of a round."""
         return self.fetched / f"{number:04d}"
-
-    def publish(self, request: Request, record: Mapping[str, Any]) -> Dataset:
-        """Make the dataset of what was fetched; `dataset.json` is written last."""
-        (self.path / INFO).unlink(missing_ok=True)
-        with self.connect() as con:
-            _limit(con, request.guards)
-            columns = self._write_rows(con)
-            written = f"read_parquet({text(plain(self.path / MANIFEST))}, file_row_number = true)"
-            content = content_digest(
-                rows_digest(con, written, "file_row_number", ordered(columns)), request.dataset.classes
-            )
-            [(rows, size)] = con.execute(
-                f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {written}"
-            ).fetchall()
-            reasons = dict(con.execute(
-                "SELECT outcome, count(*) AS n FROM outcomes WHERE outcome <> 'ok' GROUP BY 1 ORDER BY n DESC, 1"
-            ).fetchall())  # fmt: skip
-        info = self._described(request, rows, size, columns, content, reasons)
-        machine = {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-        }
-        told = {"built": datetime.now(timezone.utc).isoformat(timespec="seconds"), **record, "machine": machine,
-                "versions": {n: version(n) for n in ("duckdb", "pyarrow", "img2dataset")}}  # fmt: skip
-        write_atomic(self.path / BUILD, (json.dumps(told, indent=1) + "\n").encode())
-        write_atomic(self.path / CARD, described(info, self.path / MANIFEST).encode())
-        self._write_state(request, request.digest)
-        write_atomic(self.path / INFO, render(info))
-        return Dataset(self.path, info)
-
-    def _write_rows(self, con: Any) -> dict[str, str]:
-        """Write `outcomes.parquet` and `manifest.parquet`; return the manifest's columns and their types."""
-        told = "sha256" in columns_of(con, "request")
-        expected = "request.sha256" if told else "NULL"
-        wrong = f"f.outcome = 'ok' AND lower({expected}) <> f.sha256"
-        con.execute(
-            "CREATE TEMP TABLE outcomes AS SELECT key, url, "
-            f"CASE WHEN {wrong} THEN 'hash mismatch' ELSE f.outcome END AS outcome, "
-            f"CASE WHEN {wrong} THEN f.sha256 ELSE detail END AS detail, "
-            "f.* EXCLUDE (row, outcome, detail, guards), file_row_number AS number "
-            "FROM request JOIN limited f ON key = row"
-        )
-        _copy(
-            con,
-            'SELECT * EXCLUDE (number, file, "offset") FROM outcomes ORDER BY number',
-            self.path / OUTCOMES,
-        )
-        there = columns_of(con, "request")
-        del there["file_row_number"]
-        kinds = {c: CORE.get(c, there.get(c, "VARCHAR")) for c in ordered({*there, *PLACED})}
-        chosen = ", ".join(
-            f"{'o' if c in PLACED else 'r'}.{quoted(c)}::{kind} AS {quoted(c)}" for c, kind in kinds.items()
-        )
-        rows = (
-            f"SELECT {chosen} FROM request r JOIN outcomes o ON r.key = o.key "
-            "WHERE o.outcome = 'ok' ORDER BY o.number"
-        )
-        _copy(con, rows, self.path / MANIFEST)
-        return kinds
-
-    def _described(
-        self,
-        request: Request,
-        rows: int,
-        size: int,
-        columns: dict[str, str],
-        content: str,
-        reasons: dict[str, int],
-    ) -> DatasetInfo:
-        asked = request.dataset.info
-        count = len(asked.classes)
-        step = StepRecord(
-            step="fetch", rows_in=asked.rows, rows_out=rows, classes_in=count, classes_out=count, refused=reasons,
-            columns_added=[c for c in columns if c not in asked.columns],
-        )  # fmt: skip
-        limits = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(request.guards).items()}
-        name = f"{asked.name}-pool"[:100]
-        return DatasetInfo(
-            name=name,
-            digest=content,
-            plan=request.digest,
-            rows=rows,
-            bytes=size,
-            root=".",
-            columns=columns,
-            classes=asked.classes,
-            recipe={"name": name, "source": {"fetch": limits}, "of": asked.recipe},
-            source={"digest": asked.digest, "left_out": reasons},
-            ledger=[*asked.ledger, step],
-            manifest_sha256=file_sha256(self.path / MANIFEST),
-        )
-
-
-def _limit(con: Any, guards: Guards) -> None:
-    """Make the view `limited`: what was fetched under wider limits, and is over the present ones, is no longer ok."""
-    con.execute(
-        "CREATE TEMP VIEW limited AS SELECT * REPLACE (CASE "
-        f"WHEN outcome = 'ok' AND size::BIGINT > {guards.max_bytes} THEN 'too large' "
-        f"WHEN outcome = 'ok' AND width::BIGINT * height::BIGINT > {guards.max_pixels} THEN 'too many pixels' "
-        "ELSE outcome END AS outcome) FROM fates"
-    )
-
-
-def _copy(con: Any, query: str, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    con.execute(f"COPY ({query}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
-    sync_file(beside)
-    os.replace(beside, path)
-
-
-__all__ = ["Fate", "Pool", "Request"]

@@ -1,0 +1,135 @@
+"""The dataset of what a fetch brought, and what became of each row."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from curate.datasets import BUILD, CARD, INFO, MANIFEST, Dataset, DatasetInfo, StepRecord, file_sha256, render
+from curate.exports.huggingface import described
+from curate.fetch.guards import Guards
+from curate.fetch.pools import OUTCOMES, Pool, Request
+from curate.files import sync_file, write_atomic
+from curate.manifests import CORE, content_digest, ordered, plain, quoted, rows_digest, text
+from curate.rows import columns_of
+
+PLACED = ("file", "offset", "size", "ext", "width", "height", "sha256")  # what the bytes say, not the table
+
+
+def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
+    """Make the dataset of what was fetched; `dataset.json` is written last."""
+    (pool.path / INFO).unlink(missing_ok=True)
+    with pool.connect() as con:
+        _limit(con, request.guards)
+        columns = _write_rows(pool, con)
+        written = f"read_parquet({text(plain(pool.path / MANIFEST))}, file_row_number = true)"
+        content = content_digest(
+            rows_digest(con, written, "file_row_number", ordered(columns)), request.dataset.classes
+        )
+        [(rows, size)] = con.execute(
+            f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {written}"
+        ).fetchall()
+        reasons = dict(con.execute(
+            "SELECT outcome, count(*) AS n FROM outcomes WHERE outcome <> 'ok' GROUP BY 1 ORDER BY n DESC, 1"
+        ).fetchall())  # fmt: skip
+    info = _described(pool, request, rows, size, columns, content, reasons)
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+    told = {"built": datetime.now(timezone.utc).isoformat(timespec="seconds"), **record, "machine": machine,
+            "versions": {n: version(n) for n in ("duckdb", "pyarrow", "img2dataset")}}  # fmt: skip
+    write_atomic(pool.path / BUILD, (json.dumps(told, indent=1) + "\n").encode())
+    write_atomic(pool.path / CARD, described(info, pool.path / MANIFEST).encode())
+    pool.write_state(request, request.digest)
+    write_atomic(pool.path / INFO, render(info))
+    return Dataset(pool.path, info)
+
+
+def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
+    """Write `outcomes.parquet` and `manifest.parquet`; return the manifest's columns and their types."""
+    told = "sha256" in columns_of(con, "request")
+    expected = "request.sha256" if told else "NULL"
+    wrong = f"f.outcome = 'ok' AND lower({expected}) <> f.sha256"
+    con.execute(
+        "CREATE TEMP TABLE outcomes AS SELECT key, url, "
+        f"CASE WHEN {wrong} THEN 'hash mismatch' ELSE f.outcome END AS outcome, "
+        f"CASE WHEN {wrong} THEN f.sha256 ELSE detail END AS detail, "
+        "f.* EXCLUDE (row, outcome, detail, guards), file_row_number AS number "
+        "FROM request JOIN limited f ON key = row"
+    )
+    _copy(
+        con,
+        'SELECT * EXCLUDE (number, file, "offset") FROM outcomes ORDER BY number',
+        pool.path / OUTCOMES,
+    )
+    there = columns_of(con, "request")
+    del there["file_row_number"]
+    kinds = {c: CORE.get(c, there.get(c, "VARCHAR")) for c in ordered({*there, *PLACED})}
+    chosen = ", ".join(
+        f"{'o' if c in PLACED else 'r'}.{quoted(c)}::{kind} AS {quoted(c)}" for c, kind in kinds.items()
+    )
+    rows = (
+        f"SELECT {chosen} FROM request r JOIN outcomes o ON r.key = o.key "
+        "WHERE o.outcome = 'ok' ORDER BY o.number"
+    )
+    _copy(con, rows, pool.path / MANIFEST)
+    return kinds
+
+
+def _described(
+    pool: Pool,
+    request: Request,
+    rows: int,
+    size: int,
+    columns: dict[str, str],
+    content: str,
+    reasons: dict[str, int],
+) -> DatasetInfo:
+    asked = request.dataset.info
+    count = len(asked.classes)
+    step = StepRecord(
+        step="fetch", rows_in=asked.rows, rows_out=rows, classes_in=count, classes_out=count, refused=reasons,
+        columns_added=[c for c in columns if c not in asked.columns],
+    )  # fmt: skip
+    limits = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(request.guards).items()}
+    name = f"{asked.name}-pool"[:100]
+    return DatasetInfo(
+        name=name,
+        digest=content,
+        plan=request.digest,
+        rows=rows,
+        bytes=size,
+        root=".",
+        columns=columns,
+        classes=asked.classes,
+        recipe={"name": name, "source": {"fetch": limits}, "of": asked.recipe},
+        source={"digest": asked.digest, "left_out": reasons},
+        ledger=[*asked.ledger, step],
+        manifest_sha256=file_sha256(pool.path / MANIFEST),
+    )
+
+
+def _limit(con: Any, guards: Guards) -> None:
+    """Make the view `limited`: what was fetched under wider limits, and is over the present ones, is no longer ok."""
+    con.execute(
+        "CREATE TEMP VIEW limited AS SELECT * REPLACE (CASE "
+        f"WHEN outcome = 'ok' AND size::BIGINT > {guards.max_bytes} THEN 'too large' "
+        f"WHEN outcome = 'ok' AND width::BIGINT * height::BIGINT > {guards.max_pixels} THEN 'too many pixels' "
+        "ELSE outcome END AS outcome) FROM fates"
+    )
+
+
+def _copy(con: Any, query: str, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    con.execute(f"COPY ({query}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
+    sync_file(beside)
+    os.replace(beside, path)
