@@ -10,18 +10,23 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from curate.chance import chance
-from curate.datasets import open_dataset
+import duckdb
+
+from curate.chance import chance_sql
+from curate.datasets import MANIFEST, open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import lasting
-from curate.fetch.pools import FETCHED, STATE, Pool
+from curate.fetch.pools import FATES, FETCHED, STATE, Pool
 from curate.fetch.rounds import MISSES, TODO, How, require, run
-from curate.fetch.shards import Fate, finished, read_shard
+from curate.fetch.shards import finished, read_shard, write_fates
 from curate.files import sync_file
+from curate.manifests import plain, text
 from curate.progress import Quiet
 
+DRIFT = "drift"  # below a pool: what later looks found, a file each
 SAME, CHANGED, GONE, UNKNOWN = "same", "changed", "gone", "unknown"
 Z = 1.96  # of a 95 % interval
 
@@ -83,72 +88,79 @@ def again(
     dataset = open_dataset(path)
     if not (path / STATE).exists():
         raise RecipeError(f"{path}: a dataset, but no pool", hint="`curate fetch TABLE --out POOL` makes one")
-    rows = dataset.table(["key", "url", "sha256"]).to_pylist()
-    rows.sort(key=lambda r: (chance(r["key"], 0, "again"), r["key"]))
-    asked = rows[: number or len(rows)]
-    if not asked:
+    if not len(dataset):
         raise DataError(f"{path}: the pool has no rows", hint="its failures are in outcomes.parquet")
     with Pool(path).locked():
         work = path / FETCHED / "again"
-        fates = _asked(work, asked, guards, how, progress)
-    states = {r["key"]: _state(fates[r["key"]], r["sha256"]) for r in asked}
-    table = _written(path, asked, fates, states)
-    reasons = Counter(fates[k].outcome for k, s in states.items() if s in (GONE, UNKNOWN))
-    counts = Counter(states.values())
+        shutil.rmtree(work, ignore_errors=True)
+        (work / FATES).mkdir(parents=True)
+        with duckdb.connect() as con:
+            con.execute(f"SET temp_directory = {text(str(work / 'spill'))}")
+            _draw(con, path, number or len(dataset))
+            _ask(con, work, guards, how, progress)
+            table = _write(con, work, path / DRIFT)
+            told = con.execute(
+                f"SELECT state, reason, count(*) FROM read_parquet({text(plain(table))}) GROUP BY ALL"
+            ).fetchall()
+        shutil.rmtree(work, ignore_errors=True)
+    states, reasons = Counter[str](), Counter[str]()
+    for state, reason, count in told:
+        states[state] += count
+        if reason is not None:
+            reasons[reason] += count
     return Drift(
-        path, len(rows), len(asked), {s: counts[s] for s in (SAME, CHANGED, GONE, UNKNOWN)},
+        path, len(dataset), states.total(), {s: states[s] for s in (SAME, CHANGED, GONE, UNKNOWN)},
         dict(reasons.most_common()), table, time.monotonic() - began,
     )  # fmt: skip
 
 
-def _asked(work: Path, rows: list[dict], guards: Guards, how: How, progress: Quiet) -> dict[str, Fate]:
-    """Fetch the hashes of rows; what img2dataset does not answer twice is of no record."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _draw(con: Any, path: Path, number: int) -> None:
+    """Make the table `asked`: so many rows of a pool, by chance."""
+    rows = f"read_parquet({text(plain(path / MANIFEST))})"
+    con.execute(
+        f"CREATE TEMP TABLE asked AS SELECT key, url, sha256 FROM {rows} "
+        f"ORDER BY {chance_sql(0, 'again')}, key LIMIT {number}"
+    )
 
-    fates: dict[str, Fate] = {}
-    for _ in range(MISSES):
-        left = [(r["key"], r["url"]) for r in rows if r["key"] not in fates]
+
+def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> None:
+    """Fetch the hashes of the rows asked, into the table `fates`; a row that has none then is of no record."""
+    con.execute("CREATE TEMP TABLE fates (row VARCHAR, outcome VARCHAR, sha256 VARCHAR)")
+    for number in range(MISSES):
+        folder = work / str(number)
+        folder.mkdir()
+        con.execute(
+            "COPY (SELECT key AS row, url, '' AS caption FROM asked WHERE key NOT IN (SELECT row FROM fates)) "
+            f"TO {text(str(folder / TODO))} (FORMAT parquet)"
+        )
+        [(left,)] = con.execute(f"SELECT count(*) FROM read_parquet({text(plain(folder / TODO))})").fetchall()
         if not left:
             break
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        keys, urls = zip(*left, strict=True)
-        pq.write_table(pa.table({"row": keys, "url": urls, "caption": [""] * len(left)}), work / TODO)
-        run(work, len(left), guards, how, how.shard_size(len(left)), progress, limits="", hashes_only=True)
-        for name in finished(work):
-            found = read_shard(work, name, pool=work.parent.parent, guards="", hashes_only=True)
-            fates |= {fate.row: fate for fate in found}
-    shutil.rmtree(work, ignore_errors=True)
-    return {r["key"]: fates.get(r["key"], Fate(r["key"], "no record")) for r in rows}
+        run(folder, left, guards, how, how.shard_size(left), progress, limits="", hashes_only=True)
+        for name in finished(folder):
+            fates = read_shard(folder, name, pool=work, guards="", hashes_only=True)
+            write_fates(fates, work / FATES / f"{number}-{name}.parquet")
+        if any((work / FATES).glob(f"{number}-*")):
+            files = text(f"{plain(work / FATES)}/{number}-*.parquet")
+            con.execute(f"INSERT INTO fates SELECT row, outcome, sha256 FROM read_parquet({files})")
 
 
-def _state(now: Fate, sha256: str) -> str:
-    if now.outcome != "ok":
-        return GONE if lasting(now.outcome) else UNKNOWN
-    return SAME if now.sha256 == sha256 else CHANGED
-
-
-def _written(path: Path, rows: list[dict], fates: dict[str, Fate], states: dict[str, str]) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder = path / "drift"
+def _write(con: Any, work: Path, folder: Path) -> Path:
+    """Write the state of each row that was asked; return the file."""
+    failed = [
+        o for (o,) in con.execute("SELECT DISTINCT outcome FROM fates WHERE outcome <> 'ok'").fetchall()
+    ]
+    lasts = ", ".join(text(o) for o in failed if lasting(o)) or "NULL"
     folder.mkdir(exist_ok=True)
-    found = [fates[r["key"]] for r in rows]
-    told = pa.table(
-        {
-            "key": [r["key"] for r in rows],
-            "url": [r["url"] for r in rows],
-            "state": [states[r["key"]] for r in rows],
-            "reason": pa.array([None if f.outcome == "ok" else f.outcome for f in found], pa.string()),
-            "sha256": [r["sha256"] for r in rows],
-            "sha256_now": pa.array([f.sha256 for f in found], pa.string()),
-        }
-    )
     target = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.parquet"
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    pq.write_table(told, beside, compression="zstd")
+    con.execute(
+        f"COPY (SELECT key, url, CASE WHEN outcome = 'ok' THEN if(f.sha256 = a.sha256, '{SAME}', '{CHANGED}') "
+        f"WHEN outcome IN ({lasts}) THEN '{GONE}' ELSE '{UNKNOWN}' END AS state, "
+        "CASE WHEN outcome IS NULL THEN 'no record' WHEN outcome <> 'ok' THEN outcome END AS reason, "
+        "a.sha256, f.sha256 AS sha256_now FROM asked a LEFT JOIN fates f ON key = row ORDER BY key) "
+        f"TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)"
+    )
     sync_file(beside)
     os.replace(beside, target)
     return target

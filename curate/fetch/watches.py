@@ -78,7 +78,7 @@ def watched(
     """
     began = moved = time.monotonic()
     seen = told = 0
-    spoke = began
+    spoke, first = began, 0.0
     with open(log, "ab") as stream, progress.stage("fetching", total) as stage:
         child = subprocess.Popen(
             command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -89,10 +89,11 @@ def watched(
                 time.sleep(LOOK_S)
                 now, far = time.monotonic(), pace(beats)
                 if far.rows != seen:
+                    first = first or now - LOOK_S  # the start of img2dataset is not counted
                     seen, moved = far.rows, now
                 if now - spoke >= TELL_S and far.rows:
                     stage.advance(far.rows - told)
-                    stage.tell(far.line(now - began))
+                    stage.tell(far.line(now - (first or began)))
                     told, spoke = far.rows, now
                 if now - moved > (stall_s if seen else stall_s + STARTING_S):
                     return "hung"

@@ -32,7 +32,7 @@ FAILING = {
     "private": "refused address", "reset": "connection failed", "bomb": "too many pixels",
 }  # fmt: skip
 OPTIONS = (
-    "--allow-loopback", "--processes", "2", "--threads", "8", "--samples-per-shard", "50", "--retries", "1",
+    "--allow-loopback", "--processes", "2", "--threads", "8", "--samples-per-shard", "75", "--retries", "1",
     "--timeout", "5", "--deadline", "10", "--no-robots",
 )  # fmt: skip
 
@@ -134,7 +134,7 @@ def test_from_a_table_of_the_web_to_a_trained_model(
         str(pool),
         *OPTIONS,
     ]
-    for number in (2, 6):
+    for number in (2, 5):
         process = subprocess.Popen(fetch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda n=number, p=process: _shards(pool) >= n or p.poll() is not None, 60)
         assert process.poll() is None, "it ended before it was killed"
@@ -143,12 +143,12 @@ def test_from_a_table_of_the_web_to_a_trained_model(
         until(lambda: not marked(mark), 5)
         assert not (pool / "dataset.json").exists()
     kept = _shards(pool)
-    assert kept >= 6
+    assert kept >= 5
     found = curate(*fetch[3:])
     assert not marked(mark)
     assert found["outcomes"] == wanted
     assert (found["rows"], found["ok"]) == (1500, wanted["ok"])
-    assert found["tried"] <= 1500 - 50 * kept
+    assert found["tried"] <= 1500 - 75 * kept
     outcomes = pq.read_table(pool / "outcomes.parquet").to_pylist()
     assert {r["key"] for r in outcomes} == {r["key"] for r in asked}
     assert all(FAILING.get(r["url"].split("/")[3], "ok") == r["outcome"] for r in outcomes)
