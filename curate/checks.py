@@ -28,7 +28,7 @@ from curate.datasets import (
 )
 from curate.errors import DataError, RecipeError
 from curate.images import BadImage, decode, probe
-from curate.manifests import content_digest, plain, rows_digest, text
+from curate.manifests import content_digest, parquet, rows_digest
 from curate.places import StoreError, is_remote, local_copy, place
 from curate.progress import Quiet, Stage
 from curate.shards.findings import Report
@@ -149,7 +149,7 @@ def _manifest(dataset: Dataset) -> Iterator[Problem]:
             if file_sha256(path) != info.manifest_sha256:
                 yield Problem(MANIFEST, "its bytes are not those that were written (sha256 differs)")
                 return
-            con.execute(f"CREATE VIEW rows AS FROM read_parquet({text(plain(path))}, file_row_number = true)")
+            con.execute(f"CREATE VIEW rows AS FROM {parquet(path, file_row_number=True)}")
             [(count,)] = con.execute("SELECT count(*) FROM rows").fetchall()
             rows = rows_digest(con, "rows", "file_row_number", list(info.columns))
     except (OSError, duckdb.Error) as error:

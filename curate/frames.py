@@ -19,7 +19,7 @@ from curate.errors import DataError
 from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare, reasons, streamed
-from curate.manifests import Class, content_digest, ordered, plain, quoted, rows_digest, text
+from curate.manifests import Class, content_digest, ordered, parquet, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
@@ -64,7 +64,7 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
         con.execute(
             f"COPY (SELECT {chosen} FROM {rows} ORDER BY {order}) TO {manifest} (FORMAT parquet, COMPRESSION zstd)"
         )
-        written = f"read_parquet({text(plain(folder / MANIFEST))}, file_row_number = true)"
+        written = parquet(folder / MANIFEST, file_row_number=True)
         named = content_digest(rows_digest(con, written, "file_row_number", columns), rows.classes)
     sync_file(folder / MANIFEST)
     kinds = {c: rows.columns[c] for c in columns}

@@ -62,6 +62,18 @@ def plain(path: object) -> str:
     return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
 
+def parquet(*paths: object, literal: bool = True, **options: bool) -> str:
+    """Return SQL that reads Parquet files, and their columns alone: a folder called `caption=x` makes none.
+
+    Args:
+        literal: whether `*` and the like stand for themselves in the paths.
+        options: of DuckDB's `read_parquet`, such as `file_row_number`.
+    """
+    files = ", ".join(text(plain(p) if literal else str(p)) for p in paths)
+    told = "".join(f", {name} = {str(value).lower()}" for name, value in options.items())
+    return f"read_parquet([{files}], hive_partitioning = false{told})"
+
+
 def ordered(columns: Iterable[str]) -> list[str]:
     """Return the columns in the manifest's order: the core first, then the others by name."""
     names = set(columns)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError
 from curate.fetch.pools import OUTCOMES
-from curate.manifests import plain, quoted, text
+from curate.manifests import parquet, plain, quoted, text
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6
@@ -116,14 +116,14 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
         with suppress(duckdb.Error):  # a damaged manifest is for `verify` too
             con.execute(
                 f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
-                f"FROM read_parquet({text(plain(dataset.path / MANIFEST))}) r "
+                f"FROM {parquet(dataset.path / MANIFEST)} r "
                 f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
             )
 
 
 def _outcomes(con: Any, sets: list[tuple[str, Dataset]]) -> None:
     told = [
-        f"SELECT {text(name)} AS dataset, * FROM read_parquet({text(plain(data.path / OUTCOMES))})"
+        f"SELECT {text(name)} AS dataset, * FROM {parquet(data.path / OUTCOMES)}"
         for name, data in sets
         if (data.path / OUTCOMES).exists()
     ]
@@ -161,14 +161,14 @@ def _runs(con: Any, folders: list[Path]) -> None:
     if logs:
         con.execute(
             f"CREATE VIEW metrics AS SELECT * FROM read_json([{', '.join(text(plain(log)) for log in logs)}], "
-            "format = 'newline_delimited', union_by_name = true, filename = true)"
+            "hive_partitioning = false, format = 'newline_delimited', union_by_name = true, filename = true)"
         )
 
 
 def _results(con: Any, folders: list[Path]) -> None:
     if folders:
-        files = ", ".join(text(plain(f / "results.parquet")) for f in folders)
-        con.execute(f"CREATE VIEW results AS SELECT * FROM read_parquet([{files}], union_by_name = true)")
+        files = parquet(*(f / "results.parquet" for f in folders), union_by_name=True)
+        con.execute(f"CREATE VIEW results AS SELECT * FROM {files}")
 
 
 def _table(con: Any, name: str, columns: str, rows: list[tuple[Any, ...]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import duckdb
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.manifests import Class, plain, quoted, text
+from curate.manifests import Class, parquet, plain, quoted, text
 from curate.progress import Quiet
 
 
@@ -106,11 +106,11 @@ class Rows:
         name = f"table_{next(_names)}"
         suffix = file.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
         if suffix == "parquet":
-            query = f"read_parquet({text(plain(file))})"
+            query = parquet(file)
         elif suffix in ("jsonl", "ndjson", "json"):
-            query = f"read_json({text(plain(file))}{{}})"
+            query = f"read_json({text(plain(file))}, hive_partitioning = false{{}})"
         else:
-            query = f"read_csv({text(plain(file))}, header = true{{}})"
+            query = f"read_csv({text(plain(file))}, hive_partitioning = false, header = true{{}})"
         try:
             found = columns_of(self.con, f"(FROM {query.replace('{}', '')})")
             if suffix in ("jsonl", "ndjson", "json"):  # told its columns, DuckDB need not look for them again

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from curate.errors import DataError
-from curate.manifests import plain, text
+from curate.manifests import parquet
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def contents(manifest: str | Path) -> Contents:
     Raises:
         DataError: it cannot be read.
     """
-    table = f"read_parquet({text(plain(manifest))})"
+    table = parquet(manifest)
     try:
         with duckdb.connect() as con:
             [(images, rows, labels, captions)] = con.execute(

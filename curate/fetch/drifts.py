@@ -23,7 +23,7 @@ from curate.fetch.pools import FATES, FETCHED, STATE, Pool
 from curate.fetch.rounds import MISSES, TODO, How, require, run
 from curate.fetch.shards import finished, read_shard, write_fates
 from curate.files import sync_file
-from curate.manifests import plain, text
+from curate.manifests import parquet, plain, text
 from curate.progress import Quiet
 
 DRIFT = "drift"  # below a pool: what later looks found, a file each
@@ -100,7 +100,7 @@ def again(
             _ask(con, work, guards, how, progress)
             table = _write(con, work, path / DRIFT)
             told = con.execute(
-                f"SELECT state, reason, count(*) FROM read_parquet({text(plain(table))}) GROUP BY ALL"
+                f"SELECT state, reason, count(*) FROM {parquet(table)} GROUP BY ALL"
             ).fetchall()
         shutil.rmtree(work, ignore_errors=True)
     states, reasons = Counter[str](), Counter[str]()
@@ -116,7 +116,7 @@ def again(
 
 def _draw(con: Any, path: Path, number: int) -> None:
     """Make the table `asked`: so many rows of a pool, by chance."""
-    rows = f"read_parquet({text(plain(path / MANIFEST))})"
+    rows = parquet(path / MANIFEST)
     con.execute(
         f"CREATE TEMP TABLE asked AS SELECT key, url, sha256 FROM {rows} "
         f"ORDER BY {chance_sql(0, 'again')}, key LIMIT {number}"
@@ -133,7 +133,7 @@ def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> Non
             "COPY (SELECT key AS row, url, '' AS caption FROM asked WHERE key NOT IN (SELECT row FROM fates)) "
             f"TO {text(str(folder / TODO))} (FORMAT parquet)"
         )
-        [(left,)] = con.execute(f"SELECT count(*) FROM read_parquet({text(plain(folder / TODO))})").fetchall()
+        [(left,)] = con.execute(f"SELECT count(*) FROM {parquet(folder / TODO)}").fetchall()
         if not left:
             break
         run(folder, left, guards, how, how.shard_size(left), progress, limits="", hashes_only=True)
@@ -141,8 +141,8 @@ def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> Non
             fates = read_shard(folder, name, pool=work, guards="", hashes_only=True)
             write_fates(fates, work / FATES / f"{number}-{name}.parquet")
         if any((work / FATES).glob(f"{number}-*")):
-            files = text(f"{plain(work / FATES)}/{number}-*.parquet")
-            con.execute(f"INSERT INTO fates SELECT row, outcome, sha256 FROM read_parquet({files})")
+            files = parquet(f"{plain(work / FATES)}/{number}-*.parquet", literal=False)
+            con.execute(f"INSERT INTO fates SELECT row, outcome, sha256 FROM {files}")
 
 
 def _write(con: Any, work: Path, folder: Path) -> Path:

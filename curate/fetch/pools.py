@@ -24,7 +24,7 @@ from curate.fetch.guards import Guards
 from curate.fetch.outcomes import OK, lasting
 from curate.fetch.shards import KINDS
 from curate.files import sync_file, write_atomic
-from curate.manifests import digest, plain, quoted, text
+from curate.manifests import digest, parquet, plain, quoted, text
 from curate.stagings import locked
 
 REQUEST = "request.parquet"
@@ -148,8 +148,7 @@ class Pool:
 
     def _compared(self, dataset: Dataset) -> str:
         mine, other = (
-            f"(SELECT key FROM read_parquet({text(plain(p))}))"
-            for p in (self.path / REQUEST, dataset.path / MANIFEST)
+            f"(SELECT key FROM {parquet(p)})" for p in (self.path / REQUEST, dataset.path / MANIFEST)
         )
         with duckdb.connect() as con:
             [(both, gone, new)] = con.execute(
@@ -182,12 +181,12 @@ class Pool:
         """Open DuckDB with `request` (the rows), `known` (all fates) and `fates` (of each row the one that counts)."""
         con = duckdb.connect()
         con.execute(f"SET temp_directory = {text(str(self.fetched / 'spill'))}")
-        request = f"read_parquet({text(plain(self.path / REQUEST))}, file_row_number = true)"
+        request = parquet(self.path / REQUEST, file_row_number=True)
         con.execute(f"CREATE TEMP VIEW request AS FROM {request}")
         if any(self.fates.glob("*.parquet")):
-            files = text(f"{plain(self.fates)}/*.parquet")
+            files = parquet(f"{plain(self.fates)}/*.parquet", literal=False, filename=True)
             number = "parse_filename(filename)[:4]::INTEGER AS round"
-            known = f"SELECT * EXCLUDE (filename), {number} FROM read_parquet({files}, filename = true)"
+            known = f"SELECT * EXCLUDE (filename), {number} FROM {files}"
         else:
             empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
             known = f"SELECT {empty}, NULL::INTEGER AS round WHERE false"
@@ -215,7 +214,7 @@ class Pool:
                 f"OR (outcome <> 'ok' AND round < {since} AND (guards IS DISTINCT FROM {text(request.limits)} "
                 f"OR {passing})) ORDER BY file_row_number) TO {text(str(path))} (FORMAT parquet)"
             )
-            return con.execute(f"SELECT count(*) FROM read_parquet({text(plain(path))})").fetchall()[0][0]
+            return con.execute(f"SELECT count(*) FROM {parquet(path)}").fetchall()[0][0]
 
     def next_round(self) -> int:
         """Return the number of a round that nothing is known of yet."""

@@ -17,7 +17,7 @@ from curate.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.pools import OUTCOMES, Pool, Request
 from curate.files import sync_file, write_atomic
-from curate.manifests import CORE, content_digest, ordered, plain, quoted, rows_digest, text
+from curate.manifests import CORE, content_digest, ordered, parquet, quoted, rows_digest, text
 from curate.rows import columns_of
 
 PLACED = ("file", "offset", "size", "ext", "width", "height", "sha256")  # what the bytes say, not the table
@@ -29,7 +29,7 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
     with pool.connect() as con:
         _limit(con, request.guards)
         columns = _write_rows(pool, con)
-        written = f"read_parquet({text(plain(pool.path / MANIFEST))}, file_row_number = true)"
+        written = parquet(pool.path / MANIFEST, file_row_number=True)
         content = content_digest(
             rows_digest(con, written, "file_row_number", ordered(columns)), request.dataset.classes
         )

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
-from curate.manifests import Class, plain, text
+from curate.manifests import Class
+from curate.manifests import parquet as read_parquet
 from curate.ranges import is_remote
 from curate.rows import located
 from curate.signatures import Signature
@@ -63,7 +64,7 @@ class Index:
         counts: Mapping[str, int] = MappingProxyType({}),
     ) -> Index:
         """Return the index that a Parquet file is: the rows, core columns first, in key order."""
-        query = f"FROM read_parquet({text(plain(parquet))})"
+        query = f"FROM {read_parquet(parquet)}"
         return cls(classes, digest, rows, query, (parquet,), left_out=left_out, counts=counts)
 
 

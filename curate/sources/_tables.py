@@ -20,7 +20,8 @@ from curate.datasets import file_sha256
 from curate.errors import DataError
 from curate.files import cache_folder, write_atomic
 from curate.layouts import Guess, Layout, guess, guess_headerless
-from curate.manifests import plain, quoted, text
+from curate.manifests import parquet as read_parquet
+from curate.manifests import quoted, text
 from curate.places import Remote, is_remote
 from curate.rows import columns_of
 from curate.sources._texts import NOT_UTF8, as_parquet, cleaned, headless, relation, sample
@@ -99,9 +100,7 @@ def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
     Raises:
         DataError: it is no table.
     """
-    read = (
-        f"read_parquet({text(plain(path))})" if _is_parquet(path) else relation(path, layout, planning=True)
-    )
+    read = read_parquet(path) if _is_parquet(path) else relation(path, layout, planning=True)
     try:
         with duckdb.connect() as con:
             return columns_of(con, f"(SELECT * FROM {read})")
@@ -193,7 +192,7 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
         con.execute(
             f"CREATE TEMP TABLE found AS SELECT * FROM (SELECT file_row_number AS number, CASE {cases} END AS reason "
             f"FROM (SELECT {told}, file_row_number FROM "
-            f"read_parquet({text(plain(parquet))}, file_row_number = true))) WHERE reason IS NOT NULL"
+            f"{read_parquet(parquet, file_row_number=True)})) WHERE reason IS NOT NULL"
         )
         counts = con.execute("SELECT reason, count(*) FROM found GROUP BY 1 ORDER BY 1").fetchall()
         con.execute(

@@ -107,7 +107,7 @@ def _json(path: Path, planning: bool) -> str:
     told.append("sample_size = 20480" if planning else "sample_size = -1")
     if planning and lines:
         told.append("ignore_errors = true")
-    return f"read_json({text(plain(path))}, {', '.join(told)})"
+    return f"read_json({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
 
 
 def _is_document(path: Path) -> bool:
@@ -163,7 +163,7 @@ def _csv(path: Path, layout: Layout | None) -> str:
     ]
     if names:
         told.append("names = [" + ", ".join(map(text, names)) + "]")
-    return f"read_csv({text(plain(path))}, {', '.join(told)})"
+    return f"read_csv({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
 
 
 class _Dialect:

@@ -10,7 +10,7 @@ from typing import Literal
 from curate import layouts
 from curate.errors import RecipeError
 from curate.files import cache_folder
-from curate.manifests import CORE, digest, ordered, plain, quoted, text
+from curate.manifests import CORE, digest, ordered, parquet, quoted
 from curate.places import Remote, find_files, is_remote
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, require_rows
@@ -129,8 +129,7 @@ class Table(Source):
 
 
 def _read(paths: list[Path], *, numbered: bool = False) -> str:
-    files = ", ".join(text(plain(p)) for p in paths)
-    return f"read_parquet([{files}], union_by_name = true, file_row_number = {str(numbered).lower()})"
+    return parquet(*paths, union_by_name=True, file_row_number=numbered)
 
 
 def _state(file: str) -> list[str]:
