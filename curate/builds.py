@@ -141,7 +141,7 @@ def shard(
     if dataset.sharded:
         return Built(dataset, True, time.monotonic() - began)
     how = How(False, workers or os.cpu_count() or 1, executor, False, progress or Quiet())
-    with _told(dataset.path), staged(dataset.path) as staging:
+    with disk_told(dataset.path), staged(dataset.path) as staging:
         staging.keep = True
         staging.begin(dataset.info.plan, replaces=False)
         if isinstance(dataset.path, Path):
@@ -159,12 +159,12 @@ def shard(
 
 def _build(plan: Plan, out: Place, how: How) -> Built:
     began = time.monotonic()
-    with _told(out):
+    with disk_told(out):
         restore(out)
         refuse_foreign(out)
         for home in plan.source.homes:
             refuse_source(out, home)
-    with _told(out), staged(out) as staging:
+    with disk_told(out), staged(out) as staging:
         with how.progress.stage("reading the source") as stage:
             fingerprint = plan.source.fingerprint()
             index = plan.source.index(fingerprint=fingerprint, progress=stage.advance)
@@ -299,7 +299,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _told(out: Place) -> Iterator[None]:
+def disk_told(out: Place) -> Iterator[None]:
     """Turn a full disk, and DuckDB's word for it, into an error that a person can act on."""
     try:
         yield

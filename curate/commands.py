@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.errors import CurateError, RecipeError
+from curate.errors import CurateError, RecipeError, printable
 
 if TYPE_CHECKING:
     from curate.progress import Quiet
@@ -39,7 +39,8 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             rank = int(
                 os.environ.get("RANK", "0") or 0
             )  # of several processes, each may have its own trouble
-            typer.echo(f"rank {rank}: error: {error}" if rank else f"error: {error}", err=True)
+            said = printable(f"rank {rank}: error: {error}" if rank else f"error: {error}")
+            typer.echo(said, err=True)
             raise typer.Exit(error.code) from None
         except (KeyboardInterrupt, RuntimeError) as error:
             # DuckDB has a word of its own for Ctrl-C.

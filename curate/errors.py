@@ -46,6 +46,14 @@ class MissingError(CurateError):
     code = 4
 
 
+def printable(text: str) -> str:
+    """Return a text that a terminal can be shown: what strangers wrote may hold its control codes.
+
+    Line breaks and tabs stay.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return "did you mean 'x'?" for the nearest of `known`, or None."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

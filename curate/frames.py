@@ -74,36 +74,31 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
 def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
     """Run a step over rows and keep what comes out in a table; return it and the ledger's record of it.
 
+    Streamed rows that the step only looks at one by one stay so, and no table is made of them.
+
     Raises:
         RecipeError, DataError: from the operation, with the step's place.
     """
     with told(step):
         if rows.streamed and not step.operation.streams(step.arguments):
             rows = rows.kept()
-            notes, rows = rows.notes, replace(rows, notes=())
-        else:
-            notes = ()
+        before, rows = rows.notes, replace(rows, notes=())
         given = run(step, rows)
         refused = reasons(given)
-        if rows.streamed:
-            return _passed_on(step, rows, given, refused, table)
+        if given.streamed:
+            rows.con.execute(f"CREATE TEMP VIEW {table} AS FROM {given}")
+            after = replace(given, name=table, refused=None, notes=())
+            after = replace(after, known_count=after.count())
+            told_of = streamed(
+                step.operation.name, step.shown, rows, after, refused=refused, notes=given.notes
+            )
+            return after, told_of
         rows.con.execute(f"CREATE TEMP TABLE {table} AS FROM {given}")
         after, left = _compacted(replace(given, name=table, refused=None, notes=()))
-    record = compare(
-        step.operation.name, step.shown, rows, after, refused=refused, notes=[*notes, *given.notes, *left]
-    )
-    return after, record
-
-
-def _passed_on(
-    step: Step, rows: Rows, given: Rows, refused: dict[str, int], table: str
-) -> tuple[Rows, StepRecord]:
-    """Return streamed rows after a step, and its record: no table is made of them unless the step drew some."""
-    rows.con.execute(f"CREATE TEMP {'VIEW' if given.streamed else 'TABLE'} {table} AS FROM {given}")
-    after = replace(given, name=table, refused=None)
-    after = replace(after, known_count=after.count())
-    record = streamed(step.operation.name, step.shown, rows, after, refused=refused)
-    return replace(after, notes=()), record
+    notes = [*before, *given.notes, *left]
+    if rows.streamed:  # drawn from: labels and captions stayed
+        return after, streamed(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
+    return after, compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
 
 
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
@@ -133,10 +128,15 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
             stage.advance()
     if rows.streamed:
         rows = rows.kept()
-        ledger[-1] = ledger[-1].model_copy(
-            update={"rows_out": rows.count(), "notes": [*ledger[-1].notes, *rows.notes]}
-        )
-    return replace(rows, notes=()), ledger, seconds
+        kept, left = _compacted(replace(rows, notes=()))
+        told_of = {
+            "rows_out": rows.count(),
+            "classes_out": len(kept.classes),
+            "notes": [*ledger[-1].notes, *rows.notes, *left],
+        }
+        ledger[-1] = ledger[-1].model_copy(update=told_of)
+        rows = kept
+    return rows, ledger, seconds
 
 
 def _forget(con: Any, name: str) -> None:

@@ -23,7 +23,13 @@ def reasons(rows: Rows) -> dict[str, int]:
 
 
 def streamed(
-    step: str, arguments: dict[str, Any], before: Rows, after: Rows, *, refused: dict[str, int]
+    step: str,
+    arguments: dict[str, Any],
+    before: Rows,
+    after: Rows,
+    *,
+    refused: dict[str, int],
+    notes: Sequence[str] = (),
 ) -> StepRecord:
     """Return what a step did to rows that are not kept: how many came out; labels and captions stayed."""
     return StepRecord(
@@ -35,7 +41,7 @@ def streamed(
         classes_out=len(after.classes),
         columns_added=[c for c in after.columns if c not in before.columns],
         refused=refused,
-        notes=list(after.notes),
+        notes=list(notes),
     )
 
 

@@ -130,6 +130,10 @@ class Rows:
         """Return how many rows there are."""
         return self.scalar(f"SELECT count(*) FROM {self}") if self.known_count is None else self.known_count
 
+    def distinct(self) -> int:
+        """Return how many rows with different keys there are; only streamed rows may have one key twice."""
+        return self.scalar(f"SELECT count(DISTINCT key) FROM {self}") if self.streamed else self.count()
+
     def kept(self, query: str | None = None) -> Rows:
         """Return the rows, or those of a query, in a table; of streamed rows with one key, one stays.
 

@@ -11,6 +11,7 @@ from typing import Any
 from curate.builds import Built
 from curate.checks import Problem, Verdict
 from curate.diffs import Diff
+from curate.errors import printable
 from curate.exports import Exported
 from curate.fetch.drifts import Drift
 from curate.fetch.fetching import Fetched
@@ -174,7 +175,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).replace("\n", " ").replace("\t", " ")
+        return printable(str(value).replace("\n", " ").replace("\t", " "))
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 

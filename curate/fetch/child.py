@@ -1,19 +1,35 @@
-"""`python -m curate.fetch.child JOB`: run img2dataset over a table of URLs, guarded, until all is tried.
+"""The process that runs img2dataset over a table of URLs, guarded, until all is tried.
 
-It runs in a process of its own, which leads a process group: whoever started it can end all of it at once, and
-when that one is gone it ends itself.
+It leads a process group: whoever started it can end all of it at once. When that one is gone, by whatever end, the pipe
+between them closes, and it ends itself and its group.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate.fetch.guards import Guards
+# What runs it. The current folder must not be on the path: a `queue.py` that lies there would be imported.
+CODE = "import sys; sys.path[:] = [p for p in sys.path if p]; from curate.fetch.child import main; main()"
+
+
+def main() -> None:
+    """Run the job whose file is named on the command line."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # before anything that takes time
+    run(json.loads(Path(sys.argv[1]).read_text()))
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):  # it never writes: what is read is the end
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class NoLogger:
@@ -33,17 +49,16 @@ class NoLogger:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Run img2dataset as a job says; see `rounds.job`."""
-    from curate.fetch.workers import GuardedDownloader, end_with_parent
+    """Run img2dataset as a job says; see `rounds.run`."""
+    from curate.fetch.guards import Guards
+    from curate.fetch.workers import GuardedDownloader
 
-    main: Any = importlib.import_module("img2dataset.main")  # the package has a function of that name
-    end_with_parent()
-    guards = Guards(**job["guards"])
-    main.LoggerProcess = NoLogger
-    main.Downloader = partial(
-        GuardedDownloader, guards=guards, beats=job["beats"], hashes_only=job["hashes_only"]
+    img2dataset: Any = importlib.import_module("img2dataset.main")  # the package has a function of that name
+    img2dataset.LoggerProcess = NoLogger
+    img2dataset.Downloader = partial(
+        GuardedDownloader, guards=Guards(**job["guards"]), beats=job["beats"], hashes_only=job["hashes_only"]
     )
-    main.download(
+    img2dataset.download(
         url_list=job["table"],
         output_folder=job["out"],
         input_format="parquet",
@@ -61,7 +76,3 @@ def run(job: dict[str, Any]) -> None:
         retries=0,
         max_shard_retry=1,
     )
-
-
-if __name__ == "__main__":
-    run(json.loads(Path(sys.argv[1]).read_text()))

@@ -13,7 +13,7 @@ from curate.commands import Json, QuietOption, bars, told
 def fetch(
     table: Annotated[
         list[str],
-        typer.Argument(metavar="TABLE…", help="A dataset of URLs, or tables; with --again, a pool."),
+        typer.Argument(metavar="TABLE", help="A dataset of URLs, or tables; with --again, a pool."),
     ],
     out: Annotated[str | None, typer.Option(help="The pool's folder.")] = None,
     layout: Annotated[str, typer.Option("--as", help="The layout of tables.")] = "auto",
@@ -34,11 +34,13 @@ def fetch(
     ] = "multiprocessing",
     timeout: Annotated[float, typer.Option(help="Seconds for a connection, and for each next byte.")] = 10.0,
     deadline: Annotated[float, typer.Option(help="Seconds for one whole attempt at a URL.")] = 60.0,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Of one image.")] = 50_000_000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Of one image.")] = 20_000_000,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Of one image; 89 million by default.")
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="After HTTP 429 and 5xx, resets, time-outs.")] = 2,
+    retries: Annotated[
+        int, typer.Option(min=0, help="After HTTP 429 and 5xx, resets, and no connection in time.")
+    ] = 2,
     per_host: Annotated[int, typer.Option(min=1, help="Connections at once to a host, in each process.")] = 4,
     interval: Annotated[float, typer.Option(min=0, help="Seconds between requests to a host.")] = 0.0,
     robots: Annotated[bool, typer.Option("--robots/--no-robots", help="Obey each host's robots.txt.")] = True,

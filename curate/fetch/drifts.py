@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import duckdb
 
+from curate.builds import disk_told
 from curate.chance import chance_sql
 from curate.datasets import MANIFEST, open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import lasting
 from curate.fetch.pools import FATES, FETCHED, STATE, Pool
-from curate.fetch.rounds import MISSES, TODO, How, require, run
+from curate.fetch.rounds import MISSES, TODO, How, require, run, tail
 from curate.fetch.shards import finished, read_shard, write_fates
 from curate.files import sync_file
 from curate.manifests import parquet, plain, text
@@ -90,7 +92,7 @@ def again(
         raise RecipeError(f"{path}: a dataset, but no pool", hint="`curate fetch TABLE --out POOL` makes one")
     if not len(dataset):
         raise DataError(f"{path}: the pool has no rows", hint="its failures are in outcomes.parquet")
-    with Pool(path).locked():
+    with disk_told(path), Pool(path).locked():
         work = path / FETCHED / "again"
         shutil.rmtree(work, ignore_errors=True)
         (work / FATES).mkdir(parents=True)
@@ -136,10 +138,17 @@ def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> Non
         [(left,)] = con.execute(f"SELECT count(*) FROM {parquet(folder / TODO)}").fetchall()
         if not left:
             break
-        run(folder, left, guards, how, how.shard_size(left), progress, limits="", hashes_only=True)
+        size = how.shard_size(left)
+        fault = run(folder, left, guards, how, size, progress, limits="", hashes_only=True)
         for name in finished(folder):
-            fates = read_shard(folder, name, pool=work, guards="", hashes_only=True)
-            write_fates(fates, work / FATES / f"{number}-{name}.parquet")
+            with suppress(DataError):  # its rows are asked once more
+                fates = read_shard(folder, name, pool=work, guards="", hashes_only=True)
+                write_fates(fates, work / FATES / f"{number}-{name}.parquet")
+        if fault and fault != "hung" and not any((work / FATES).iterdir()):
+            raise DataError(
+                f"{work.parent.parent}: img2dataset ended without a shard ({fault}):\n{tail(folder / 'log.txt')}",
+                hint="the pool is as it was",
+            )
         if any((work / FATES).glob(f"{number}-*")):
             files = parquet(f"{plain(work / FATES)}/{number}-*.parquet", literal=False)
             con.execute(f"INSERT INTO fates SELECT row, outcome, sha256 FROM {files}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.builds import build
+from curate.builds import build, disk_told
 from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.guards import Guards
@@ -82,8 +82,9 @@ def fetch(
         )
     pool = Pool(Path(out))
     pool.refuse_foreign()
+    _refuse_own(table, pool)
     asked = _asked_for(table, layout, pool)
-    with pool.locked():
+    with disk_told(pool.path), pool.locked():
         dataset = asked if isinstance(asked, Dataset) else _made(asked, pool, progress)
         _refuse_without_urls(dataset)
         request = Request(dataset, guards)
@@ -104,6 +105,11 @@ def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Da
         RecipeError: there is no table.
     """
     one = str(table) if isinstance(table, str | Path) else None
+    several = [] if one is not None else [p for p in table if (Path(p) / INFO).exists()]  # type: ignore[union-attr]
+    if several:
+        raise RecipeError(
+            f"{several[0]}: is a dataset among others", hint="put them together by `source: {union: …}`"
+        )
     if one is None or is_remote(one) or not (Path(one) / INFO).exists():
         paths = [str(p) for p in table] if one is None else [one]  # type: ignore[union-attr]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", pool.path.resolve().name).strip("-._") or "table"
@@ -115,6 +121,15 @@ def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Da
 
 def _made(recipe: Recipe, pool: Pool, progress: Quiet) -> Dataset:
     return build(recipe, pool.fetched / ASKED, overlay=True, replace=True, progress=progress)[0].dataset
+
+
+def _refuse_own(table: str | Path | Sequence[str], pool: Pool) -> None:
+    for one in [table] if isinstance(table, str | Path) else table:
+        if not is_remote(one) and Path(one).resolve().is_relative_to(pool.path.resolve()):
+            raise RecipeError(
+                f"{one}: lies in the pool that it would be fetched into",
+                hint="`--again` asks a pool's URLs again; else choose another --out",
+            )
 
 
 def _refuse_without_urls(dataset: Dataset) -> None:

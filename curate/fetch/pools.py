@@ -97,7 +97,7 @@ class Pool:
         if self.path.exists() and not self.path.is_dir():
             raise RecipeError(f"{self.path}: is a file", hint="give --out a folder")
         names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        if names - {FETCHED} and STATE not in names:
+        if names - {FETCHED, REQUEST, f".{REQUEST}.tmp"} and STATE not in names:
             raise RecipeError(
                 f"{self.path}: holds {min(names)!r} and is no pool; nothing was touched",
                 hint="give --out a new folder",
@@ -140,7 +140,7 @@ class Pool:
         self.fates.mkdir(parents=True, exist_ok=True)
         if not state or state["rows"] != request.dataset.digest or not (self.path / REQUEST).exists():
             beside = self.path / f".{REQUEST}.tmp"
-            beside.write_bytes((request.dataset.path / MANIFEST).read_bytes())
+            shutil.copyfile(str(request.dataset.path / MANIFEST), beside)
             sync_file(beside)
             os.replace(beside, self.path / REQUEST)
         self.write_state(request, None)
@@ -185,7 +185,7 @@ class Pool:
         con.execute(f"CREATE TEMP VIEW request AS FROM {request}")
         if any(self.fates.glob("*.parquet")):
             files = parquet(f"{plain(self.fates)}/*.parquet", literal=False, filename=True)
-            number = "parse_filename(filename)[:4]::INTEGER AS round"
+            number = "split_part(parse_filename(filename), '-', 1)::INTEGER AS round"
             known = f"SELECT * EXCLUDE (filename), {number} FROM {files}"
         else:
             empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
@@ -208,11 +208,12 @@ class Pool:
         with self.connect() as con:
             failed = con.execute("SELECT DISTINCT outcome FROM known WHERE outcome <> 'ok'").fetchall()
             again = [o for (o,) in failed if not lasting(o)] if retry else []
-            passing = f"outcome IN ({', '.join(map(text, again))})" if again else "false"
+            tried = f"(SELECT row FROM known WHERE guards = {text(request.limits)})"
+            passing = f"f.outcome IN ({', '.join(map(text, again))})" if again else "false"
             con.execute(
-                f"COPY (SELECT key AS row, url, caption FROM request LEFT JOIN fates ON key = row WHERE row IS NULL "
-                f"OR (outcome <> 'ok' AND round < {since} AND (guards IS DISTINCT FROM {text(request.limits)} "
-                f"OR {passing})) ORDER BY file_row_number) TO {text(str(path))} (FORMAT parquet)"
+                "COPY (SELECT r.key AS row, r.url, r.caption FROM request r LEFT JOIN fates f ON r.key = f.row "
+                f"WHERE f.row IS NULL OR (f.outcome <> 'ok' AND f.round < {since} AND (f.row NOT IN {tried} "
+                f"OR {passing})) ORDER BY r.file_row_number) TO {text(str(path))} (FORMAT parquet)"
             )
             return con.execute(f"SELECT count(*) FROM {parquet(path)}").fetchall()[0][0]
 

@@ -36,10 +36,16 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
         [(rows, size)] = con.execute(
             f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {written}"
         ).fetchall()
+        [(elsewise,)] = con.execute(
+            f"SELECT count(*) FROM outcomes WHERE outcome = 'ok' AND limits <> {text(request.limits)}"
+        ).fetchall()
         reasons = dict(con.execute(
             "SELECT outcome, count(*) AS n FROM outcomes WHERE outcome <> 'ok' GROUP BY 1 ORDER BY n DESC, 1"
         ).fetchall())  # fmt: skip
-    info = _described(pool, request, rows, size, columns, content, reasons)
+    notes = (
+        [f"{elsewise:,} rows were fetched under other limits (`limits` in {OUTCOMES})"] if elsewise else []
+    )
+    info = _described(pool, request, rows, size, columns, content, reasons, notes)
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -57,14 +63,14 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
 def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
     """Write `outcomes.parquet` and `manifest.parquet`; return the manifest's columns and their types."""
     told = "sha256" in columns_of(con, "request")
-    expected = "request.sha256" if told else "NULL"
-    wrong = f"f.outcome = 'ok' AND lower({expected}) <> f.sha256"
+    is_hash = "regexp_full_match(lower(r.sha256), '[0-9a-f]{64}')"  # tables have other things there too
+    wrong = f"f.outcome = 'ok' AND {is_hash} AND lower(r.sha256) <> f.sha256" if told else "false"
     con.execute(
-        "CREATE TEMP TABLE outcomes AS SELECT key, url, "
+        "CREATE TEMP TABLE outcomes AS SELECT r.key, r.url, "
         f"CASE WHEN {wrong} THEN 'hash mismatch' ELSE f.outcome END AS outcome, "
-        f"CASE WHEN {wrong} THEN f.sha256 ELSE detail END AS detail, "
-        "f.* EXCLUDE (row, outcome, detail, guards), file_row_number AS number "
-        "FROM request JOIN limited f ON key = row"
+        f"CASE WHEN {wrong} THEN f.sha256 ELSE f.detail END AS detail, "
+        "f.* EXCLUDE (row, outcome, detail, guards, round), f.guards AS limits, r.file_row_number AS number "
+        "FROM request r JOIN limited f ON r.key = f.row"
     )
     _copy(
         con,
@@ -93,12 +99,13 @@ def _described(
     columns: dict[str, str],
     content: str,
     reasons: dict[str, int],
+    notes: list[str],
 ) -> DatasetInfo:
     asked = request.dataset.info
     count = len(asked.classes)
     step = StepRecord(
         step="fetch", rows_in=asked.rows, rows_out=rows, classes_in=count, classes_out=count, refused=reasons,
-        columns_added=[c for c in columns if c not in asked.columns],
+        columns_added=[c for c in columns if c not in asked.columns], notes=notes,
     )  # fmt: skip
     limits = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(request.guards).items()}
     name = f"{asked.name}-pool"[:100]

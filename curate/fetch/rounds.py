@@ -12,8 +12,13 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+
+import duckdb
 
 from curate.errors import DataError, MissingError
 from curate.fetch.guards import Guards
@@ -21,6 +26,7 @@ from curate.fetch.pools import Pool, Request
 from curate.fetch.shards import Fate, finished, read_shard, started, write_fates
 from curate.fetch.watches import command, watched
 from curate.files import write_atomic
+from curate.manifests import parquet, plain
 from curate.progress import Quiet
 
 DISTRIBUTORS = ("multiprocessing", "pyspark", "ray")
@@ -55,7 +61,7 @@ class How:
         """Return how long a row may take that is tried as often as the guards allow, and a minute."""
         if self.stall_s is not None:
             return self.stall_s
-        return (guards.retries + 1) * (guards.deadline_s + guards.max_wait_s) + 60
+        return (guards.retries + 1) * (guards.deadline_s + guards.max_wait_s + guards.interval_s) + 60
 
     def shard_size(self, rows: int) -> int:
         """Return how many rows go into a shard: fewer where there are few."""
@@ -90,7 +96,82 @@ def tidy(pool: Pool) -> None:
     if any((f / "job").exists() for f in folders):
         time.sleep(ENDING_S)
     for folder in folders:
-        _take_over(pool, folder)
+        Round(pool, folder).end()
+
+
+class Round:
+    """A run of img2dataset in a folder of its own, whose shards are taken over as they are finished.
+
+    Args:
+        pool: the pool that gets them.
+        folder: img2dataset's.
+    """
+
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
+        job = folder / "job"
+        self._limits = json.loads(job.read_text())["limits"] if job.exists() else ""
+        self._looked: set[str] = set()
+
+    def fates(self, name: str) -> Path:
+        """Return the file for what became of the rows of a shard."""
+        return self.pool.fates / f"{self.folder.name}-{name}.parquet"
+
+    @property
+    def taken(self) -> list[str]:
+        """The shards that were taken over."""
+        return [f.stem.partition("-")[2] for f in self.pool.fates.glob(f"{self.folder.name}-*.parquet")]
+
+    def take_over(self, *, at_last: bool = True) -> None:
+        """Record what became of the rows of the shards that are finished; those that are not whole are left.
+
+        Args:
+            at_last: look also at shards that were looked at before; img2dataset may just have been writing them.
+        """
+        if not self._limits and (self.folder / "job").exists():
+            self._limits = json.loads((self.folder / "job").read_text())["limits"]
+        before = set(self.taken) | (set() if at_last else self._looked)
+        for name in finished(self.folder):
+            if name not in before:
+                self._looked.add(name)
+                with suppress(DataError):  # its rows are tried again
+                    fates = read_shard(self.folder, name, pool=self.pool.path, guards=self._limits)
+                    write_fates(fates, self.fates(name))
+
+    def unanswered(self, shards: Sequence[str] | None, size: int) -> list[str]:
+        """Return the keys of the rows that have no outcome from this round.
+
+        Args:
+            shards: only of these.
+            size: rows of a shard.
+        """
+        numbers = ", ".join(str(int(name)) for name in shards or [])
+        some = (
+            ""
+            if shards is None
+            else f"file_row_number // {size} IN ({numbers}) AND "
+            if shards
+            else "false AND "
+        )
+        known = parquet(f"{plain(self.pool.fates)}/{self.folder.name}-*.parquet", literal=False)
+        rows = f"SELECT row FROM {parquet(self.folder / TODO, file_row_number=True)} WHERE {some}"
+        with duckdb.connect() as con:
+            found = con.execute(rows + (f"row NOT IN (SELECT row FROM {known})" if self.taken else "true"))
+            return [row for (row,) in found.fetchall()]
+
+    def end(self) -> None:
+        """Take over what is finished, and clear the folder of all but the tars that were taken over."""
+        self.take_over()
+        kept = {f"{name}.tar" for name in self.taken}
+        for entry in sorted(
+            self.folder.iterdir(), key=lambda e: e.name == "job"
+        ):  # the job last: it tells the limits
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name not in kept:
+                entry.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: bool) -> int:
@@ -113,26 +194,29 @@ def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: 
             shutil.rmtree(folder)
             return tried
         size = how.shard_size(left) if not missed else max(1, how.shard_size(left) // 10)
-        fault = run(folder, left, request.guards, how, size, progress, limits=request.limits)
+        one = Round(pool, folder)
+        look = partial(one.take_over, at_last=False)
+        fault = run(folder, left, request.guards, how, size, progress, limits=request.limits, look=look)
+        one.take_over()
         # Without a fault it has reported all shards: what it has not told of by now, it will not.
-        turns = _under_way(folder, size) if fault == "hung" else _rows(folder) if fault is None else []
-        log = _tail(folder / "log.txt")
-        known = _take_over(pool, folder)
-        barren = 0 if known else barren + 1
-        if fault == "hung":
-            waited = f"{how.patience_s(request.guards):,.0f} s"
-            progress.say(f"nothing moved for {waited}: img2dataset was ended, and starts anew")
-        elif barren >= BARREN_ROUNDS:
+        turns = one.unanswered(started(folder), size) if fault == "hung" else []
+        turns = one.unanswered(None, size) if fault is None else turns
+        barren = 0 if one.taken else barren + 1
+        if barren >= BARREN_ROUNDS and not (fault == "hung" and turns):
+            log = tail(folder / "log.txt")
+            one.end()
             raise DataError(
                 f"{pool.path}: img2dataset ended twice without a shard ({fault or 'exit code 0'}):\n{log}",
                 hint="the same command goes on from here",
             )
-        missed.update(key for key in turns if key not in known)
-        given_up = [key for key in turns if missed[key] >= MISSES and key not in known]
-        if given_up:
+        if fault == "hung":
+            waited = f"{how.patience_s(request.guards):,.0f} s"
+            progress.say(f"nothing moved for {waited}: img2dataset was ended, and starts anew")
+        missed.update(turns)
+        if given_up := [key for key in turns if missed[key] >= MISSES]:
             reason = "hung" if fault == "hung" else "no record"
-            fates = [Fate(key, reason, guards=request.limits) for key in given_up]
-            write_fates(fates, _fates(pool, folder, "given-up"))
+            write_fates([Fate(key, reason, guards=request.limits) for key in given_up], one.fates("given-up"))
+        one.end()
 
 
 def run(
@@ -145,6 +229,7 @@ def run(
     *,
     limits: str,
     hashes_only: bool = False,
+    look: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Run img2dataset once over the rows of the file `todo` in a folder; return what went wrong, or None.
 
@@ -152,6 +237,7 @@ def run(
         folder: for what it writes.
         rows: how many there are.
         hashes_only: keep the sha256 of the bytes in their place.
+        look: called now and then meanwhile.
     """
     beats = folder / "beats"
     beats.mkdir()
@@ -170,53 +256,11 @@ def run(
     write_atomic(folder / "job", json.dumps(job).encode())
     return watched(
         command(folder / "job"), beats=beats, log=folder / "log.txt", stall_s=how.patience_s(guards),
-        total=rows, progress=progress,
+        total=rows, progress=progress, look=look,
     )  # fmt: skip
 
 
-def _take_over(pool: Pool, folder: Path) -> set[str]:
-    """Record the fates of the finished shards of a round, clear the rest of it, and return the rows they are of."""
-    limits = json.loads((folder / "job").read_text())["limits"] if (folder / "job").exists() else ""
-    found: set[str] = set()
-    for name in finished(folder):
-        try:
-            fates = read_shard(folder, name, pool=pool.path, guards=limits)
-        except DataError:
-            continue  # its rows are tried again
-        write_fates(fates, _fates(pool, folder, name))
-        found.update(fate.row for fate in fates)
-    kept = {f"{name}.tar" for name in _taken(pool, folder)}
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name not in kept:
-            entry.unlink()
-    if not kept:
-        folder.rmdir()
-    return found
-
-
-def _taken(pool: Pool, folder: Path) -> list[str]:
-    return [f.stem.partition("-")[2] for f in pool.fates.glob(f"{folder.name}-*.parquet")]
-
-
-def _fates(pool: Pool, folder: Path, name: str) -> Path:
-    return pool.fates / f"{folder.name}-{name}.parquet"
-
-
-def _rows(folder: Path) -> list[str]:
-    """Return the keys of the rows of a round, in order."""
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(folder / TODO).read(["row"])["row"].to_pylist()
-
-
-def _under_way(folder: Path, size: int) -> list[str]:
-    """Return the keys of the rows whose shards were begun and not finished."""
-    rows = _rows(folder)
-    return [key for n in map(int, started(folder)) for key in rows[n * size : (n + 1) * size]]
-
-
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """Return the last lines of what img2dataset printed."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n".join(f"  {line}" for line in lines[-LOG_LINES:])

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curate.fetch.child import CODE
 from curate.fetch.outcomes import OK
 from curate.progress import Quiet
 
@@ -64,7 +65,14 @@ def pace(beats: Path) -> Pace:
 
 
 def watched(
-    command: Sequence[str], *, beats: Path, log: Path, stall_s: float, total: int, progress: Quiet
+    command: Sequence[str],
+    *,
+    beats: Path,
+    log: Path,
+    stall_s: float,
+    total: int,
+    progress: Quiet,
+    look: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Run a command to its end and return what went wrong: None, "hung" or "exit code N".
 
@@ -75,18 +83,20 @@ def watched(
         beats: the folder in which its processes report.
         stall_s: how long no transfer may end before all are taken for hung.
         total: rows, for the progress.
+        look: called now and then meanwhile, to take over what is finished.
     """
     began = moved = time.monotonic()
     seen = told = 0
     spoke, first = began, 0.0
     with open(log, "ab") as stream, progress.stage("fetching", total) as stage:
         child = subprocess.Popen(
-            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
+            command, stdout=stream, stderr=stream, stdin=subprocess.PIPE, start_new_session=True,
             env=SPARK | os.environ | AT_PEACE,
         )  # fmt: skip
         try:
             while child.poll() is None:
                 time.sleep(LOOK_S)
+                look()
                 now, far = time.monotonic(), pace(beats)
                 if far.rows != seen:
                     first = first or now - LOOK_S  # the start of img2dataset is not counted
@@ -112,8 +122,10 @@ def end(child: subprocess.Popen[bytes]) -> None:
                 child.wait(GRACE_S)
         os.killpg(child.pid, signal.SIGKILL)  # workers that outlived it
     child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
 
 
 def command(job: Path) -> list[str]:
     """Return the command that runs a job."""
-    return [sys.executable, "-m", "curate.fetch.child", str(job)]
+    return [sys.executable, "-c", CODE, str(job)]

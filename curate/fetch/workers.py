@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import signal
 import socket
 import threading
 import time
@@ -25,11 +24,10 @@ with spared():
     from img2dataset import downloader
 
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import OK, Failure, reason_of
+from curate.fetch.outcomes import OK, Failure
 from curate.fetch.transfers import Fetcher
 
 BEAT_S = 0.5  # between two reports of how far a process is
-WATCH_S = 0.5  # between two looks whether the parent is still there
 
 Row = tuple[int, str]
 Answer = tuple[int, io.BytesIO | None, str | None]
@@ -63,9 +61,9 @@ class GuardedDownloader(downloader.Downloader):
             beats.count(failure.reason, 0)
             return number, None, str(failure)
         except Exception as error:  # a fault of ours must cost one row, and not the shard
-            said = f"other: {type(error).__name__} {error}"
-            beats.count(reason_of(said), 0)
-            return number, None, said
+            other = Failure("other", f"{type(error).__name__} {error}")
+            beats.count(other.reason, 0)
+            return number, None, str(other)
         beats.count(OK, len(data))
         if self.hashes_only:
             data = hashlib.sha256(data).hexdigest().encode()
@@ -106,15 +104,3 @@ class Beats:
 @cache
 def _beats(folder: str) -> Beats:
     return Beats(folder)
-
-
-def end_with_parent() -> None:
-    """Kill this process group when the parent is gone: nobody would adopt what it downloads."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_S)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -11,7 +11,7 @@ from curate.rows import Rows
 from curate.signatures import Fraction
 
 
-@op(version=1, streams=True)
+@op(version=1, streams=lambda arguments: arguments["fraction"] is None)
 def clip_score(
     rows: Rows,
     *,

@@ -7,7 +7,7 @@ from curate.ops.join import FIXED
 from curate.rows import Rows
 
 
-@op(version=1, streams=lambda arguments: "caption" not in arguments["columns"])
+@op(version=1, streams=lambda given: "caption" not in map(str.lower, given["columns"]))
 def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
     """Add columns, or replace some, by SQL expressions over the row.
 

@@ -48,7 +48,9 @@ def mix(
         raise RecipeError(f"shares: they must add up to 1, not to {sum(shares.values()):g}")
     rows.require(by, hint="`source: {union: …}` gives it")
     column = quoted(by)
-    there = dict(rows.con.execute(f"SELECT {column}::VARCHAR, count(*) FROM {rows} GROUP BY 1").fetchall())
+    # Of a table's rows some may say the same; where a total is to be found, they count once.
+    each = "count(DISTINCT key)" if rows.streamed and counts is None and number is None else "count(*)"
+    there = dict(rows.con.execute(f"SELECT {column}::VARCHAR, {each} FROM {rows} GROUP BY 1").fetchall())
     wanted = counts if counts is not None else _shared_out(shares or {}, number, there)
     if not rows.planning:
         _refuse_short(wanted, there, by)
@@ -60,7 +62,7 @@ def mix(
         sizes={places[part]: there.get(part, 0) for part in wanted},
         group=f"list_position([{', '.join(map(text, wanted))}], {column}::VARCHAR)",
     )
-    if not rows.planning and (found := some.count()) < sum(wanted.values()):
+    if rows.streamed and not rows.planning and (found := some.count()) < sum(wanted.values()):
         hint = "ask for fewer: some rows of a table say again what another says"
         raise DataError(f"{sum(wanted.values()):,} rows wanted, of which {found:,} differ", hint=hint)
     return some

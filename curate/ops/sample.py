@@ -39,7 +39,7 @@ def sample(
     """
     if (number is None) == (fraction is None):
         raise RecipeError("sample takes either `number` or `fraction`")
-    total = rows.count()
+    total = rows.count() if fraction is None else rows.distinct()
     wanted = int(total * fraction + 0.5) if fraction is not None else number or 0
     if wanted > total and not rows.planning:
         raise DataError(
@@ -47,12 +47,12 @@ def sample(
         )
     if allocation == "simple":
         some = drawn(rows, chance=chance_sql(seed, "sample"), wanted={0: wanted}, sizes={0: total})
-        if number is not None and not rows.planning and (found := some.count()) < wanted:
-            raise DataError(
-                f"{wanted:,} rows wanted of {total:,}, of which {found:,} differ", hint="ask for fewer"
-            )
-        return some
-    given = rows.kept() if rows.streamed else rows
-    return only(
-        mark(given, "_drawn", allocate(given, wanted, allocation, seed, "sample"), seed, "sample"), "_drawn"
-    )
+    else:
+        given = rows.kept() if rows.streamed else rows
+        quotas = allocate(given, wanted, allocation, seed, "sample")
+        some = only(mark(given, "_drawn", quotas, seed, "sample"), "_drawn")
+    if rows.streamed and not rows.planning and (found := some.count()) < wanted:
+        raise DataError(
+            f"{wanted:,} rows wanted of {total:,}, of which {found:,} differ", hint="ask for fewer"
+        )
+    return some

@@ -6,6 +6,8 @@ import os
 import re
 from typing import Any, Literal
 
+import duckdb
+
 from curate.errors import RecipeError
 from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
 from curate.ranges import is_remote
@@ -69,7 +71,7 @@ class Union(Source):
         return Index(
             classes,
             digest(["union", self.duplicates, [[name, i.digest] for name, i in indexes.items()]]),
-            sum(i.rows for i in indexes.values()),
+            self._count(query, indexes),
             query,
             tuple(f for i in indexes.values() for f in i.files),
             streamed=True,
@@ -77,6 +79,12 @@ class Union(Source):
             left_out=left_out.names,
             counts=left_out.counts,
         )
+
+    def _count(self, query: str, indexes: dict[str, Index]) -> int:
+        if self.duplicates != "first":
+            return sum(i.rows for i in indexes.values())
+        with duckdb.connect() as con:
+            return con.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0]
 
     def _indexes(self, progress: Progress | None) -> dict[str, Index]:
         return {n: p.index(fingerprint=p.fingerprint(), progress=progress) for n, p in self.parts.items()}

@@ -333,3 +333,68 @@ def test_a_pool_that_lost_its_manifest_is_made_again_without_asking(web: Web, tm
     assert (found.tried, found.dataset.digest) == (0, first.dataset.digest)
     assert open_dataset(tmp_path / "pool").table().num_rows == 1
     assert (web.hits["/ok/0.jpg?m"], web.hits["/404/m"]) == (1, 1)
+
+
+def test_a_tables_own_columns_may_be_called_as_ours(web: Web, tmp_path: Path) -> None:
+    own = {
+        name: ["x", "y"] for name in ("row", "outcome", "detail", "guards", "round", "at", "limits", "number")
+    }
+    file = table(web, ["/ok/0.jpg?o", "/404/o"], tmp_path / "t.parquet", **own)
+    found = fetch(file, tmp_path / "round=3" / "n=7", guards=guards(), how=HOW)
+    [row] = found.dataset.table().to_pylist()
+    assert {c: row[c] for c in own} == dict.fromkeys(own, "x")
+    assert not {"n", "table_n"} & row.keys()
+    told = pq.ParquetFile(pool_of(found) / "outcomes.parquet").read().to_pylist()
+    assert {r["outcome"] for r in told} == {"ok", "http 404"}
+
+
+def test_a_pool_is_not_fetched_into_itself(fetched: Fetched) -> None:
+    before = (pool_of(fetched) / "outcomes.parquet").read_bytes()
+    for inside in (pool_of(fetched), pool_of(fetched) / "manifest.parquet"):
+        with pytest.raises(RecipeError, match="lies in the pool that it would be fetched into"):
+            fetch(inside, pool_of(fetched), guards=guards(), how=HOW)
+    assert (pool_of(fetched) / "outcomes.parquet").read_bytes() == before
+
+
+def test_a_fetch_that_was_killed_at_its_very_beginning_goes_on(web: Web, tmp_path: Path) -> None:
+    file = table(web, ["/ok/0.jpg?b"], tmp_path / "t.parquet")
+    pool = tmp_path / "pool"
+    (pool / "fetched").mkdir(parents=True)
+    (pool / ".request.parquet.tmp").write_bytes(b"PAR1 half")
+    assert fetch(file, pool, guards=guards(), how=HOW).outcomes == {"ok": 1}
+
+
+def test_going_back_to_limits_asks_nobody_again(web: Web, tmp_path: Path) -> None:
+    file = table(web, ["/ok/0.jpg?g", "/404/g"], tmp_path / "t.parquet")
+    tried = [
+        fetch(file, tmp_path / "pool", guards=guards(max_bytes=size), how=HOW).tried
+        for size in (300_000, 200_000, 300_000)
+    ]
+    assert tried == [2, 1, 0]
+    assert (web.hits["/ok/0.jpg?g"], web.hits["/404/g"]) == (1, 2)
+    last = fetch(file, tmp_path / "pool", guards=guards(max_bytes=200_000), how=HOW).dataset
+    assert last.info.ledger[-1].notes == [
+        "1 rows were fetched under other limits (`limits` in outcomes.parquet)"
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_killed_while_the_child_starts_it_leaves_nobody_running(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path.name
+    monkeypatch.setenv("CURATE_MARK", mark)
+    run = Killed(web, table(web, ["/slow/1.jpg?q"], tmp_path / "t.parquet"), tmp_path / "pool")
+    run.after(lambda: any("curate.fetch.child" in line for line in running(mark)))
+    until(lambda: not running(mark), 10)
+    assert web.hits["/slow/1.jpg?q"] == 0
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = table(web, ["/ok/0.jpg?c"], tmp_path / "t.parquet")
+    for name in ("exifread", "queue", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
+    monkeypatch.chdir(tmp_path)
+    assert fetch(file, tmp_path / "pool", guards=guards(), how=HOW).outcomes == {"ok": 1}

@@ -22,7 +22,7 @@ from curate.errors import DataError
 from curate.fetch import rounds
 from curate.fetch.guards import Guards
 from curate.fetch.pools import Pool
-from curate.fetch.rounds import How, download, tidy
+from curate.fetch.rounds import How, Round, download, tidy
 from curate.fetch.shards import read_shard
 from curate.fetch.watches import watched
 from curate.progress import Quiet, Stage
@@ -169,6 +169,46 @@ def test_an_img2dataset_that_does_nothing_is_told_with_its_last_words(
         go(pool)
     assert seen == [12, 12]
     assert list(pool.fates.iterdir()) == []
+
+
+def test_an_img2dataset_that_never_begins_is_not_waited_for_without_end(
+    pool: Pool, img2dataset: Callable[..., list[int]]
+) -> None:
+    seen = img2dataset(lambda *_: "hung")
+    with pytest.raises(DataError, match=r"ended twice without a shard \(hung\)"):
+        go(pool)
+    assert seen == [12, 12]
+
+
+def test_shards_are_taken_over_while_others_are_under_way(pool: Pool) -> None:
+    folder = pool.round(0)
+    folder.mkdir()
+    write_shard(folder, 0, ROWS[:4])
+    write_shard(folder, 1, ROWS[4:8], stats=False)
+    (folder / "job").write_text(json.dumps({"limits": "some"}))
+    one = Round(pool, folder)
+    one.take_over(at_last=False)
+    assert one.taken == ["00000"]
+    (folder / "00001_stats.json").write_text('{"count": 4, "succ')  # it is just being written
+    one.take_over(at_last=False)
+    write_shard(folder, 1, ROWS[4:8])
+    one.end()
+    assert sorted(one.taken) == ["00000", "00001"]
+    kept = [pq.read_table(f)["guards"].to_pylist() for f in sorted(pool.fates.glob("*.parquet"))]
+    assert kept == [["some"] * 4, ["some"] * 4]
+    assert sorted(f.name for f in folder.iterdir()) == ["00000.tar", "00001.tar"]
+
+
+def test_clearing_that_broke_off_forgets_nothing(pool: Pool) -> None:
+    folder = pool.round(0)
+    folder.mkdir()
+    write_shard(folder, 0, ROWS[:4], failing=["k1"])
+    (folder / "job").write_text(json.dumps({"limits": "some"}))
+    Round(pool, folder).take_over()
+    (folder / "job").unlink()  # and then it was killed
+    tidy(pool)
+    [fates] = pool.fates.glob("*.parquet")
+    assert set(pq.read_table(fates)["guards"].to_pylist()) == {"some"}
 
 
 @pytest.mark.parametrize(
