@@ -88,7 +88,10 @@ def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
         if given.streamed:
             rows.con.execute(f"CREATE TEMP VIEW {table} AS FROM {given}")
             after = replace(given, name=table, refused=None, notes=())
-            after = replace(after, known_count=after.count())
+            # What a step refuses is counted already: the rows need not be read again for it.
+            gone = sum(refused.values()) if given.refused and given.known_count is None else None
+            left_over = after.count() if gone is None else rows.count() - gone
+            after = replace(after, known_count=left_over)
             told_of = streamed(
                 step.operation.name, step.shown, rows, after, refused=refused, notes=given.notes
             )

@@ -6,19 +6,20 @@ import ctypes
 import io
 import logging
 import struct
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
+from curate.rooms import Room
+
 # Enough for the header of nearly every image; a JPEG with a large EXIF block needs more.
 HEADER_BYTES = 4096
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn: 0.36 GB, and as much again while it is made RGB
-LARGE_PIXELS = (
-    1 << 24
-)  # images above are decoded one at a time, so that memory does not grow with the threads
+PIXELS_AT_ONCE = 1 << 25  # by all threads of a process: about 0.3 GB, for most kinds take 8 bytes a pixel
+SMALL_PIXELS = 1 << 18  # images of no more need no room: 2 MB a thread
+_TRIMMED_PIXELS = 1 << 22  # before more than these what was freed is given back, which takes 1 ms or so
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe", "jfif", "ppm", "pgm"}
 )
@@ -33,7 +34,15 @@ _FORMATS = {
     "tiff": "TIFF",
     "ppm": "PPM",
 }
-_large = threading.Lock()
+# A WebP takes 16 bytes a pixel: each is decoded as an animation, which is drawn on two canvases.
+_WEIGHTS = {"webp": 2}
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # the markers of a JPEG's frame
+_SEQUENTIAL = (0xC0, 0xC1)
+_SCAN = 0xDA
+# The types of a TIFF's numbers.
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "B", 8: "H", 9: "I", 16: "Q", 17: "Q"}
+_MOST_BLOCKS = 1 << 16  # of a GIF before its first frame: 16 MB where they are full
+_room = Room(PIXELS_AT_ONCE)
 
 
 class Header(NamedTuple):
@@ -80,19 +89,25 @@ def probe(data: bytes) -> Header:
 
 
 def _jpeg(data: bytes) -> Header:
-    at, end = 2, len(data)
+    at = _segment(data, 2, _FRAMES)
+    height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+    return Header("jpg", width, height)
+
+
+def _segment(data: bytes, at: int, sought: frozenset[int]) -> int:
+    """Return where the first of these segments of a JPEG begins, from a segment's beginning on."""
+    end = len(data)
     while at + 9 < end:
         marker = data[at + 1]
         if data[at] != 0xFF or marker in (0x00, 0xFF):  # garbage or padding, which decoders pass over
             at = data.find(b"\xff", at + 1)
             if at < 0:
                 break
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return Header("jpg", width, height)
+        elif marker in sought:
+            return at
         elif marker in (0xD8, 0x01) or 0xD0 <= marker <= 0xD7:  # stands alone
             at += 2
-        elif marker in (0xD9, 0xDA):  # pixels or the end before any frame
+        elif marker in (0xD9, _SCAN):  # pixels or the end before any frame
             raise BadImage("damaged header")
         else:
             at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
@@ -139,6 +154,80 @@ def _pillow() -> Any:
     return Image
 
 
+def extent(data: bytes, header: Header) -> tuple[int, int]:
+    """Return the width and height that decoding makes room for, from all of the bytes.
+
+    They are the header's, but for a GIF whose first frame goes beyond the screen, and a TIFF in tiles larger
+    than itself.
+
+    Raises:
+        BadImage: "damaged header": a GIF of blocks without end.
+    """
+    if header.ext == "gif":
+        return _frame(data, header)
+    if header.ext == "tiff":
+        return max((header.width, header.height), _tile(data), key=lambda size: size[0] * size[1])
+    return header.width, header.height
+
+
+def _frame(data: bytes, header: Header) -> tuple[int, int]:
+    """Walk to a GIF's first frame, and return the size of the screen that holds both.
+
+    The steps are Pillow's, which always reads two blocks of an extension, even where the first is its end.
+    """
+    try:
+        at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)  # after the palette
+        length = 0  # of the block before, in an extension
+        for _ in range(_MOST_BLOCKS):
+            if length:
+                at, length = _block(data, at)
+            elif data[at] == 0x2C:
+                x, y, width, height = struct.unpack_from("<4H", data, at + 1)
+                return max(header.width, x + width), max(header.height, y + height)
+            elif data[at] == 0x3B:
+                break
+            elif data[at] == 0x21:
+                kind, begin = data[at + 1], at + 3
+                at, length = _block(data, at + 2)
+                if kind == 0xFF and length >= 11 and data.startswith(b"NETSCAPE2.0", begin):
+                    at, length = _block(data, at)
+                if kind != 0xFE:
+                    at, length = _block(data, at)
+            else:
+                at += 1
+        else:
+            raise BadImage("damaged header")
+    except (IndexError, struct.error):
+        pass  # it ends before any frame
+    return header.width, header.height
+
+
+def _block(data: bytes, at: int) -> tuple[int, int]:
+    """Return where a GIF's block ends, and its length."""
+    return at + 1 + data[at], data[at]
+
+
+def _tile(data: bytes) -> tuple[int, int]:
+    """Return the largest tile that a TIFF's first directory names, (0, 0) for none.
+
+    Of a tag that stands there twice Pillow takes the last, and its library the first.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    large = data[2:4] in (b"+\0", b"\0+")  # BigTIFF
+    counts, size, value = ("Q", 20, 12) if large else ("H", 12, 8)
+    sides = {322: 0, 323: 0}
+    with suppress(struct.error):
+        [at] = struct.unpack_from(order + ("Q" if large else "I"), data, 8 if large else 4)
+        [entries] = struct.unpack_from(order + counts, data, at)
+        at += struct.calcsize(counts)
+        for entry in range(at, at + size * min(entries, 1 << 16), size):
+            tag, kind = struct.unpack_from(order + "HH", data, entry)
+            if tag in sides and kind in _INTEGERS:
+                [side] = struct.unpack_from(order + _INTEGERS[kind], data, entry + value)
+                sides[tag] = max(sides[tag], side)
+    return sides[322], sides[323]
+
+
 def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
     """Decode an image wholly and return it as RGB; refuses bombs before decoding.
 
@@ -148,7 +237,7 @@ def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
     Raises:
         BadImage: with the reason.
     """
-    with _opened(data) as (header, image):
+    with _opened(data, at_least) as (header, image):
         if at_least is not None and min(header.width, header.height) >= 2 * at_least:
             image.draft(None, (at_least, at_least))  # a JPEG at a half, a quarter or an eighth
         decoded = image.convert("RGB")
@@ -173,20 +262,67 @@ def oddities(data: bytes) -> list[str]:
         return found
 
 
+def _shrink(header: Header, at_least: int) -> int:
+    """Return the part of its width, one in so many, at which `decode` has a JPEG decoded."""
+    fits = min(header.width, header.height) // at_least
+    return next(shrink for shrink in (8, 4, 2, 1) if shrink <= max(fits, 1))
+
+
+def _weight(data: bytes, header: Header, pixels: int, at_least: int | None) -> int:
+    """Return how many pixels of the room an image takes: as many as it has, or is decoded at."""
+    if header.ext == "jpg" and at_least is not None:
+        frame = _segment(data, 2, _FRAMES)
+        behind = frame + 2 + int.from_bytes(data[frame + 2 : frame + 4], "big")
+        try:
+            scan = _segment(data, behind, frozenset({_SCAN}))
+        except (BadImage, NeedMore, struct.error):
+            return pixels
+        # All of a progressive JPEG, or one of several scans, is kept before any of it is made smaller.
+        if data[frame + 1] in _SEQUENTIAL and data[scan + 4] == data[frame + 9]:
+            return pixels // _shrink(header, at_least) ** 2
+    return pixels * _WEIGHTS.get(header.ext, 1)
+
+
 @contextmanager
-def _opened(data: bytes) -> Iterator[tuple[Header, Any]]:
-    """Open an image that may be decoded; whatever goes wrong inside is a BadImage."""
+def _roomy(weight: int) -> Iterator[None]:
+    """Wait for room for so many pixels.
+
+    Each thread has a heap of its own, which keeps what the decoding of large images frees: 16 threads, of
+    which two decode at once, would hold 1.4 GB in place of 0.6.
+    """
+    with _room.taken(weight):
+        if weight > _TRIMMED_PIXELS:
+            _trim()(0)
+        yield
+
+
+@cache
+def _trim() -> Any:
+    """Return glibc's `malloc_trim`, or what does nothing where there is none."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return lambda _: 0
+
+
+@contextmanager
+def _opened(data: bytes, at_least: int | None = None) -> Iterator[tuple[Header, Any]]:
+    """Open an image that may be decoded, once there is room; whatever goes wrong inside is a BadImage."""
     Image = _pillow()
     try:
         try:
             header = probe(data)
         except NeedMore:
             raise BadImage("damaged header") from None
-        pixels = header.width * header.height
+        width, height = extent(data, header)
+        pixels = width * height
         if pixels > MAX_PIXELS:
-            raise TooLarge(f"{header.width} x {header.height} pixels is over the limit of {MAX_PIXELS}")
-        alone = _large if pixels > LARGE_PIXELS else nullcontext()
-        with alone, Image.open(io.BytesIO(data), formats=(_FORMATS[header.ext],)) as image:
+            raise TooLarge(f"{width} x {height} pixels is over the limit of {MAX_PIXELS}")
+        room = nullcontext() if pixels <= SMALL_PIXELS else _roomy(_weight(data, header, pixels, at_least))
+        with room, Image.open(io.BytesIO(data), formats=(_FORMATS[header.ext],)) as image:
+            shown = image.size
+            if shown[0] * shown[1] > pixels:  # a second header, which decoders take for the true one
+                raise BadImage("damaged header")
             yield header, image
     except BadImage:
         raise

@@ -129,7 +129,7 @@ def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
     """Return the files at a path: one, a folder of them, a pattern; local or a URL.
 
     Args:
-        path: `/pool/{000..019}.tar` and `*.tar` are patterns.
+        path: `/pool/{000..019}.tar` and `*.tar` are patterns, where nothing is called so.
         endings: what the names of files end in, in a folder.
         what: they are, for messages.
 
@@ -140,7 +140,8 @@ def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
     import braceexpand
 
     found: list[str] = []
-    for one in braceexpand.braceexpand(path):
+    literal = any(c in path for c in "{*?[") and place(path).exists()
+    for one in [path] if literal else braceexpand.braceexpand(path):
         find = partial(_find, one, endings, what)
         found += retried(one, find) if is_remote(one) else find()
     return found
@@ -152,7 +153,8 @@ def _find(path: str, endings: tuple[str, ...], what: str) -> list[str]:
     if files.isdir(place):
         matches = [m for m in files.find(place) if m.lower().endswith(endings)]
     else:
-        matches = files.glob(place) if any(c in place for c in "*?[") else [place]
+        pattern = any(c in place for c in "*?[") and not files.exists(place)
+        matches = files.glob(place) if pattern else [place]
         if not matches:
             refuse_absent_bucket(path)
         if not all(files.exists(m) for m in matches):

@@ -80,7 +80,8 @@ class Rows:
             f"{expressions.pop(c)} AS {quoted(c)}" if c in expressions else quoted(c) for c in self.columns
         ]
         new = [f"{expression} AS {quoted(c)}" for c, expression in expressions.items()]
-        return self.sql(f"SELECT {', '.join(old + new)} FROM {self}", classes=classes)
+        made = self.sql(f"SELECT {', '.join(old + new)} FROM {self}", classes=classes)
+        return replace(made, known_count=self.known_count)
 
     def lookup(self, columns: dict[str, tuple[str, Sequence[Any]]]) -> str:
         """Put small columns (name → (type, values)) into a table and return its name."""

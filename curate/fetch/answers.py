@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import zlib
+from collections.abc import Callable
 from datetime import datetime, timezone
 from email.message import Message
 from email.utils import parsedate_to_datetime
 
 from curate.fetch.outcomes import Failure
+from curate.rooms import FREE_BYTES
 
 _PIECE_BYTES = 1 << 16
 _RETRIED = (429, 500, 502, 503, 504)
@@ -56,51 +59,67 @@ def opted_out(headers: Message, token: str, opt_outs: tuple[str, ...]) -> bool:
     return False
 
 
-def read(response: http.client.HTTPResponse, max_bytes: int, *, cut: bool) -> bytes:
+def read(
+    response: http.client.HTTPResponse, max_bytes: int, *, cut: bool, room: Callable[[int], None]
+) -> bytes:
     """Read a body and undo its encoding.
 
     Args:
         max_bytes: of the body as it is sent, and decompressed.
         cut: of a body that is larger return its beginning.
+        room: waits for room for so many bytes; called before more than 1 MB is held, for all that may come.
 
     Raises:
         Failure: "too large", before reading where the headers say so; "truncated"; "bad encoding".
     """
-    return _unpacked(_sent(response, max_bytes, cut), response.headers, max_bytes, cut)
+    coding = _coding(response.headers)
+    # Decompressed it is there as sent, in pieces, and as a whole.
+    unpacked = 2 * max_bytes if coding else 0
+    data = _sent(response, max_bytes, cut, lambda size: room(size + unpacked))
+    return _unpacked(data, coding, max_bytes, cut, lambda: room(len(data) + unpacked)) if coding else data
 
 
-def _sent(response: http.client.HTTPResponse, max_bytes: int, cut: bool) -> bytes:
+def _sent(
+    response: http.client.HTTPResponse, max_bytes: int, cut: bool, room: Callable[[int], None]
+) -> bytes:
     announced = response.length  # None where it is chunked, or goes on to the end of the connection
     if announced is not None and announced > max_bytes and not cut:
         raise Failure("too large", f"{announced} bytes")
-    pieces, size = [], 0
+    body, size = io.BytesIO(), 0  # whose bytes are taken out of it without a copy
     while piece := response.read(min(_PIECE_BYTES, max_bytes + 1 - size)):
-        pieces.append(piece)
         size += len(piece)
-        if size > max_bytes:
-            if cut:
-                return b"".join(pieces)[:max_bytes]
+        if size > max_bytes and not cut:
             raise Failure("too large", f"more than {max_bytes} bytes")
+        if size > FREE_BYTES:
+            room(max_bytes if announced is None else min(announced, max_bytes))
+        body.write(piece)
+        if size > max_bytes:
+            return body.getvalue()[:max_bytes]
     if announced is not None and size < announced:
         raise Failure("truncated", f"{size} of {announced} bytes")
-    return b"".join(pieces)
+    return body.getvalue()
 
 
-def _unpacked(data: bytes, headers: Message, max_bytes: int, cut: bool) -> bytes:
-    """Undo a Content-Encoding, of which we asked for none, without making more than `max_bytes` of it.
+def _coding(headers: Message) -> str:
+    """Return a Content-Encoding, of which we asked for none, if it is to be undone; else nothing.
 
     Words that name no encoding ("none", "utf-8", "image/jpeg") are passed over: the bytes decide.
     """
     coding = str(headers.get("Content-Encoding", "")).strip().lower()
     if coding in _UNKNOWN_PACKED or "," in coding:
         raise Failure("bad encoding", coding)
-    if coding not in _PACKED or not data:
+    return coding if coding in _PACKED else ""
+
+
+def _unpacked(data: bytes, coding: str, max_bytes: int, cut: bool, room: Callable[[], None]) -> bytes:
+    """Undo an encoding without making more than `max_bytes` of it."""
+    if not data:
         return data
     try:
-        unpacked, ended = _inflated(data, zlib.MAX_WBITS | 32, max_bytes + 1)
+        unpacked, ended = _inflated(data, zlib.MAX_WBITS | 32, max_bytes + 1, room)
     except zlib.error as error:
         try:  # "deflate" is with a header by the standard, and without one by many servers
-            unpacked, ended = _inflated(data, -zlib.MAX_WBITS, max_bytes + 1)
+            unpacked, ended = _inflated(data, -zlib.MAX_WBITS, max_bytes + 1, room)
         except zlib.error:
             raise Failure("bad encoding", f"{coding}: {error}") from None
     if len(unpacked) > max_bytes and not cut:
@@ -110,7 +129,11 @@ def _unpacked(data: bytes, headers: Message, max_bytes: int, cut: bool) -> bytes
     return unpacked[:max_bytes]
 
 
-def _inflated(data: bytes, window: int, most: int) -> tuple[bytes, bool]:
+def _inflated(data: bytes, window: int, most: int, room: Callable[[], None]) -> tuple[bytes, bool]:
     """Decompress up to `most` bytes; also return whether that was all."""
     decoder = zlib.decompressobj(window)
-    return decoder.decompress(data, most), decoder.eof
+    begin = decoder.decompress(data, min(most, FREE_BYTES))
+    if decoder.eof or len(begin) == most or len(begin) < FREE_BYTES:
+        return begin, decoder.eof
+    room()
+    return begin + decoder.decompress(decoder.unconsumed_tail, most - len(begin)), decoder.eof

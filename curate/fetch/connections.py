@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
 from curate.fetch.addresses import Address, Target, joined, resolve, split
 from curate.fetch.answers import opted_out, read, refusal
@@ -15,6 +16,7 @@ from curate.fetch.deadlines import Reaper, Watch
 from curate.fetch.guards import Guards
 from curate.fetch.hosts import Turns
 from curate.fetch.outcomes import Failure
+from curate.rooms import Share
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SUCCESSES = (200, 203)  # 203: a proxy on the way has changed it
@@ -112,10 +114,11 @@ class Client:
         self._context = context
         self._permit = permit
 
-    def get(self, url: str, *, cut: bool = False) -> bytes:
+    def get(self, url: str, share: Share, *, cut: bool = False) -> bytes:
         """Return the body of a URL, decompressed, in one attempt.
 
         Args:
+            share: gets the room in memory that a large body needs.
             cut: of a body that is too large return its beginning.
 
         Raises:
@@ -128,14 +131,14 @@ class Client:
                 self._permit(target)
             with self._turns.turn(target.host):
                 begin = time.monotonic()
-                body, location = self._hop(target, begin + left_s, cut)
+                body, location = self._hop(target, begin + left_s, share, cut)
                 left_s -= time.monotonic() - begin
             if location is None:
                 return body
             url = joined(target, location)
         raise Failure("too many redirects", f"more than {self._guards.max_redirects}")
 
-    def _hop(self, target: Target, deadline: float, cut: bool) -> tuple[bytes, str | None]:
+    def _hop(self, target: Target, deadline: float, share: Share, cut: bool) -> tuple[bytes, str | None]:
         """Ask one server; return the body, or nothing and where else to ask."""
         guards = self._guards
         context = self._context if target.scheme == "https" else None
@@ -152,7 +155,8 @@ class Client:
                     raise refusal(response)
                 if opted_out(response.headers, guards.token, guards.opt_outs):
                     raise Failure("opted out", ", ".join(response.headers.get_all("X-Robots-Tag", [])))
-                return read(response, guards.max_bytes, cut=cut), None
+                room = partial(share.take, until=deadline)
+                return read(response, guards.max_bytes, cut=cut, room=room), None
 
 
 @contextmanager

@@ -27,8 +27,9 @@ class Guards:
         timeout_s: the wait for a connection to one address, and for each next byte.
         deadline_s: the whole of one attempt, redirects included, without the wait for a host's turn. Only the
             name server may take longer, by its own limit (usually 10 s).
-        max_bytes: of a body, as sent and as decompressed. The peak of memory is this twice for each thread.
-        max_pixels: width times height, read from the header before anything is decoded.
+        max_bytes: of a body, as sent and as decompressed. The bodies of more than 1 MB that a process holds at once
+            have 512 MB in all: each waits for its room, within its deadline.
+        max_pixels: width times height, read before anything is decoded; of a GIF, of its first frame if that is larger.
         max_redirects: how many are followed; each is checked like a URL of the table.
         retries: further attempts after 429, 500, 502, 503, 504, a reset, or no connection in time.
         backoff_s: the wait before the first retry; it doubles with each, and differs by half from URL to URL.
@@ -44,7 +45,7 @@ class Guards:
 
     timeout_s: float = 10.0
     deadline_s: float = 60.0
-    max_bytes: int = 50_000_000
+    max_bytes: int = 20_000_000
     max_pixels: int = MAX_PIXELS
     max_redirects: int = 5
     retries: int = 2
@@ -67,6 +68,12 @@ class Guards:
                     f"{name} is {value!r}",
                     hint=f"give {'more than zero' if name in _POSITIVE else 'zero or more'}",
                 )
+        wrong = [c for c in self.user_agent if not c.isprintable() or ord(c) > 0xFF]
+        if wrong:
+            raise RecipeError(
+                f"no user agent: {self.user_agent!r} holds {wrong[0]!r}, which no header may",
+                hint="give printable characters of Latin-1, such as my-tool/1.0",
+            )
         if not self.token:
             raise RecipeError(f"no user agent: {self.user_agent!r}", hint="give a name, such as my-tool/1.0")
 

@@ -14,7 +14,8 @@ from curate.fetch.deadlines import Reaper
 from curate.fetch.guards import Guards
 from curate.fetch.hosts import ROBOTS_BYTES, RobotsFiles, Turns
 from curate.fetch.outcomes import Failure
-from curate.images import BadImage, NeedMore, TooLarge, decode, probe
+from curate.images import BadImage, NeedMore, TooLarge, decode, extent, probe
+from curate.rooms import Share
 
 _DECODED_PIXELS = 64  # of the short side are enough to see that all of a JPEG is there
 _ROBOTS_DEADLINE_S = 15.0
@@ -41,9 +42,12 @@ class Fetcher:
             opt_outs=(),
         )
         asking = client(short)
-        robots = RobotsFiles(
-            lambda url: _patiently(lambda: asking.get(url, cut=True), url, short), guards.token
-        )
+
+        def ask(url: str) -> bytes:
+            with Share() as share:
+                return asking.get(url, share, cut=True)
+
+        robots = RobotsFiles(lambda url: _patiently(partial(ask, url), url, short), guards.token)
         self._client = client(guards, permit=robots.check if guards.robots else None)
 
     def fetch(self, url: str) -> bytes:
@@ -54,9 +58,13 @@ class Fetcher:
         Raises:
             Failure: with the reason; see `outcomes`.
         """
-        data = _patiently(lambda: self._client.get(url), url, self._guards)
-        check(data, self._guards)
-        return data
+        return _patiently(partial(self._fetched, url), url, self._guards)
+
+    def _fetched(self, url: str) -> bytes:
+        with Share() as share:  # until the image is decoded: bodies that wait for that are held too
+            data = self._client.get(url, share)
+            check(data, self._guards)
+            return data
 
 
 @cache
@@ -71,9 +79,9 @@ def check(data: bytes, guards: Guards) -> None:
         Failure: "empty", "not an image", "too many pixels" (before anything is decoded), "damaged image".
     """
     try:
-        header = probe(data)
-        if header.width * header.height > guards.max_pixels:
-            raise Failure("too many pixels", f"{header.width} x {header.height}")
+        width, height = extent(data, probe(data))
+        if width * height > guards.max_pixels:
+            raise Failure("too many pixels", f"{width} x {height}")
         if guards.decode:
             decode(data, at_least=_DECODED_PIXELS)
     except NeedMore:

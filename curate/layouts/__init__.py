@@ -5,11 +5,12 @@ A layout is data; `published.py` lists them, and docs/layouts.md is made of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, printable
 from curate.manifests import CORE, quoted
 
 # What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
@@ -26,7 +27,12 @@ TOLD = {
     "description": "VARCHAR",
 }
 
-
+# Names that steps give columns of their own while they work, or that DuckDB gives: no column of a table has them.
+RESERVED = {
+    "_drawn", "below_group", "below_limit", "elsewhere", "file_row_number", "in_table", "is_top", "part_number",
+    "place", "ranks_at", "ranks_group", "ranks_key", "ranks_order", "ranks_place", "ranks_wanted", "reason_to_go",
+    "rowid", "same", "shared_key", "source", "to_find", "wanted",
+}  # fmt: skip
 LINKS = 0.9  # share of a column's values that begin with http, from which it holds the URLs
 
 
@@ -123,7 +129,7 @@ class Layout:
         """Return column → SQL over a file's columns: what the layout names, then the others under their own names.
 
         A column that the file lacks is left out, but for the URL and the caption, which are needed. Others get their
-        names in lower case; one that would be taken for a core column is called `table_NAME`.
+        names in lower case; one that would be taken for a core column or a step's own is called `table_NAME`.
 
         Args:
             there: the file's columns and their DuckDB types.
@@ -146,12 +152,15 @@ class Layout:
                 wanted = " or ".join(" with ".join(_all_of(_says(c))) for c in self.columns[needed])
                 raise RecipeError(
                     f"{where}: no column for the {needed} (layout {self.name!r} has it as {wanted})",
-                    hint=f"its columns are {', '.join(there)}; `as:` names the layout",
+                    hint=f"its columns are {printable(', '.join(there))}; `as:` names the layout",
                 )
-        for name in there:
-            if name.lower() not in used:
-                own = name.lower()
-                chosen[f"table_{own}" if own in CORE or own in chosen else own] = quoted(name)
+        taken, own = {*chosen, *RESERVED, *CORE}, {n: n.lower() for n in there if n.lower() not in used}
+        free = set(own.values()) - taken
+        for name, plain in own.items():
+            while plain in taken or (plain != name.lower() and plain in free):
+                plain = f"table_{plain}"
+            taken.add(plain)
+            chosen[plain] = quoted(name)
         return chosen
 
 
@@ -162,11 +171,20 @@ def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]
 
 
 def _typed(says: Says, column: str, types: Mapping[str, str]) -> str:
-    """Return a column's SQL, cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29."""
+    """Return a column's SQL, cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29.
+
+    Bytes (of files that lack the mark of UTF-8) are decoded, to NULL where they are none.
+    """
     there = next((types[n.lower()] for n in says.needs if says.sql == quoted(n)), None)
-    wanted = TOLD[column]
-    right = there == wanted or (wanted == "DOUBLE" and there == "FLOAT")
-    return says.sql if right else f"TRY_CAST({says.sql} AS {wanted})"
+    sql, wanted = says.sql, TOLD[column]
+    for name in (n for n in says.needs if types[n.lower()] == "BLOB"):
+        sql = re.sub(
+            rf'"?\b{re.escape(name)}\b"?', lambda m: f"TRY(decode({m[0]}))", sql, flags=re.IGNORECASE
+        )
+        there = there and "VARCHAR"
+    return (
+        sql if there == wanted or (wanted, there) == ("DOUBLE", "FLOAT") else f"TRY_CAST({sql} AS {wanted})"
+    )
 
 
 def _is_url(cell: str | None) -> bool:
@@ -233,18 +251,18 @@ def guess(there: Collection[str], *, where: str) -> Guess:
     if fitting:
         signature, layout = max(fitting, key=lambda fit: len(fit[0]))
         return Guess(layout, f"layout {layout.name!r} by its columns {', '.join(signature)}")
-    found = {
-        column: next((known[n] for n in usual if n in known), None)
-        for column, usual in (("url", URLS), ("caption", CAPTIONS))
-    }
-    lacking = [column for column, name in found.items() if name is None]
-    if lacking:
+    usual = {"url": URLS, "caption": CAPTIONS}
+    found = {column: [known[n] for n in every if n in known][:1] for column, every in usual.items()}
+    if lacking := [c for c in usual if not found[c]]:
         raise RecipeError(
-            f"{where}: no column looks like the {lacking[0]}; it has {', '.join(there)}",
+            f"{where}: no column looks like the {lacking[0]}; it has {printable(', '.join(there))}",
             hint=f"`as:` names the layout: {', '.join(names())}",
         )
-    columns: dict[str, tuple[str | Says, ...]] = {column: (str(name),) for column, name in found.items()}
-    taken = set(found.values())
+    # Other files of the table may have another of the usual names.
+    columns: dict[str, tuple[str | Says, ...]] = {
+        c: tuple(dict.fromkeys((*found[c], *usual[c]))) for c in usual
+    }
+    taken = {name for one in found.values() for name in one}
     columns |= {c: (known[c],) for c in TOLD if c in known and c not in columns and known[c] not in taken}
     said = ", ".join(f"{column} from {name!r}" for column, (name, *_) in columns.items())
     return Guess(Layout("auto", "", "", "", columns), f"no published layout; {said}")
@@ -266,7 +284,8 @@ def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> G
     from curate.layouts.published import LAYOUTS
 
     width = max(map(len, sample), default=0)
-    links = [i for i in range(width) if _share_of_urls(sample, i) >= LINKS]
+    urls = [sum(_is_url(row[i]) for row in sample if i < len(row)) for i in range(width)]
+    links = [i for i, count in enumerate(urls) if count >= LINKS * len(sample)]
     if width == 2 and len(links) == 1:
         order = ("url", "caption") if links == [0] else ("caption", "url")
         columns = {"url": ("url",), "caption": ("caption",)}
@@ -277,16 +296,9 @@ def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> G
             urls = [i for i, n in enumerate(header) if n in layout.columns["url"]]
             if len(header) == width > 2 and urls and urls[0] in links:
                 return Guess(layout, f"no header line; layout {layout.name!r} by its {width} columns")
-    holds = (
-        f"URLs stand in columns {', '.join(str(i + 1) for i in links)}"
-        if links
-        else "none of them holds URLs"
-    )
+    there = f"URLs stand in columns {', '.join(str(i + 1) for i in links)}"
+    holds = there if links else "none of them holds URLs"
     raise RecipeError(
         f"{where}: {width} columns and no header line; {holds}",
         hint=f"a first line with url and caption says which is which, or `as:` names the layout: {', '.join(names())}",
     )
-
-
-def _share_of_urls(sample: Sequence[Sequence[str | None]], column: int) -> float:
-    return sum(_is_url(row[column]) for row in sample if column < len(row)) / len(sample)

@@ -10,23 +10,24 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from curate.datasets import file_sha256
-from curate.errors import DataError
+from curate.errors import DataError, printable
 from curate.files import cache_folder, write_atomic
 from curate.layouts import Guess, Layout, guess, guess_headerless
 from curate.manifests import parquet as read_parquet
 from curate.manifests import quoted, text
 from curate.places import Remote, is_remote
 from curate.rows import columns_of
-from curate.sources._texts import NOT_UTF8, as_parquet, cleaned, headless, relation, sample
+from curate.sources._texts import NOT_UTF8, as_parquet, headless, relation, sample
+from curate.sources._utf8 import cleaned
 
-VERSION = 1  # of what is kept of a file
 _KINDS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 ENDINGS = (*_KINDS, *(kind + packed for kind in _KINDS[1:] for packed in (".gz", ".zst")))
 
@@ -42,11 +43,14 @@ UNUSABLE = {
     },
     "caption": {"no text": r"caption IS NULL OR (caption < '!' AND trim(caption, E' \t\r\n\f\v') = '')"},
 }
-# Texts between which every text has no such fault. ";" comes after "://": what begins otherwise and lies between
-# (httpa://) is counted when it is fetched.
-SOUND = {"url": ("http://", "https;"), "caption": ("!", "\U0010ffff")}
-# Writers that cannot write a text that is not UTF-8: Java's texts are not bytes, and DuckDB looks at each.
-_SURE = re.compile(r"parquet-mr|duckdb", re.IGNORECASE)
+# Ranges of texts that have no such fault. "0" comes after "/": what lies in one of the URLs' begins as its start does.
+SOUND = {
+    "url": (("https://", "https:/0"), ("http://", "http:/0")),
+    "caption": (("!", "\U0010ffff"),),
+}
+_SURE = re.compile(r"duckdb", re.IGNORECASE)  # writers that look at each text: it is UTF-8
+NULLS = '"NULL"'  # DuckDB's type of a column without any value
+ROW_NUMBER = "file_row_number"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class TableFile:
         file: as the recipe names it.
         sha256: of the bytes as published.
         parquet: where its rows are read from: the file itself, or what was made of it in the cache.
+        columns: of that, and their DuckDB types.
         rows: in the file, usable or not.
         unusable: reason → rows.
         left_out: a Parquet file with the `number` of each unusable row, from 0; None where there is none.
@@ -65,6 +70,7 @@ class TableFile:
     file: str
     sha256: str
     parquet: Path
+    columns: Mapping[str, str]
     rows: int
     unusable: Mapping[str, int]
     left_out: Path | None
@@ -78,7 +84,7 @@ def here(file: str) -> Path:
     """
     if not is_remote(file):
         return Path(file)
-    copy = _folder() / "copies" / _name(file) / file.rpartition("/")[2]
+    copy = folder() / "copies" / name_of(file) / file.rpartition("/")[2]
     state = copy.with_name("state")
     remote = Remote(file)
     now = remote.state()
@@ -95,18 +101,32 @@ def here(file: str) -> Path:
 
 
 def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
-    """Return the columns of a file and their DuckDB types, of CSV and TSV all text.
+    """Return the columns of a file and their DuckDB types, of CSV and TSV all text; `NULLS` where it has no value.
 
     Raises:
         DataError: it is no table.
     """
-    read = read_parquet(path) if _is_parquet(path) else relation(path, layout, planning=True)
     try:
+        read = read_parquet(path) if _is_parquet(path) else relation(path, layout)
         with duckdb.connect() as con:
-            return columns_of(con, f"(SELECT * FROM {read})")
+            found = columns_of(con, f"(SELECT * FROM {read})")
     except duckdb.Error as error:
-        told = str(error).split("\n")[0]
+        told = printable(str(error).split("\n")[0])
         raise DataError(f"{file}: cannot be read as a table ({told})", hint="is it whole?") from None
+    return found | dict.fromkeys(_without_values(path, found) if _is_parquet(path) else (), NULLS)
+
+
+def _without_values(path: Path, columns: Mapping[str, str]) -> list[str]:
+    """Return the columns of a Parquet file that are of no type, or JSON of which the file knows that all is NULL."""
+    footer = _footer(path)
+    schema = [footer.schema.column(i) for i in range(footer.num_columns)]
+    bare = {c.path for c in schema if c.logical_type.type == "NULL"}
+    for i, column in enumerate(schema):
+        if columns.get(column.path) == "JSON":
+            about = [footer.row_group(g).column(i) for g in range(footer.num_row_groups)]
+            if all(a.statistics and a.statistics.null_count == a.num_values for a in about):
+                bare.add(column.path)
+    return sorted(bare & columns.keys())
 
 
 def guessed(path: Path, file: str) -> Guess:
@@ -120,62 +140,48 @@ def guessed(path: Path, file: str) -> Guess:
     return guess(columns_in(path, None, file), where=file)
 
 
-def prepare(file: str, layout: Layout, chosen: Mapping[str, str], state: Sequence[str]) -> TableFile:
-    """Return what is known of a file, from the cache where its state is that of the last time.
-
-    Args:
-        layout: how the file is laid out.
-        chosen: column → SQL over the file's columns, as `Layout.select` gives it.
-        state: what changes when the file does.
+def looked_at(file: str, layout: Layout, planned: Mapping[str, str], place: Path) -> TableFile:
+    """Return what a file tells, read anew; what is made of it goes to files that are called as `place` is.
 
     Raises:
         RecipeError, DataError: it is no such table.
     """
-    place = _name(file, layout.name, json.dumps(chosen))
-    kept = _folder() / f"{place}.json"
-    wanted = [VERSION, *state]
-    try:
-        record = json.loads(kept.read_text())
-        if record.pop("state") == wanted:
-            paths = {n: Path(record[n]) if record[n] else None for n in _PATHS}
-            known = TableFile(**(record | paths))
-            if known.parquet.exists() and (known.left_out is None or known.left_out.exists()):
-                return known
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing kept, or nothing usable
-    try:
-        found = _looked_at(file, layout, chosen, _folder() / place)
-        record = {n: str(v) if n in _PATHS and v else v for n, v in asdict(found).items()}
-        write_atomic(kept, json.dumps(record | {"state": wanted}).encode())
-    except OSError as error:
-        raise DataError(
-            f"{file}: what is known of it cannot be kept ({error.strerror})",
-            hint="set CURATE_CACHE to a folder with room",
-        ) from error
-    return found
-
-
-_PATHS = ("parquet", "left_out")
-
-
-def _looked_at(file: str, layout: Layout, chosen: Mapping[str, str], place: Path) -> TableFile:
     path = here(file)
     place.parent.mkdir(parents=True, exist_ok=True)
+    made = place.with_suffix(".parquet")
     parquet, unusable = path, dict[str, int]()
     if not _is_parquet(path):
-        parquet, unusable = as_parquet(path, layout, place.with_suffix(".parquet"), file)
+        parquet, unusable = as_parquet(path, layout, made, file, planned)
     elif not _has_sure_texts(path, file):
-        parquet, broken = cleaned(path, place.with_suffix(".parquet"), file)
+        parquet, broken = cleaned(path, made, file)
         unusable = {NOT_UTF8: broken} if broken else {}
-    rows = _count(parquet) + sum(unusable.values())
+    columns = columns_in(parquet, None, file)
+    chosen = layout.select(columns, where=file)
+    if clash := [c for c in columns if c.lower() == ROW_NUMBER]:
+        parquet = _renamed(parquet, chosen, clash[0], made)
+        columns = columns_in(parquet, None, file)
+    rows = _footer(parquet).num_rows + sum(unusable.values())
+    needed = {c: chosen[c] for c in UNUSABLE if c == "caption" or c in layout.identity}
     left_out = None
-    columns = [c for c in UNUSABLE if c == "caption" or c in layout.identity]
-    if not _proven_usable(parquet, {c: chosen[c] for c in columns}):
+    if not _proven_usable(parquet, needed):
         left_out = place.with_name(f"{place.name}-left-out.parquet")
-        counts = _unusable(parquet, {c: chosen[c] for c in columns}, left_out)
+        counts = _unusable(parquet, needed, left_out)
         unusable |= counts
         left_out = left_out if counts else None
-    return TableFile(file, file_sha256(path), parquet, rows, unusable, left_out)
+    return TableFile(file, file_sha256(path), parquet, columns, rows, unusable, left_out)
+
+
+def _renamed(parquet: Path, chosen: Mapping[str, str], column: str, out: Path) -> Path:
+    """Copy a file whose column is called as DuckDB calls the numbers of rows, with another name for it."""
+    name = next(c for c, sql in chosen.items() if sql == quoted(column))
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with duckdb.connect() as con:
+        con.execute(
+            f"COPY (SELECT * EXCLUDE ({quoted(column)}), {quoted(column)} AS {quoted(name)} FROM "
+            f"{read_parquet(parquet)}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+    os.replace(beside, out)
+    return out
 
 
 def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str, int]:
@@ -204,45 +210,49 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
 
 def _proven_usable(parquet: Path, columns: Mapping[str, str]) -> bool:
     """Whether the file's own statistics say that every row has a URL of http and a text: then none is looked at."""
-    import pyarrow.parquet as pq
-
-    footer = pq.ParquetFile(parquet).metadata
+    footer = _footer(parquet)
     for column, sql in columns.items():
-        least, most = SOUND[column]
         place = [i for i in range(footer.num_columns) if quoted(footer.schema.column(i).path) == sql]
         if not place:  # made of several columns
             return False
         for group in range(footer.num_row_groups):
             about = footer.row_group(group).column(place[0]).statistics
-            if about is None or not about.has_min_max or not about.has_null_count or about.null_count:
+            if not (about and about.has_min_max and about.has_null_count and not about.null_count):
                 return False
-            if not (isinstance(about.min, str) and about.min >= least and about.max < most):
+            try:
+                ends = about.min, about.max
+            except UnicodeDecodeError:
+                return False
+            ranges = SOUND[column] if isinstance(ends[0], str) else ()
+            if not any(least <= ends[0] and ends[1] < most for least, most in ranges):
                 return False
     return True
 
 
 def _has_sure_texts(path: Path, file: str) -> bool:
-    import pyarrow.parquet as pq
-
     try:
-        return bool(_SURE.search(pq.ParquetFile(path).metadata.created_by or ""))
+        return bool(_SURE.search(_footer(path).created_by or ""))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a Parquet file ({error})", hint="fetch it again") from None
+        raise DataError(
+            f"{file}: not a Parquet file ({printable(str(error))})", hint="fetch it again"
+        ) from None
 
 
-def _count(parquet: Path) -> int:
+def _footer(path: Path) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(parquet).metadata.num_rows
+    return pq.ParquetFile(path).metadata
 
 
 def _is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(".parquet")
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Return where in the cache tables are."""
     return cache_folder() / "tables"
 
 
-def _name(*parts: str) -> str:
+def name_of(*parts: str) -> str:
+    """Return a short name that stands for these texts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

@@ -1,26 +1,30 @@
-"""Tables that are text (CSV, TSV, JSON), and Parquet whose texts are damaged, made into Parquet that can be trusted."""
+"""Tables that are text (CSV, TSV, JSON) made into Parquet, and how they are written."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import gzip
 import io
 import itertools
 import json
 import os
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import duckdb
 
-from curate.errors import DataError
+from curate.errors import DataError, printable
 from curate.layouts import Layout
-from curate.manifests import plain, text
-from curate.rows import columns_of
+from curate.manifests import plain, quoted, text
 
 SAMPLE_LINES = 2_000  # looked at to learn how a text file is written
+HEAD_BYTES = 1 << 20  # looked at to tell JSON lines from a document
 MAX_LINE_BYTES = 32 << 20
 MAX_OBJECT_BYTES = (16 << 20, 4 << 30)  # of one JSON value: at least and at most what DuckDB makes room for
 NOT_UTF8, NO_ROW = "not UTF-8", "not a row of the table"
@@ -31,31 +35,79 @@ def is_json(path: Path) -> bool:
     return _ending(path) in ("json", "jsonl", "ndjson")
 
 
-def relation(path: Path, layout: Layout | None, *, planning: bool = False) -> str:
+def relation(path: Path, layout: Layout | None, planned: Mapping[str, str] | None = None) -> str:
     """Return SQL that reads a text file as it is written, every column of CSV and TSV as text.
 
     Args:
-        planning: to learn the columns from the first lines, and pass over what is damaged.
+        planned: column → type as the plan knows them, of JSON, of which all is looked at then; None for what its
+            first lines tell.
 
     Raises:
         DataError: the file is empty.
     """
     if not is_json(path):
         return _csv(path, layout)
-    raw = _json(path, planning)
-    if layout is None or not layout.nested:
-        return raw
-    with duckdb.connect() as con:
-        pairs = layout.unnesting(columns_of(con, f"(SELECT * FROM {_json(path, True)})"), raw)
+    types = json_types(path) if planned is None else _looked_through(path, layout, planned)
+    columns = ", ".join(f"{text(name)}: {text(kind)}" for name, kind in types.items())
+    raw = _json(path, [f"columns = {{{columns}}}"])
+    pairs = layout.unnesting(types, raw) if layout else None
     return f"({pairs})" if pairs else raw
 
 
-def as_parquet(path: Path, layout: Layout, out: Path, file: str) -> tuple[Path, dict[str, int]]:
+def json_types(path: Path) -> dict[str, str]:
+    """Return the columns of a JSON file and their types, by its first rows; dates, times and UUIDs are text."""
+    status = path.stat()
+    return dict(_sampled(path, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=64)
+def _sampled(path: Path, _time: int, _size: int) -> dict[str, str]:
+    lines = not _is_document(path)
+    return _types(_json(path, ["sample_size = 20480", *(["ignore_errors = true"] if lines else [])]))
+
+
+def _looked_through(path: Path, layout: Layout | None, planned: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns of a JSON file and types that hold all of its values; as planned where those do."""
+    found = _types(_json(path, ["sample_size = -1"]))
+    if layout and layout.unnesting(found, ""):
+        return found
+    firm = {
+        c: kind
+        for c, kind in planned.items()
+        if kind not in ("JSON", "BOOLEAN") and not NUMBER.fullmatch(kind)
+    }
+    return {c: firm.get(c, kind) for c, kind in found.items()}
+
+
+NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*")
+
+
+def _types(read: str) -> dict[str, str]:
+    with duckdb.connect() as con:
+        found = con.sql(f"SELECT * FROM {read}")
+        return {name: _as_text(kind) for name, kind in zip(found.columns, found.types, strict=True)}
+
+
+def _as_text(kind: Any) -> str:
+    """Return a DuckDB type without those that are guessed from how a text looks: a UUID would lose its case."""
+    if kind.id == "list":
+        return f"{_as_text(kind.children[0][1])}[]"
+    if kind.id == "struct":
+        return f"STRUCT({', '.join(f'{quoted(name)} {_as_text(inner)}' for name, inner in kind.children)})"
+    if kind.id == "map":
+        return f"MAP({', '.join(_as_text(inner) for _, inner in kind.children)})"
+    return "VARCHAR" if kind.id.startswith(("uuid", "date", "time", "interval")) else str(kind)
+
+
+def as_parquet(
+    path: Path, layout: Layout, out: Path, file: str, planned: Mapping[str, str]
+) -> tuple[Path, dict[str, int]]:
     """Write a text file as Parquet; return it, and how many of its lines became no row, by reason.
 
     Args:
         out: the Parquet file to write.
         file: what the recipe calls the file, for messages.
+        planned: of JSON, the columns and types of the table's first file.
 
     Raises:
         DataError: DuckDB cannot make a table of it.
@@ -65,12 +117,12 @@ def as_parquet(path: Path, layout: Layout, out: Path, file: str) -> tuple[Path, 
     lost: dict[str, int] = {}
     try:
         try:
-            lost = _copied(path, layout, beside)
+            lost = _copied(path, layout, beside, planned)
         except duckdb.Error as error:
             if not is_json(path) or _is_document(path):
                 raise DataError(f"{file}: cannot be read as a table ({_first(error)})", hint=_HINT) from None
             lost = _sound_lines(path, sound)
-            _copied(sound, layout, beside)
+            _copied(sound, layout, beside, planned)
         os.replace(beside, out)
     except duckdb.Error as error:
         raise DataError(f"{file}: cannot be read as a table ({_first(error)})", hint=_HINT) from None
@@ -83,11 +135,11 @@ def as_parquet(path: Path, layout: Layout, out: Path, file: str) -> tuple[Path, 
 _HINT = "is it whole, and is the layout (`as:`) the right one?"
 
 
-def _copied(path: Path, layout: Layout, out: Path) -> dict[str, int]:
+def _copied(path: Path, layout: Layout, out: Path, planned: Mapping[str, str]) -> dict[str, int]:
     with duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(str(out.parent))}")
         con.execute(
-            f"COPY (FROM {relation(path, layout)}) TO {text(str(out))} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (FROM {relation(path, layout, planned)}) TO {text(str(out))} (FORMAT parquet, COMPRESSION zstd)"
         )
         if is_json(path):
             return {}
@@ -99,35 +151,21 @@ def _copied(path: Path, layout: Layout, out: Path) -> dict[str, int]:
         )
 
 
-def _json(path: Path, planning: bool) -> str:
+def _json(path: Path, options: Sequence[str]) -> str:
     size = path.stat().st_size * (1 if path.suffix.lower() == ".json" else 12)
     most = min(max(MAX_OBJECT_BYTES[0], 2 * size), MAX_OBJECT_BYTES[1])
-    lines = not _is_document(path)
-    told = [f"format = '{'newline_delimited' if lines else 'auto'}'", f"maximum_object_size = {most}"]
-    told.append("sample_size = 20480" if planning else "sample_size = -1")
-    if planning and lines:
-        told.append("ignore_errors = true")
+    form = "auto" if _is_document(path) else "newline_delimited"
+    told = [f"format = '{form}'", f"maximum_object_size = {most}", *options]
     return f"read_json({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
 
 
 def _is_document(path: Path) -> bool:
-    """Whether a file is one JSON value over several lines, or a list, and not one object a line."""
+    """Whether a file is a list, or one JSON value over several lines, and not one object a line."""
     with opened(path) as stream:
-        first = next((line for line in stream if line.strip()), b"")
-    try:
-        return not (isinstance(json.loads(first), dict) and _ending(path) != "json") and not _has_second(path)
-    except ValueError:
-        return _ending(path) == "json"
-
-
-def _has_second(path: Path) -> bool:
-    """Whether a second object stands on the second line: JSON lines that are called `.json`."""
-    with opened(path) as stream:
-        lines = list(itertools.islice((line for line in stream if line.strip()), 2))
-    try:
-        return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)
-    except ValueError:
-        return False
+        head = stream.read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+    first, _, rest = head.partition(b"\n")
+    lines = first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+    return head.startswith(b"[") or (_ending(path) == "json" and not lines)
 
 
 def _sound_lines(path: Path, out: Path) -> dict[str, int]:
@@ -197,7 +235,7 @@ def _dialect(path: Path, _: int) -> _Dialect:
 def sample(path: Path, layout: Layout | None, rows: int = 200) -> Iterator[list[str]]:
     """Yield the first rows of a CSV or TSV file, as texts."""
     with duckdb.connect() as con:
-        for row in con.execute(f"FROM {relation(path, layout, planning=True)} LIMIT {rows}").fetchall():
+        for row in con.execute(f"FROM {relation(path, layout)} LIMIT {rows}").fetchall():
             yield ["" if cell is None else str(cell) for cell in row]
 
 
@@ -206,8 +244,25 @@ def headless(path: Path) -> bool:
     return not is_json(path) and _dialect(path, path.stat().st_mtime_ns).headless
 
 
-def opened(path: Path) -> IO[bytes]:
-    """Open a file for reading, unpacked where its ending says that it is packed."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, unpacked where its ending says that it is packed.
+
+    Raises:
+        DataError: it cannot be unpacked.
+    """
+    try:
+        with _stream(path) as stream:
+            yield stream
+    except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is packed
+            raise
+        raise DataError(
+            f"{path}: cannot be unpacked ({_first(error)})", hint="is it whole? fetch it again"
+        ) from None
+
+
+def _stream(path: Path) -> IO[bytes]:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix.lower() == ".zst":
@@ -222,63 +277,4 @@ def _ending(path: Path) -> str:
 
 
 def _first(error: Exception) -> str:
-    return str(error).split("\n")[0]
-
-
-def cleaned(path: Path, out: Path, file: str) -> tuple[Path, int]:
-    """Return a Parquet file whose texts are all UTF-8, and how many rows had one that was not and are left out.
-
-    The file itself, where all are.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(path)
-        if all(_is_sound(batch) for batch in parquet.iter_batches()):
-            return path, 0
-        beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        broken = 0
-        with pq.ParquetWriter(beside, parquet.schema_arrow, compression="zstd") as writer:
-            for batch in parquet.iter_batches():
-                sound = batch if _is_sound(batch) else batch.filter(pa.array(_sound_rows(batch)))
-                broken += batch.num_rows - sound.num_rows
-                writer.write_batch(sound)
-        os.replace(beside, out)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: damaged Parquet ({error})", hint="fetch it again") from None
-    return out, broken
-
-
-def _is_sound(batch: Any) -> bool:
-    import pyarrow as pa
-
-    try:
-        for column in _texts(batch):
-            column.cast(pa.binary()).cast(pa.string())  # this way round it looks
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _sound_rows(batch: Any) -> list[bool]:
-    import pyarrow as pa
-
-    sound = [True] * batch.num_rows
-    for column in _texts(batch):
-        for i, value in enumerate(column.cast(pa.binary()).to_pylist()):
-            try:
-                value is None or value.decode()
-            except UnicodeDecodeError:
-                sound[i] = False
-    return sound
-
-
-def _texts(batch: Any) -> list[Any]:
-    import pyarrow as pa
-
-    return [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c
-            for c in batch.columns if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]  # fmt: skip
+    return printable(str(error).split("\n")[0])

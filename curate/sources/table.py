@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import duckdb
+
 from curate import layouts
-from curate.errors import RecipeError
-from curate.files import cache_folder
+from curate.errors import DataError, RecipeError, printable
+from curate.files import cache_folder, write_atomic
 from curate.manifests import CORE, digest, ordered, parquet, quoted
 from curate.places import Remote, find_files, is_remote
+from curate.rows import columns_of
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, require_rows
-from curate.sources._tables import ENDINGS, TableFile, columns_in, guessed, here, prepare
+from curate.sources._tables import (
+    ENDINGS,
+    NULLS,
+    TableFile,
+    columns_in,
+    folder,
+    guessed,
+    here,
+    looked_at,
+    name_of,
+)
+from curate.sources._texts import NUMBER, is_json, json_types
 
+VERSION = 2  # of what is kept of a file
 As = Literal[
     "auto", "laion", "cc3m", "cc12m", "yfcc15m", "redcaps", "wit", "shutterstock", "datacomp", "imagenet-captions",
     "sbu",
@@ -65,8 +84,10 @@ class Table(Source):
         self.layout = guess.layout if guess else layouts.find(name)
         self.why = guess.why if guess else None
         there = columns_in(path, self.layout, where)
+        self.planned = json_types(path) if is_json(path) else {}
         self.chosen = self.layout.select(there, where=where)
-        self.columns = dict(CORE) | layouts.kinds(self.chosen, there)
+        kinds = layouts.kinds(self.chosen, there)
+        self.columns = dict(CORE) | {c: "INTEGER" if kind == NULLS else kind for c, kind in kinds.items()}
 
     @property
     def homes(self) -> list[str]:
@@ -90,32 +111,48 @@ class Table(Source):
                     progress(1, len(self.files))
         rows = sum(f.rows - sum(f.unusable.values()) for f in found)
         require_rows(rows, self.files[0], left_out, what="rows that can be used")
+        views = [_View.of(self.layout, f) for f in found]
         content = digest(["table", self.layout.name, sorted(self.chosen.items()), [f.sha256 for f in found]])
         return Index(
             classes=(),
             digest=content,
             rows=rows,
-            query=self._query(found),
+            query=self._query(views),
             files=tuple(p for f in found for p in (f.parquet, f.left_out) if p),
             streamed=True,
-            notes=(f"read as: {self.why}",) if self.why else (),
+            notes=tuple(self._notes(views)),
             left_out=left_out.names,
             counts=left_out.counts,
         )
 
     def _prepared(self, file: str) -> TableFile:
-        return prepare(file, self.layout, self.chosen, _state(file))
+        return _known(file, self.layout, self.planned, _state(file))
 
-    def _query(self, found: list[TableFile]) -> str:
+    def _notes(self, views: list[_View]) -> Iterator[str]:
+        if self.why:
+            yield f"read as: {self.why}"
+        first, lacking = views[0].file.file, dict[str, str]()
+        for view in views:
+            for column in view.chosen.keys() - self.chosen.keys():
+                lacking.setdefault(column, view.file.file)
+        for column, file in sorted(lacking.items()):
+            yield printable(f"column {column!r} is left out: {file} has it, the first file {first} does not")
+        others = {
+            (c, sql): view.file.file
+            for view in reversed(views)
+            for c, sql in view.chosen.items()
+            if c in ("url", "caption") and sql.lower() != self.chosen[c].lower()
+        }
+        for (column, sql), file in sorted(others.items()):
+            yield printable(f"{column} from {sql} in {file}")
+
+    def _query(self, views: list[_View]) -> str:
         """Return SQL for the usable rows, as they stand in the files; columns that nobody asks for stay unread."""
-        whole = [f for f in found if f.left_out is None]
-        parts = [f"SELECT {self._told()} FROM {_read([f.parquet for f in whole])}"] if whole else []
-        parts += [
-            f"SELECT {self._told()} FROM {_read([f.parquet], numbered=True)} "
-            f"WHERE file_row_number NOT IN (SELECT number FROM {_read([f.left_out])})"
-            for f in found
-            if f.left_out is not None
-        ]
+        types = {c: self._type(c, views) for c in self.chosen}
+        groups: dict[str, list[_View]] = {}
+        for view in views:
+            groups.setdefault(json.dumps(sorted(view.file.columns.items())), []).append(view)
+        parts = [part for group in groups.values() for part in _selects(group, types)]
         made = {"key": self.layout.key}
         columns = ordered(self.columns)
         picked = ", ".join(
@@ -124,8 +161,122 @@ class Table(Source):
         )
         return f"SELECT {picked} FROM ({' UNION ALL '.join(parts)})"
 
-    def _told(self) -> str:
-        return ", ".join(f"{sql} AS {quoted(c)}" for c, sql in self.chosen.items())
+    def _type(self, column: str, views: list[_View]) -> str:
+        """Return the one type of a column: of one that the layout tells, as planned; of another, what holds all.
+
+        Raises:
+            DataError: files have it with types of which none holds the other.
+        """
+        if column in self.layout.columns:
+            return self.columns[column]
+        where: dict[str, str] = {}
+        for view in views:
+            where.setdefault(view.kinds.get(column, NULLS), view.file.file)
+        where.pop(NULLS, None)
+        first, *others = where or [self.columns[column]]
+        kind = first
+        for other in others:
+            wider = _common(kind, other)
+            if wider is None:
+                raise DataError(
+                    printable(f"{where[other]}: column {column!r} is {other}, and {first} in {where[first]}"),
+                    hint="give it one type in all files, or take files apart and join them with `union`",
+                )
+            kind = wider
+        return kind
+
+
+def _known(file: str, layout: layouts.Layout, planned: Mapping[str, str], state: Sequence[str]) -> TableFile:
+    """Return what is known of a file, from the cache where its state is that of the last time.
+
+    Args:
+        layout: how the file is laid out.
+        planned: of JSON, the columns and types of the table's first file.
+        state: what changes when the file does.
+
+    Raises:
+        RecipeError, DataError: it is no such table.
+    """
+    place = name_of(file, json.dumps([layout.name, layout.columns, layout.headers, planned]))
+    kept = folder() / f"{place}.json"
+    wanted = [VERSION, *state]
+    try:
+        record = json.loads(kept.read_text())
+        if record.pop("state") == wanted:
+            paths = {n: Path(record[n]) if record[n] else None for n in _PATHS}
+            known = TableFile(**(record | paths))
+            if known.parquet.exists() and (known.left_out is None or known.left_out.exists()):
+                return known
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing kept, or nothing usable
+    try:
+        found = looked_at(file, layout, planned, folder() / place)
+        record = {n: str(v) if n in _PATHS and v else v for n, v in asdict(found).items()}
+        write_atomic(kept, json.dumps(record | {"state": wanted}).encode())
+    except duckdb.Error as error:
+        told = printable(str(error).split("\n")[0])
+        raise DataError(f"{file}: cannot be read ({told})", hint="is it whole? fetch it again") from None
+    except OSError as error:
+        raise DataError(
+            f"{file}: what is known of it cannot be kept ({error.strerror})",
+            hint="set CURATE_CACHE to a folder with room",
+        ) from error
+    return found
+
+
+_PATHS = ("parquet", "left_out")
+
+
+@dataclass(frozen=True)
+class _View:
+    """A file as its layout has it: column → SQL over the file's, and column → type."""
+
+    file: TableFile
+    chosen: Mapping[str, str]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def of(cls, layout: layouts.Layout, file: TableFile) -> _View:
+        chosen = layout.select(file.columns, where=file.file)
+        return cls(file, chosen, layouts.kinds(chosen, file.columns))
+
+
+def _selects(views: list[_View], types: Mapping[str, str]) -> Iterator[str]:
+    """Yield SQL for the usable rows of files with the same columns: one read for the clean ones, and one each."""
+    told = ", ".join(
+        f"{_cast(views[0].chosen.get(c), views[0].kinds.get(c, NULLS), kind)} AS {quoted(c)}"
+        for c, kind in types.items()
+    )
+    if whole := [v.file.parquet for v in views if v.file.left_out is None]:
+        yield f"SELECT {told} FROM {_read(whole)}"
+    for file in (v.file for v in views):
+        if file.left_out is not None:
+            yield (
+                f"SELECT {told} FROM {_read([file.parquet], numbered=True)} "
+                f"WHERE file_row_number NOT IN (SELECT number FROM {_read([file.left_out])})"
+            )
+
+
+def _cast(sql: str | None, there: str, wanted: str) -> str:
+    if sql is None or there == NULLS:
+        return f"NULL::{wanted}"
+    if there == wanted:
+        return sql
+    if wanted == "JSON":
+        return f"to_json({sql})"
+    if (there, wanted) == ("FLOAT", "DOUBLE"):  # by its digits, so that 0.29 is not below 0.29
+        sql = f"{sql}::VARCHAR"
+    return f"TRY_CAST({sql} AS {wanted})"
+
+
+def _common(one: str, other: str) -> str | None:
+    """Return the DuckDB type that holds the values of two; None where there is none."""
+    if one == other or "JSON" in (one, other):
+        return one if one in (other, "JSON") else None
+    if NUMBER.fullmatch(one) and NUMBER.fullmatch(other):
+        with duckdb.connect() as con:
+            return columns_of(con, f"(SELECT NULL::{one} AS a UNION ALL SELECT NULL::{other})")["a"]
+    return one if one == "VARCHAR" and re.fullmatch(r"[A-Z_ 0-9]+", other) and other != "BLOB" else None
 
 
 def _read(paths: list[Path], *, numbered: bool = False) -> str:
@@ -136,4 +287,4 @@ def _state(file: str) -> list[str]:
     if is_remote(file):
         return [Remote(file).state()]
     status = os.stat(file)
-    return [str(status.st_size), str(status.st_mtime_ns)]
+    return [str(n) for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +21,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.images import HEADER_BYTES, MAX_PIXELS, BadImage, NeedMore, TooLarge, decode, oddities, probe
+from curate import images
+from curate.images import (
+    HEADER_BYTES,
+    MAX_PIXELS,
+    BadImage,
+    NeedMore,
+    TooLarge,
+    decode,
+    extent,
+    oddities,
+    probe,
+)
+from curate.rooms import Room
 
 SIZES = [(1, 1), (67, 41), (300, 200)]
 
@@ -223,13 +243,127 @@ def test_unusual_image_that_is_cut_is_no_image() -> None:
         oddities(data[: len(data) // 2])
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-    import time
-    from concurrent.futures import ThreadPoolExecutor
+def gif_of(frame: tuple[int, int], before: bytes = b"", offset: int = 0) -> bytes:
+    """A GIF whose screen is 1 x 1, with blocks before its first frame."""
+    stream = io.BytesIO()
+    Image.new("P", frame).save(stream, "GIF")
+    data = stream.getvalue()
+    at = 13 + (3 << (data[10] & 7) + 1)
+    while data[at] != 0x2C:
+        at += 8  # a control extension
+    place = data[at : at + 1] + struct.pack("<HH", offset, 0) + data[at + 5 :]
+    return data[:6] + struct.pack("<HH", 1, 1) + data[10:at] + before + place
 
-    from curate import images
 
+def tiff_of(tiles: list[int], size: int = 1, order: str = "<", large: bool = False) -> bytes:
+    """A TIFF of tiles of these sides, each named by a tag; the first is the true one."""
+    begin, word = (16, "Q") if large else (8, "I")
+    pixels = zlib.compress(bytes(tiles[0] ** 2 * 3))
+    tags = [(256, size), (257, size), (258, 8), (259, 8), (262, 2), (277, 3)]
+    tags += [(tag, tile) for tag in (322, 323) for tile in tiles] + [(324, begin), (325, len(pixels))]
+    entries = b"".join(struct.pack(f"{order}HH{word}{word}", tag, 4, 1, value) for tag, value in tags)
+    if large:
+        entries = b"".join(struct.pack(f"{order}HHQI4x", tag, 4, 1, value) for tag, value in tags)
+    mark = {"<": b"II", ">": b"MM"}[order]
+    header = struct.pack(f"{order}HHHQ", 43, 8, 0, begin + len(pixels)) if large else struct.pack(
+        f"{order}HI", 42, begin + len(pixels)
+    )  # fmt: skip
+    count = struct.pack(order + ("Q" if large else "H"), len(tags))
+    return mark + header + pixels + count + entries + bytes(8)
+
+
+EXTENSIONS_OF_A_GIF = {
+    "none": b"",
+    "control": b"!\xf9\x04\0\0\0\0\0",
+    "comment": b"!\xfe\x03one\x03two\0",
+    "empty-comment": b"!\xfe\0",
+    "loop": b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0",
+    "garbage": b"\0\x07",
+    "empty-control": b"!\xf9\0" + bytes([0x2C, 0, 0, 0, 0, 1, 0, 1, 0]).ljust(0x2C + 1, b"\0") + b"\0\0",
+    "loop-without-a-count": b"!\xff\x0bNETSCAPE2.0\0\x02ab\0",
+}
+
+
+@pytest.mark.parametrize("offset", [0, 7])
+@pytest.mark.parametrize("name", EXTENSIONS_OF_A_GIF)
+def test_extent_of_a_gif_is_what_pillow_makes_room_for(name: str, offset: int) -> None:
+    data = gif_of((40, 30), EXTENSIONS_OF_A_GIF[name], offset)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size in ((40 + offset, 30), (1, 1))
+        assert extent(data, probe(data)) == image.size
+    assert decode(data).size == probe(data)[1:] == (1, 1)
+
+
+@given(st.binary(max_size=60), st.booleans())
+@example(b"!\xff\x0bNETSCAPE2.0\0\x0a" + bytes(10), False)
+def test_extent_of_any_gif_is_what_pillow_makes_room_for(blocks: bytes, palette: bool) -> None:
+    data = gif_of((40, 30), blocks)
+    data = data if palette else data[:10] + b"\0" + data[11:]
+    size = extent(data, probe(data))
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("GIF",)) as image:
+        assert size == image.size
+
+
+def second_header(kind: str) -> bytes:
+    """A PNG or JPEG whose first header says 67 x 41, and whose second says more."""
+    data = encode(kind)
+    begin = 8 if kind == "PNG" else data.index(b"\xff\xc0")
+    length = 25 if kind == "PNG" else 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
+    header = bytearray(data[begin : begin + length])
+    size = (8, struct.pack(">II", 500, 400)) if kind == "PNG" else (5, struct.pack(">HH", 400, 500))
+    header[size[0] : size[0] + len(size[1])] = size[1]
+    if kind == "PNG":
+        header[-4:] = struct.pack(">I", zlib.crc32(header[4:-4]))
+    return data[: begin + length] + bytes(header) + data[begin + length :]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_second_header_that_says_more_is_damage(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = second_header(kind)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (500, 400), "Pillow goes by the second"
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(BadImage, match=r"^damaged header$"):
+        decode(data)
+
+
+@pytest.mark.parametrize(("order", "large"), [("<", False), (">", False), ("<", True)])
+def test_tile_larger_than_its_tiff_counts(order: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiff_of([512], order=order, large=large)
+    assert probe(data) == ("tiff", 1, 1)
+    assert extent(data, probe(data)) == (512, 512)
+    assert decode(data).size == (1, 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 512**2 - 1)
+    for refused in (data, tiff_of([512, 16], order=order, large=large)):
+        with pytest.raises(TooLarge, match=r"^512 x 512 pixels"):
+            decode(refused)
+    assert extent(tiff_of([16], size=40), probe(tiff_of([16], size=40))) == (40, 40)
+
+
+def test_frame_of_a_gif_is_held_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = int(MAX_PIXELS**0.5) + 1
+    data = bytearray(gif_of((20, 10)))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    at = data.index(b"\x2c", 13 + (3 << (data[10] & 7) + 1))
+    data[at + 5 : at + 9] = struct.pack("<HH", side, side)
+    for look in (decode, oddities):
+        with pytest.raises(TooLarge, match=f"^{side} x {side} pixels is over the limit"):
+            look(bytes(data))
+
+
+@pytest.mark.parametrize("blocks", [b"!\xfe" + b"\x01a" * 2_000_000 + b"\0", bytes(4_000_000)])
+def test_gif_of_blocks_without_end_is_left_soon(blocks: bytes) -> None:
+    data = gif_of((20, 10), blocks)
+    begin = time.process_time()
+    with pytest.raises(BadImage, match=r"^damaged header$"):
+        decode(data)
+    assert time.process_time() - begin < 0.3
+
+
+def most_at_once(
+    monkeypatch: pytest.MonkeyPatch, data: list[bytes], room: int, at_least: int | None = None
+) -> int:
+    """How many of these images four threads decode at once, with room for so many pixels."""
     at_once, most = 0, 0
     lock = threading.Lock()
     load = Image.Image.convert
@@ -239,16 +373,112 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         with lock:
             at_once += 1
             most = max(most, at_once)
-        time.sleep(0.01)
+        time.sleep(0.03)
         with lock:
             at_once -= 1
         return load(*args, **kwargs)
 
-    monkeypatch.setattr(Image.Image, "convert", convert)
-    data = [encode("JPEG", (64, 48))] * 8
-    for limit, expected in ((64 * 48, range(2, 5)), (64 * 48 - 1, range(1, 2))):
-        monkeypatch.setattr(images, "LARGE_PIXELS", limit)
-        most = 0
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(decode, data))
-        assert most in expected
+    with monkeypatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(Image.Image, "convert", convert)
+        patch.setattr(images, "_room", Room(room))
+        list(pool.map(partial(decode, at_least=at_least), data))
+    return most
+
+
+def test_images_wait_until_their_pixels_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SMALL_PIXELS", 0)
+    large, webp, pixels = encode("PNG", (320, 200)), encode("WEBP", (320, 200)), 320 * 200
+    assert most_at_once(monkeypatch, [large] * 8, 4 * pixels) > 2
+    assert most_at_once(monkeypatch, [large] * 8, 3 * pixels - 1) == 2
+    assert most_at_once(monkeypatch, [large] * 8, pixels // 2) == 1, "what is more than the room goes alone"
+    assert most_at_once(monkeypatch, [webp] * 8, 4 * pixels) == 2, "twice the memory"
+    monkeypatch.setattr(images, "SMALL_PIXELS", pixels)
+    assert most_at_once(monkeypatch, [large] * 8, 1) > 2, "a small one does not wait"
+
+
+def test_jpeg_takes_the_room_of_the_scale_at_which_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SMALL_PIXELS", 0)
+    usual, progressive = encode("JPEG", (640, 400)), encode("JPEG", (640, 400), progressive=True)
+    eighth = 4 * 80 * 50
+    assert most_at_once(monkeypatch, [usual] * 8, eighth, at_least=50) > 2
+    assert most_at_once(monkeypatch, [usual] * 8, eighth, at_least=100) == 1
+    assert most_at_once(monkeypatch, [progressive] * 8, eighth, at_least=50) == 1, "it is kept as a whole"
+
+
+MEMORY_OF_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from curate.images import _pillow, decode
+def peak_mb():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+_pillow().init()
+data = sys.stdin.buffer.read()
+before = peak_mb()
+with ThreadPoolExecutor(24) as pool:
+    assert set(pool.map(lambda _: decode(data, at_least=64).size, range(24))) == {(3000, 3000)}
+print(peak_mb() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_threads() -> None:
+    stream = io.BytesIO()
+    Image.new("RGBA", (3000, 3000)).save(stream, "PNG")  # 72 MB while it is decoded
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_THREADS], input=stream.getvalue(), stdout=subprocess.PIPE, check=True
+    )
+    assert 100 < int(run.stdout) < 800, "three at once, and what their threads keep; without room 1500"
+
+
+def test_room_is_given_in_turn_and_comes_back() -> None:
+    room, order = Room(10), []
+
+    def enter(name: str, amount: int) -> None:
+        with room.taken(amount):
+            order.append(name)
+
+    with ThreadPoolExecutor(3) as pool:
+        with room.taken(6):
+            with pytest.raises(TimeoutError), room.taken(5, until=time.monotonic() + 0.05):
+                pass
+            entered = []
+            for name, amount in (("all", 99), ("little", 1)):  # which would fit, and would keep "all" out
+                entered.append(pool.submit(enter, name, amount))
+                time.sleep(0.05)
+            assert order == []
+        for one in entered:
+            one.result(timeout=5)
+    assert order == ["all", "little"]
+    with pytest.raises(RuntimeError), room.taken(10):
+        raise RuntimeError
+    with room.taken(10, until=0.0):
+        order.append("again")
+    assert order[-1] == "again"
+
+
+def test_who_gives_up_lets_those_behind_in() -> None:
+    room = Room(10)
+
+    def enter(amount: int, wait_s: float) -> float:
+        with room.taken(amount, until=time.monotonic() + wait_s):
+            return time.monotonic()
+
+    with ThreadPoolExecutor(2) as pool, room.taken(6):
+        begin = time.monotonic()
+        first = pool.submit(enter, 9, 0.3)
+        time.sleep(0.1)
+        second = pool.submit(enter, 4, 5.0)
+        assert 0.25 < second.result() - begin < 2, "it waited behind the first, and for nothing else"
+        with pytest.raises(TimeoutError):
+            first.result()
+
+
+def test_forked_process_has_all_the_room() -> None:
+    room = Room(10)
+    with room.taken(10):
+        child = os.fork()
+        if not child:
+            status = 1
+            with contextlib.suppress(TimeoutError), room.taken(10, until=time.monotonic() + 1):
+                status = 0
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

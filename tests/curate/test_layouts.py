@@ -366,7 +366,10 @@ def test_no_signature_is_another_layouts() -> None:
 def test_bare_columns_are_no_published_layout(columns: tuple[str, str]) -> None:
     guess = layouts.guess(columns, where="file")
     assert guess.layout.name == "auto"
-    assert [guess.layout.columns[c] for c in ("url", "caption")] == [(c,) for c in columns]
+    assert tuple(guess.layout.columns[c][0] for c in ("url", "caption")) == columns
+    assert [
+        guess.layout.select(dict.fromkeys(columns, "VARCHAR"), where="file")[c] for c in ("url", "caption")
+    ] == [f'"{c}"' for c in columns]
 
 
 def test_a_title_that_is_the_caption_is_no_second_column() -> None:

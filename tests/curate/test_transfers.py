@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import socket
@@ -12,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from email.utils import formatdate
 from pathlib import Path
@@ -27,6 +28,7 @@ from curate.fetch.deadlines import Reaper, Watch
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import OUTCOMES, Failure, lasting, reason_of
 from curate.fetch.transfers import Fetcher, _backoff_s, check
+from curate.rooms import Room
 
 A, B = picture(1), picture(2)
 
@@ -240,6 +242,111 @@ def test_pixels_are_counted_before_anything_is_decoded(web: Web, monkeypatch: py
     assert Fetcher(guards(decode=False, max_pixels=160 * 120)).fetch(web.url("/ok/a.jpg")) == A
 
 
+def test_frame_of_a_gif_counts_where_it_is_larger_than_the_screen() -> None:
+    stream = io.BytesIO()
+    Image.new("P", (50, 30)).save(stream, "GIF")
+    data = stream.getvalue()[:6] + struct.pack("<HH", 1, 1) + stream.getvalue()[10:]
+    check(data, guards(max_pixels=1500))
+    for decode in (True, False):
+        with pytest.raises(Failure, match=r"^too many pixels: 50 x 30$"):
+            check(data, guards(max_pixels=1499, decode=decode))
+
+
+@contextmanager
+def one_body(body: bytes, *headers: str) -> Iterator[tuple[str, threading.Event]]:
+    """A server that answers everyone with this body; the event is set when a first one is asked for."""
+    asked = threading.Event()
+    head = "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode()
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                with client, suppress(OSError):
+                    client.recv(65536)
+                    asked.set()
+                    client.sendall(head + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/", asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+LARGE = A + bytes(2_000_000)
+LARGE_BODIES = {
+    "announced": (LARGE, [f"Content-Length: {len(LARGE)}"], len(LARGE)),
+    "to-the-end": (LARGE, [], 3_000_000),
+    "packed": (gzip.compress(LARGE), ["Content-Encoding: gzip"], 6_000_000 + len(gzip.compress(LARGE))),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_BODIES)
+def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, headers, needed = LARGE_BODIES[name]
+    room = Room(needed + 10)
+    monkeypatch.setattr("curate.rooms._bodies", room)
+    fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=2.0))
+    with one_body(body, *headers) as (url, asked), ThreadPoolExecutor(1) as pool:
+        with room.taken(10):
+            assert fetcher.fetch(url) == LARGE, "just so much is needed"
+        with room.taken(11):
+            assert reason(url, max_bytes=3_000_000, deadline_s=0.4) == "timeout"
+            asked.clear()
+            waiting = pool.submit(fetcher.fetch, url)
+            asked.wait(5)
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result(timeout=5) == LARGE
+
+
+def test_small_body_needs_no_room_and_a_failed_one_gives_it_back(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(3_000_000)
+    monkeypatch.setattr("curate.rooms._bodies", room)
+    with room.taken(3_000_000):
+        for kind in ("ok", "gzip"):
+            assert Fetcher(guards(max_bytes=20_000_000)).fetch(web.url(f"/{kind}/a.jpg")) == A
+    with one_body(LARGE[:-1], f"Content-Length: {len(LARGE)}") as (url, _):
+        assert reason(url, max_bytes=3_000_000) == "truncated"
+    assert reason(web.url("/endless/"), max_bytes=3_000_000) == "too large"
+    with room.taken(3_000_000, until=time.monotonic()):
+        pass
+
+
+def test_body_is_held_until_its_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(len(LARGE))
+    monkeypatch.setattr("curate.rooms._bodies", room)
+    held = []
+
+    def look(*_: object, **__: object) -> None:
+        with suppress(TimeoutError), room.taken(1, until=time.monotonic()):
+            held.append("nothing")
+        held.append("looked")
+
+    monkeypatch.setattr("curate.fetch.transfers.decode", look)
+    with one_body(LARGE, f"Content-Length: {len(LARGE)}") as (url, _):
+        assert Fetcher(guards(max_bytes=3_000_000)).fetch(url) == LARGE
+    assert held == ["looked"]
+
+
+def test_body_is_there_once_while_it_is_read() -> None:
+    body = A + bytes(8_000_000)
+    with one_body(body, f"Content-Length: {len(body)}") as (url, _):
+        fetcher = Fetcher(guards(max_bytes=20_000_000, decode=False))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        fetcher.fetch(url)
+        peak = tracemalloc.get_traced_memory()[1] - before - len(body)  # less what the server sends
+        tracemalloc.stop()
+    assert peak < 1.4 * len(body)
+
+
 # Bytes
 
 
@@ -393,6 +500,28 @@ def test_guards_are_json_and_back() -> None:
     for wrong in ({"timeout_s": 0}, {"retries": -1}, {"connections_per_host": 0}, {"user_agent": " /1"}):
         with pytest.raises(RecipeError):
             Guards(**wrong)
+
+
+@pytest.mark.parametrize(
+    "agent", ["me/1\r\nHost: other", "me/1\n", "me/1\x00", "me\t/1", "me/1 \u4f60", "me\x7f/1"]
+)
+def test_user_agent_that_no_header_can_hold_is_refused(agent: str) -> None:
+    with pytest.raises(RecipeError, match="no user agent") as caught:
+        Guards(user_agent=agent)
+    assert "Latin-1" in str(caught.value.hint)
+    assert Guards(user_agent="Jos\xe9's tool/1.0 (+https://example.org)").token == "jos\xe9's tool"
+
+
+def test_large_bodies_are_not_fetched_unasked() -> None:
+    assert Guards().max_bytes == 20_000_000
+
+
+def test_message_of_a_stranger_is_kept_as_one_short_line() -> None:
+    failure = Failure("other", f"ValueError: {chr(27)}[31m\r\n\udc80" + "x" * 500)
+    assert str(failure).isprintable()
+    assert str(failure).startswith("other: ValueError:  [31m   x")
+    assert len(str(failure)) < 220
+    assert reason_of(str(failure)) == "other"
 
 
 def test_reasons_are_read_back_from_text_and_last_or_pass() -> None:
