@@ -109,8 +109,6 @@ class Round:
 
     def __init__(self, pool: Pool, folder: Path) -> None:
         self.pool, self.folder = pool, folder
-        job = folder / "job"
-        self._limits = json.loads(job.read_text())["limits"] if job.exists() else ""
         self._looked: set[str] = set()
 
     def fates(self, name: str) -> Path:
@@ -128,15 +126,15 @@ class Round:
         Args:
             at_last: look also at shards that were looked at before; img2dataset may just have been writing them.
         """
-        if not self._limits and (self.folder / "job").exists():
-            self._limits = json.loads((self.folder / "job").read_text())["limits"]
         before = set(self.taken) | (set() if at_last else self._looked)
-        for name in finished(self.folder):
-            if name not in before:
-                self._looked.add(name)
-                with suppress(DataError):  # its rows are tried again
-                    fates = read_shard(self.folder, name, pool=self.pool.path, guards=self._limits)
-                    write_fates(fates, self.fates(name))
+        new = [name for name in finished(self.folder) if name not in before]
+        job = self.folder / "job"
+        limits = json.loads(job.read_text())["limits"] if new and job.exists() else ""
+        for name in new:
+            self._looked.add(name)
+            with suppress(DataError):  # its rows are tried again
+                fates = read_shard(self.folder, name, pool=self.pool.path, guards=limits)
+                write_fates(fates, self.fates(name))
 
     def unanswered(self, shards: Sequence[str] | None, size: int) -> list[str]:
         """Return the keys of the rows that have no outcome from this round.
@@ -145,27 +143,24 @@ class Round:
             shards: only of these.
             size: rows of a shard.
         """
-        numbers = ", ".join(str(int(name)) for name in shards or [])
-        some = (
-            ""
-            if shards is None
-            else f"file_row_number // {size} IN ({numbers}) AND "
-            if shards
-            else "false AND "
-        )
-        known = parquet(f"{plain(self.pool.fates)}/{self.folder.name}-*.parquet", literal=False)
-        rows = f"SELECT row FROM {parquet(self.folder / TODO, file_row_number=True)} WHERE {some}"
+        conditions = []
+        if shards is not None:
+            numbers = [int(name) for name in shards]
+            conditions.append(f"list_contains({numbers}::BIGINT[], file_row_number // {size})")
+        if self.taken:
+            known = parquet(f"{plain(self.pool.fates)}/{self.folder.name}-*.parquet", literal=False)
+            conditions.append(f"row NOT IN (SELECT row FROM {known})")
+        rows = f"SELECT row FROM {parquet(self.folder / TODO, file_row_number=True)}"
         with duckdb.connect() as con:
-            found = con.execute(rows + (f"row NOT IN (SELECT row FROM {known})" if self.taken else "true"))
+            found = con.execute(f"{rows} WHERE {' AND '.join(conditions) or 'true'}")
             return [row for (row,) in found.fetchall()]
 
     def end(self) -> None:
         """Take over what is finished, and clear the folder of all but the tars that were taken over."""
         self.take_over()
         kept = {f"{name}.tar" for name in self.taken}
-        for entry in sorted(
-            self.folder.iterdir(), key=lambda e: e.name == "job"
-        ):  # the job last: it tells the limits
+        job_last = sorted(self.folder.iterdir(), key=lambda e: e.name == "job")  # it tells the limits
+        for entry in job_last:
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name not in kept:
