@@ -12,6 +12,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -47,6 +48,24 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}: CURATE_SHARED names its folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Give Ray on a cluster of its own, whose workers find the module that asks; it ends with the module.
+
+    Every test that starts Ray in its own process uses this: a second one would meet the first's cluster.
+    """
+    ray = pytest.importorskip("ray", reason="needs ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what it will do one day
+        patch.setenv("PYTHONPATH", str(request.path.parent))
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+        )  # fmt: skip
+        yield ray
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,20 +61,6 @@ def test_missing_ray_is_told_with_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError, match=r"(?s)Ray is not installed.*curate-train\[ray\]"):
         build(recipe(STEPS), tmp_path / "set", executor="ray")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    ray = pytest.importorskip("ray", reason="needs ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what it will do one day
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find this module
-        ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            _node_ip_address="127.0.0.1",
-        )  # fmt: skip
-        yield ray
-        ray.shutdown()
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -317,8 +317,9 @@ def test_image_that_does_not_decode_stops_a_stream_with_its_number(
 
 
 @pytest.mark.slow
-def test_ray_gives_the_rows_that_one_process_gives(scratch: Run, tiny_task: Task, out: Path) -> None:
-    pytest.importorskip("ray", reason="needs ray")
+def test_ray_gives_the_rows_that_one_process_gives(
+    cluster: Any, scratch: Run, tiny_task: Task, out: Path
+) -> None:
     asked: dict[str, Any] = {"shots": [1], "seeds": 1, "protocols": ["knn", QUICK], "device": "cpu"}
     here = transfer(scratch, [tiny_task], out=out, **asked).to_pylist()
     lines: list[str] = []
