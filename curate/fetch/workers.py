@@ -6,6 +6,7 @@ to unpickle the downloader, and so are guarded too, under any of its distributor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,24 @@ class GuardedDownloader(downloader.Downloader):
 
     def download_shard(self, row: Any) -> None:
         """Download a shard, as img2dataset does, by our transfers."""
-        downloader.download_image_with_retry = self._transfer
+        # Of these a process has one each. Made here, for among the threads of a shard several would be the first.
+        fetcher, beats = _fetcher(self.guards), _beats(self.beats)
+        downloader.download_image_with_retry = partial(self._transfer, fetcher, beats)
         super().download_shard(row)
 
-    def _transfer(self, row: Row, **_: Any) -> Answer:
-        """Fetch the image of a row; takes the place of img2dataset's `download_image_with_retry`."""
+    def _transfer(self, fetcher: Fetcher, beats: Beats, row: Row, **_: Any) -> Answer:
+        """Fetch the image of a row; takes the place of img2dataset's `download_image_with_retry`.
+
+        It raises nothing: its queue waits for a row to end, and img2dataset would wait for its queue for ever.
+        """
         number, url = row
-        beats = _beats(self.beats)
         try:
-            data = _fetcher(self.guards).fetch(url)
-        except Failure as failure:
+            data = fetcher.fetch(url)
+        except Exception as error:  # a fault of ours, too, must cost one row and not the shard
+            told = f"{type(error).__name__} {error}"
+            failure = error if isinstance(error, Failure) else Failure("other", told)
             beats.count(failure.reason, 0)
             return number, None, str(failure)
-        except Exception as error:  # a fault of ours must cost one row, and not the shard
-            other = Failure("other", f"{type(error).__name__} {error}")
-            beats.count(other.reason, 0)
-            return number, None, str(other)
         beats.count(OK, len(data))
         if self.hashes_only:
             data = hashlib.sha256(data).hexdigest().encode()
@@ -90,15 +93,16 @@ class Beats:
         self._last = 0.0
 
     def count(self, reason: str, size: int) -> None:
-        """Count a transfer that ended."""
+        """Count a transfer that ended; a report that cannot be written waits for the next."""
         with self._lock:
             self.reasons[reason] += 1
             self.bytes += size
             if time.monotonic() - self._last >= BEAT_S:
                 self._last = time.monotonic()
                 beside = self.path.with_suffix(".tmp")
-                beside.write_text(json.dumps({"reasons": self.reasons, "bytes": self.bytes}))
-                os.replace(beside, self.path)
+                with contextlib.suppress(OSError):
+                    beside.write_text(json.dumps({"reasons": self.reasons, "bytes": self.bytes}))
+                    os.replace(beside, self.path)
 
 
 @cache
