@@ -101,37 +101,52 @@ def tree() -> Callable[[Path], dict[str, str]]:
     return read
 
 
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """One DuckDB for many tests: to start one takes 30 ms, more than most of what they ask of it."""
+    with duckdb.connect() as con:
+        yield con
+
+
 @pytest.fixture
-def source(apply: Callable[..., Rows]) -> Iterator[Callable[..., Rows]]:
+def connection(engine: Any) -> Iterator[Any]:
+    """A connection to a database of the test's own, in memory; temporary tables belong to a connection."""
+    with engine.cursor() as con:
+        con.execute("ATTACH ':memory:' AS own; USE own")
+        yield con
+        con.execute("USE memory; DETACH own; RESET threads")
+
+
+@pytest.fixture
+def source(apply: Callable[..., Rows], connection: Any) -> Callable[..., Rows]:
     """Make rows in memory, of six classes of which the last has half as many: `source(600, "WHERE …")`.
 
     An example of the laws may add columns to them, and have steps run first.
     """
-    with duckdb.connect() as con:
-        con.execute(
-            "CREATE MACRO source_rows(n) AS TABLE SELECT 'pool/' || printf('%07d', i) AS key, key || '.jpg' AS file, "
-            "0::BIGINT AS offset, 1000 + i AS size, 'jpg' AS ext, (32 + i % 64)::INTEGER AS width, "
-            "48::INTEGER AS height, (CASE WHEN i % 12 = 11 THEN 0 ELSE i % 6 END)::INTEGER AS label, "
-            "NULL::VARCHAR AS caption, if(i % 7 = 0, 'val', 'train') AS split, md5(i::VARCHAR) AS extra, i "
-            "FROM range(n) r(i)"
+    connection.execute(
+        "CREATE MACRO source_rows(n) AS TABLE SELECT 'pool/' || printf('%07d', i) AS key, key || '.jpg' AS file, "
+        "0::BIGINT AS offset, 1000 + i AS size, 'jpg' AS ext, (32 + i % 64)::INTEGER AS width, "
+        "48::INTEGER AS height, (CASE WHEN i % 12 = 11 THEN 0 ELSE i % 6 END)::INTEGER AS label, "
+        "NULL::VARCHAR AS caption, if(i % 7 = 0, 'val', 'train') AS split, md5(i::VARCHAR) AS extra, i "
+        "FROM range(n) r(i)"
+    )
+
+    def make(
+        count: int = 600, rest: str = "", *, planning: bool = False, example: Example | None = None
+    ) -> Rows:
+        more = dict(example.columns) if example else {}
+        replaced = ", ".join(f"{more.pop(c)} AS {c}" for c in CORE if c in more)
+        chosen = f"* EXCLUDE (i) REPLACE ({replaced})" if replaced else "* EXCLUDE (i)"
+        added = "".join(f", {expression} AS {c}" for c, expression in more.items())
+        connection.execute(
+            f"CREATE OR REPLACE TABLE source AS SELECT {chosen}{added} FROM source_rows({count}) {rest}"
         )
+        rows = Rows(connection, "source", columns_of(connection, "source"), class_list(WNIDS), planning)
+        for name, arguments in example.before if example else ():
+            rows = apply(name, rows, **arguments)
+        return rows
 
-        def make(
-            count: int = 600, rest: str = "", *, planning: bool = False, example: Example | None = None
-        ) -> Rows:
-            more = dict(example.columns) if example else {}
-            replaced = ", ".join(f"{more.pop(c)} AS {c}" for c in CORE if c in more)
-            chosen = f"* EXCLUDE (i) REPLACE ({replaced})" if replaced else "* EXCLUDE (i)"
-            added = "".join(f", {expression} AS {c}" for c, expression in more.items())
-            con.execute(
-                f"CREATE OR REPLACE TABLE source AS SELECT {chosen}{added} FROM source_rows({count}) {rest}"
-            )
-            rows = Rows(con, "source", columns_of(con, "source"), class_list(WNIDS), planning)
-            for name, arguments in example.before if example else ():
-                rows = apply(name, rows, **arguments)
-            return rows
-
-        yield make
+    return make
 
 
 @pytest.fixture
