@@ -26,6 +26,11 @@ def write_atomic(path: Place, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def is_unfinished(name: str) -> bool:
+    """Tell whether a file has the name of one that `write_atomic` was killed in the middle of."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file's bytes are on the disk."""
     handle = os.open(path, os.O_RDONLY)

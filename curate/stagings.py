@@ -15,13 +15,14 @@ from typing import IO, Any
 
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
-from curate.files import cache_folder, sync_folder, write_atomic
+from curate.files import cache_folder, is_unfinished, sync_folder, write_atomic
 from curate.places import Place, Remote, StoreError, is_remote
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 
 PLAN = "plan.json"  # names the plan that an unfinished build belongs to
 LOCK = "lock"
+GONE_ON_WITH = {LOCK, PLAN, SHARDS, PARTS}  # of what a killed build left; the rest is made anew
 
 
 class Staging:
@@ -65,7 +66,9 @@ class Staging:
         self._lock.close()
 
     def begin(self, digest: str, *, replaces: bool = True) -> None:
-        """Clear what another plan left in the folder, and mark it as this plan's.
+        """Clear what this plan cannot go on with, and mark the folder as this plan's.
+
+        That is all that another plan left; of what this one left, all but the finished shards.
 
         Args:
             replaces: whether what stands in `out` goes; nothing of it does here before `publish`.
@@ -75,11 +78,15 @@ class Staging:
             same = json.loads(mark.read_text()) == digest
         except (OSError, ValueError):
             same = False
+        self._clear(GONE_ON_WITH if same else {LOCK})
         if not same:
-            for entry in self.path.iterdir():
-                if entry.name != LOCK:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             write_atomic(mark, json.dumps(digest).encode())
+
+    def _clear(self, stays: set[str]) -> None:
+        shards = self.path / SHARDS
+        halves = [entry for entry in shards.iterdir() if is_unfinished(entry.name)] if shards.is_dir() else []
+        for entry in [*halves, *(entry for entry in self.path.iterdir() if entry.name not in stays)]:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def publish(self) -> None:
         """Put the finished folder in the result's place."""
@@ -238,7 +245,7 @@ def refuse_foreign(out: Place) -> None:
             f"{out}: holds {len(names)} things and is no dataset (such as {min(names)!r}); nothing was touched",
             hint="give --out a new folder",
         )
-    foreign = names - OURS
+    foreign = {name for name in names - OURS if not is_unfinished(name)}
     if foreign:
         raise RecipeError(
             f"{out}: holds {min(foreign)!r}, which is not part of a dataset; nothing was touched",

@@ -20,6 +20,7 @@ from curate.builds import build, shard
 from curate.datasets import open_dataset
 from curate.progress import Quiet, Stage
 from curate.recipes import Recipe
+from curate.stagings import OURS
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 ONE_EACH = {"samples_per_shard": 1}  # 60 shards, so that there is time to interrupt
@@ -189,6 +190,48 @@ def test_build_killed_at_any_of_twenty_moments_goes_on_to_the_same_bytes(
         assert tree(out) == undisturbed
         assert not staging.exists()
     assert len(set(states)) > 3  # the moments were not all the same one
+
+
+DIES_BEFORE_ITS_NAME = """
+import os, signal, sys
+from curate.cli import main
+
+name, rename = sys.argv.pop(), os.replace
+
+def replace(old, new):
+    if os.path.basename(new) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(old, new)
+
+os.replace = replace
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["plan.json", "000030.json", "index.parquet", "README.md", "dataset.json"])
+def test_file_that_a_kill_left_without_its_name_is_not_published(
+    recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], name: str
+) -> None:
+    out, staging = tmp_path / "set", tmp_path / ".set.building"
+    again = recipe(STEPS, **ONE_EACH)
+    command = ["build", str(tmp_path / "set.yaml"), "--out", str(out), name]
+    killed = subprocess.run([sys.executable, "-c", DIES_BEFORE_ITS_NAME, *command], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [file for file in staging.rglob(".*.tmp") if file.name.startswith(f".{name}.")]
+    build(again, out)
+    assert tree(out) == undisturbed
+
+
+def test_file_that_a_kill_left_in_a_dataset_does_not_make_it_foreign(
+    recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    build(recipe(STEPS), tmp_path / "set")
+    (tmp_path / "set/.README.md.4711.tmp").write_bytes(b"---")  # `curate export` was killed
+    [same] = build(recipe(STEPS), tmp_path / "set")
+    assert same.unchanged
+    [other] = build(recipe([*STEPS, {"sample": 30}]), tmp_path / "set")
+    assert not other.unchanged
+    assert {entry.name for entry in (tmp_path / "set").iterdir()} <= OURS
 
 
 def test_of_two_builds_at_once_one_wins_and_the_other_says_so(
