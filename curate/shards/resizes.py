@@ -138,7 +138,7 @@ def gains(total: Resized, rows: pa.Table, reader: Reader, folder: Place) -> dict
     """
     ratio = total.bytes_after / max(total.bytes_before, 1)
     told = {**vars(total), "bytes_ratio": round(ratio, 4), "decode_time_ratio": None}
-    index = pq.read_table(io.BytesIO((folder / SHARD_INDEX).read_bytes()))
+    index = pq.ParquetFile(io.BytesIO((folder / SHARD_INDEX).read_bytes())).read()
     told_of = [t.select(["size", "width", "height"]).to_pylist() for t in (rows, index)]
     changed = [i for i, (old, new) in enumerate(zip(*told_of, strict=True)) if old != new]
     chosen = changed[:: max(len(changed) // TIMED, 1)][:TIMED]
