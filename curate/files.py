@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from curate.places import Place, Remote
@@ -13,12 +15,20 @@ def write_atomic(path: Place, data: bytes) -> None:
     if isinstance(path, Remote):
         path.write_bytes(data)
         return
+    with unfinished(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give a name to write a file under, beside its own, which it gets when the block ends.
+
+    A block that fails leaves what was there. A process that is killed leaves a name that `is_unfinished` knows.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield beside
+        sync_file(beside)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -27,7 +37,7 @@ def write_atomic(path: Place, data: bytes) -> None:
 
 
 def is_unfinished(name: str) -> bool:
-    """Tell whether a file has the name of one that `write_atomic` was killed in the middle of."""
+    """Tell whether a file has a name of `unfinished`: somebody writes it, or was killed while he did."""
     return name.startswith(".") and name.endswith(".tmp")
 
 

@@ -7,7 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from curate.files import unfinished
 
 # Always present, in this order. `file` is relative to the dataset's root; `size` in bytes; `width` and
 # `height` in pixels; `label` is dense from 0, NULL for none.
@@ -72,6 +75,12 @@ def parquet(*paths: object, literal: bool = True, **options: bool) -> str:
     files = ", ".join(text(plain(p) if literal else str(p)) for p in paths)
     told = "".join(f", {name} = {str(value).lower()}" for name, value in options.items())
     return f"read_parquet([{files}], hive_partitioning = false{told})"
+
+
+def copy_parquet(con: Any, query: str, path: Path) -> None:
+    """Write what a query of DuckDB gives to a Parquet file, wholly or not at all."""
+    with unfinished(path) as beside:
+        con.execute(f"COPY ({query}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def ordered(columns: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.files import write_atomic
+from curate.files import is_unfinished, write_atomic
 from train.learners import Learner
 from train.ranks import Ranks
 from train.runs import BEST, CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told
@@ -53,7 +53,9 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
         if done and (path / CHECKPOINTS).exists():  # it was killed before it could clear them
             clear(path)
         return open_run(path) if done else None
-    if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - {LOCK}):
+    if path.exists() and (
+        not path.is_dir() or any(e.name != LOCK and not is_unfinished(e.name) for e in path.iterdir())
+    ):
         raise RecipeError(f"{path}: exists and is not a run", hint="name a new folder")
     return None
 
@@ -85,16 +87,18 @@ def held(path: Path) -> Iterator[None]:
 
 
 def begin(path: Path, plan: Plan) -> None:
-    """Note what is to be done in the run's folder; what another plan left there of its measurements goes.
+    """Note what is to be done in the run's folder; what a kill left of a file and another plan's measurements go.
 
     Raises:
         MissingError: the folder cannot be written.
     """
     with unwritten_told(path):
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for left in filter(lambda file: is_unfinished(file.name), path.rglob(".*")):
+            left.unlink()
         if changes(path, plan):
             (path / BEST).unlink(missing_ok=True)
         write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
+        (path / CHECKPOINTS).mkdir(exist_ok=True)
 
 
 def changes(path: Path, plan: Plan) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import struct
 import uuid
@@ -17,7 +16,7 @@ from curate.datasets import MANIFEST, Dataset
 from curate.exports import sidecar
 from curate.exports._contents import Contents, contents
 from curate.exports._shards import Layout, brace, layouts
-from curate.files import sync_file, sync_folder, write_atomic
+from curate.files import sync_folder, unfinished, write_atomic
 from curate.progress import Quiet
 
 FOLDER = ".nv-meta"
@@ -45,18 +44,13 @@ def energon(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     meta = out / FOLDER
     meta.mkdir(exist_ok=True)
     files = [meta / "index.sqlite"]
-    beside = meta / f".index.sqlite.{os.getpid()}.tmp"
-    try:
-        with progress.stage("indexing shards", len(dataset.info.shards or [])) as stage:
-            for record, layout in _indexed(dataset, beside):
-                files.append(out / f"{record.file}.idx")
-                starts = [*(sample.start for sample in layout.samples), layout.end]
-                write_atomic(files[-1], struct.pack(f"{len(starts)}Q", *starts))
-                stage.advance()
-        sync_file(beside)
-        os.replace(beside, files[0])
-    finally:
-        beside.unlink(missing_ok=True)
+    count = len(dataset.info.shards or [])
+    with unfinished(files[0]) as beside, progress.stage("indexing shards", count) as stage:
+        for record, layout in _indexed(dataset, beside):
+            files.append(out / f"{record.file}.idx")
+            starts = [*(sample.start for sample in layout.samples), layout.end]
+            write_atomic(files[-1], struct.pack(f"{len(starts)}Q", *starts))
+            stage.advance()
     counts = {s.file: s.samples for s in dataset.info.shards or []}
     parts = {"train": [f"{brace(dataset)}.tar"], "val": [], "test": []}
     documents = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections import Counter
@@ -24,8 +23,7 @@ from curate.fetch.outcomes import lasting
 from curate.fetch.pools import FATES, FETCHED, STATE, Pool
 from curate.fetch.rounds import MISSES, TODO, How, require, run, tail
 from curate.fetch.shards import finished, read_shard, write_fates
-from curate.files import sync_file
-from curate.manifests import parquet, plain, text
+from curate.manifests import copy_parquet, parquet, plain, text
 from curate.progress import Quiet
 
 DRIFT = "drift"  # below a pool: what later looks found, a file each
@@ -162,14 +160,11 @@ def _write(con: Any, work: Path, folder: Path) -> Path:
     lasts = ", ".join(text(o) for o in failed if lasting(o)) or "NULL"
     folder.mkdir(exist_ok=True)
     target = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.parquet"
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    con.execute(
-        f"COPY (SELECT key, url, CASE WHEN outcome = 'ok' THEN if(f.sha256 = a.sha256, '{SAME}', '{CHANGED}') "
+    states = (
+        f"SELECT key, url, CASE WHEN outcome = 'ok' THEN if(f.sha256 = a.sha256, '{SAME}', '{CHANGED}') "
         f"WHEN outcome IN ({lasts}) THEN '{GONE}' ELSE '{UNKNOWN}' END AS state, "
         "CASE WHEN outcome IS NULL THEN 'no record' WHEN outcome <> 'ok' THEN outcome END AS reason, "
-        "a.sha256, f.sha256 AS sha256_now FROM asked a LEFT JOIN fates f ON key = row ORDER BY key) "
-        f"TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)"
+        "a.sha256, f.sha256 AS sha256_now FROM asked a LEFT JOIN fates f ON key = row ORDER BY key"
     )
-    sync_file(beside)
-    os.replace(beside, target)
+    copy_parquet(con, states, target)
     return target

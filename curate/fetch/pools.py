@@ -8,7 +8,6 @@ is known of the shards that were taken over).
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from curate.errors import RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import OK, lasting
 from curate.fetch.shards import KINDS
-from curate.files import sync_file, write_atomic
+from curate.files import is_unfinished, unfinished, write_atomic
 from curate.manifests import digest, parquet, plain, quoted, text
 from curate.stagings import locked
 
@@ -96,8 +95,9 @@ class Pool:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RecipeError(f"{self.path}: is a file", hint="give --out a folder")
-        names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        if names - {FETCHED, REQUEST, f".{REQUEST}.tmp"} and STATE not in names:
+        entries = self.path.iterdir() if self.path.exists() else ()
+        names = {entry.name for entry in entries if not is_unfinished(entry.name)}
+        if names - {FETCHED, REQUEST} and STATE not in names:
             raise RecipeError(
                 f"{self.path}: holds {min(names)!r} and is no pool; nothing was touched",
                 hint="give --out a new folder",
@@ -119,6 +119,9 @@ class Pool:
                 f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
             ) from error
         with lock:
+            for entry in self.path.iterdir():
+                if is_unfinished(entry.name):  # of a fetch that was killed
+                    entry.unlink()
             try:
                 yield
             finally:
@@ -139,10 +142,8 @@ class Pool:
             changed = self._compared(request.dataset)
         self.fates.mkdir(parents=True, exist_ok=True)
         if not state or state["rows"] != request.dataset.digest or not (self.path / REQUEST).exists():
-            beside = self.path / f".{REQUEST}.tmp"
-            shutil.copyfile(str(request.dataset.path / MANIFEST), beside)
-            sync_file(beside)
-            os.replace(beside, self.path / REQUEST)
+            with unfinished(self.path / REQUEST) as beside:
+                shutil.copyfile(str(request.dataset.path / MANIFEST), beside)
         self.write_state(request, None)
         return changed
 

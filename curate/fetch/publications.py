@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, Dataset, DatasetInfo, StepRecord, file_sha256, render
 from curate.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.pools import OUTCOMES, Pool, Request
-from curate.files import sync_file, write_atomic
-from curate.manifests import CORE, content_digest, ordered, parquet, quoted, rows_digest, text
+from curate.files import write_atomic
+from curate.manifests import CORE, content_digest, copy_parquet, ordered, parquet, quoted, rows_digest, text
 from curate.rows import columns_of
 
 PLACED = ("file", "offset", "size", "ext", "width", "height", "sha256")  # what the bytes say, not the table
@@ -72,7 +71,7 @@ def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
         "f.* EXCLUDE (row, outcome, detail, guards, round), f.guards AS limits, r.file_row_number AS number "
         "FROM request r JOIN limited f ON r.key = f.row"
     )
-    _copy(
+    copy_parquet(
         con,
         'SELECT * EXCLUDE (number, file, "offset") FROM outcomes ORDER BY number',
         pool.path / OUTCOMES,
@@ -87,7 +86,7 @@ def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
         f"SELECT {chosen} FROM request r JOIN outcomes o ON r.key = o.key "
         "WHERE o.outcome = 'ok' ORDER BY o.number"
     )
-    _copy(con, rows, pool.path / MANIFEST)
+    copy_parquet(con, rows, pool.path / MANIFEST)
     return kinds
 
 
@@ -133,10 +132,3 @@ def _limit(con: Any, guards: Guards) -> None:
         f"WHEN outcome = 'ok' AND width::BIGINT * height::BIGINT > {guards.max_pixels} THEN 'too many pixels' "
         "ELSE outcome END AS outcome) FROM fates"
     )
-
-
-def _copy(con: Any, query: str, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    con.execute(f"COPY ({query}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
-    sync_file(beside)
-    os.replace(beside, path)

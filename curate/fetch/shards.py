@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from curate.errors import DataError
 from curate.fetch.outcomes import OK, reason_of
-from curate.files import sync_file, sync_folder
+from curate.files import sync_file, unfinished
 from curate.images import BadImage, NeedMore, probe
 from curate.shards.headers import FILE, BadTar
 from curate.shards.scans import Tar, open_tar, split_name
@@ -64,11 +63,8 @@ def write_fates(fates: list[Fate], path: Path) -> None:
     names = [f.name for f in fields(Fate)]
     columns = list(zip(*map(astuple, fates), strict=True)) or [()] * len(names)
     arrays = [pa.array(c, KINDS[n]) for n, c in zip(names, columns, strict=True)]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.table(arrays, names=names), beside, compression="zstd")
-    sync_file(beside)
-    os.replace(beside, path)
-    sync_folder(path.parent)
+    with unfinished(path) as beside:
+        pq.write_table(pa.table(arrays, names=names), beside, compression="zstd")
 
 
 def finished(folder: Path) -> list[str]:

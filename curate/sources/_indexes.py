@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections import Counter
@@ -16,7 +15,17 @@ import duckdb
 
 from curate.errors import DataError, RecipeError
 from curate.files import cache_folder, write_atomic
-from curate.manifests import CORE, KEY_LIMIT, Class, content_digest, ordered, quoted, rows_digest, text
+from curate.manifests import (
+    CORE,
+    KEY_LIMIT,
+    Class,
+    content_digest,
+    copy_parquet,
+    ordered,
+    quoted,
+    rows_digest,
+    text,
+)
 from curate.rows import columns_of
 from curate.sources import Index
 
@@ -128,7 +137,6 @@ def _write(
 ) -> dict[str, Any]:
     """Write the rows in key order and return the record that describes them."""
     parquet = folder / f"{place}.parquet"
-    beside = folder / f".{place}.{os.getpid()}.tmp"
     with tempfile.TemporaryDirectory(dir=folder) as work, duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(work)}")
         if isinstance(table, str):
@@ -143,8 +151,7 @@ def _write(
         _refuse_duplicates(con)
         rows = rows_digest(con, "indexed", "rowid", columns)
         [count] = con.execute("SELECT count(*) FROM indexed").fetchall()[0]
-        con.execute(f"COPY indexed TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")
-    os.replace(beside, parquet)
+        copy_parquet(con, "FROM indexed", parquet)
     return {
         "version": INDEX_VERSION,
         "parquet": parquet.name,

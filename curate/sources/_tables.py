@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ import duckdb
 
 from curate.datasets import file_sha256
 from curate.errors import DataError, printable
-from curate.files import cache_folder, write_atomic
+from curate.files import cache_folder, unfinished, write_atomic
 from curate.layouts import Guess, Layout, guess, guess_headerless
+from curate.manifests import copy_parquet, quoted, text
 from curate.manifests import parquet as read_parquet
-from curate.manifests import quoted, text
 from curate.places import Remote, is_remote
 from curate.rows import columns_of
 from curate.sources._texts import NOT_UTF8, as_parquet, headless, relation, sample
@@ -90,12 +89,8 @@ def here(file: str) -> Path:
     now = remote.state()
     if not copy.exists() or not state.exists() or state.read_text() != now:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        beside = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
-        try:
+        with unfinished(copy) as beside:
             remote.fetch(beside)
-            os.replace(beside, copy)
-        finally:
-            beside.unlink(missing_ok=True)
         write_atomic(state, now.encode())
     return copy
 
@@ -174,13 +169,9 @@ def looked_at(file: str, layout: Layout, planned: Mapping[str, str], place: Path
 def _renamed(parquet: Path, chosen: Mapping[str, str], column: str, out: Path) -> Path:
     """Copy a file whose column is called as DuckDB calls the numbers of rows, with another name for it."""
     name = next(c for c, sql in chosen.items() if sql == quoted(column))
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    renamed = f"SELECT * EXCLUDE ({quoted(column)}), {quoted(column)} AS {quoted(name)}"
     with duckdb.connect() as con:
-        con.execute(
-            f"COPY (SELECT * EXCLUDE ({quoted(column)}), {quoted(column)} AS {quoted(name)} FROM "
-            f"{read_parquet(parquet)}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-    os.replace(beside, out)
+        copy_parquet(con, f"{renamed} FROM {read_parquet(parquet)}", out)
     return out
 
 
@@ -193,7 +184,6 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
     faults = [fault for c in columns for fault in UNUSABLE[c].items()]
     cases = " ".join(f"WHEN {condition} THEN {text(reason)}" for reason, condition in faults)
     told = ", ".join(f"{sql} AS {c}" for c, sql in columns.items())
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     with duckdb.connect() as con:
         con.execute(
             f"CREATE TEMP TABLE found AS SELECT * FROM (SELECT file_row_number AS number, CASE {cases} END AS reason "
@@ -201,10 +191,7 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
             f"{read_parquet(parquet, file_row_number=True)})) WHERE reason IS NOT NULL"
         )
         counts = con.execute("SELECT reason, count(*) FROM found GROUP BY 1 ORDER BY 1").fetchall()
-        con.execute(
-            f"COPY (SELECT number FROM found ORDER BY number) TO {text(str(beside))} (FORMAT parquet)"
-        )
-    os.replace(beside, out)
+        copy_parquet(con, "SELECT number FROM found ORDER BY number", out)
     return dict(counts)
 
 

@@ -9,17 +9,18 @@ import gzip
 import io
 import itertools
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import duckdb
 
 from curate.errors import DataError, printable
+from curate.files import unfinished
 from curate.layouts import Layout
 from curate.manifests import plain, quoted, text
 
@@ -112,23 +113,19 @@ def as_parquet(
     Raises:
         DataError: DuckDB cannot make a table of it.
     """
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    sound = beside.with_suffix(".jsonl")
-    lost: dict[str, int] = {}
     try:
-        try:
-            lost = _copied(path, layout, beside, planned)
-        except duckdb.Error as error:
-            if not is_json(path) or _is_document(path):
-                raise DataError(f"{file}: cannot be read as a table ({_first(error)})", hint=_HINT) from None
-            lost = _sound_lines(path, sound)
-            _copied(sound, layout, beside, planned)
-        os.replace(beside, out)
+        with unfinished(out) as beside:
+            try:
+                lost = _copied(path, layout, beside, planned)
+            except duckdb.Error:
+                if not is_json(path) or _is_document(path):
+                    raise
+                with TemporaryDirectory(dir=out.parent) as work:
+                    sound = Path(work, "sound.jsonl")
+                    lost = _sound_lines(path, sound)
+                    _copied(sound, layout, beside, planned)
     except duckdb.Error as error:
         raise DataError(f"{file}: cannot be read as a table ({_first(error)})", hint=_HINT) from None
-    finally:
-        beside.unlink(missing_ok=True)
-        sound.unlink(missing_ok=True)
     return out, lost
 
 

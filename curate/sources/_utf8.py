@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 from typing import Any
 
 from curate.errors import DataError, printable
+from curate.files import unfinished
 
 
 def cleaned(path: Path, out: Path, file: str) -> tuple[Path, int]:
@@ -25,15 +25,16 @@ def cleaned(path: Path, out: Path, file: str) -> tuple[Path, int]:
         parquet = _undictioned(path)
         if all(all(map(_is_sound, batch.columns)) for batch in parquet.iter_batches()):
             return path, 0
-        beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
         broken = 0
-        with pq.ParquetWriter(beside, parquet.schema_arrow, compression="zstd") as writer:
+        with (
+            unfinished(out) as beside,
+            pq.ParquetWriter(beside, parquet.schema_arrow, compression="zstd") as writer,
+        ):
             for batch in parquet.iter_batches():
                 bad = [column for column in batch.columns if not _is_sound(column)]
                 sound = batch.filter(pa.array(_can_be_read(bad, batch.num_rows))) if bad else batch
                 broken += batch.num_rows - sound.num_rows
                 writer.write_batch(sound)
-        os.replace(beside, out)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: damaged Parquet ({printable(str(error))})", hint="fetch it again") from None
     return out, broken

@@ -271,6 +271,24 @@ def test_second_process_in_a_runs_folder_is_refused(
     assert not (run.path / "lock").exists()
 
 
+@pytest.mark.parametrize("step", [0, 6])
+def test_what_a_kill_left_of_a_file_neither_stays_nor_stands_in_the_way(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    data, run = dataset(pictures(32)), tmp_path / "run"
+    if step:
+        stopped_at(step, monkeypatch)
+        with pytest.raises(SystemExit):
+            train(data, run, SMALL)
+        (run / "checkpoints/.step-000000007.safetensors.4711.tmp").write_bytes(b"half")
+    run.mkdir(exist_ok=True)
+    (run / "lock").touch()
+    (run / ".plan.json.4711.tmp").write_bytes(b"{")
+    done = train(data, run, SMALL)
+    assert done.digest == train(data, tmp_path / "whole", SMALL).digest
+    assert not list(run.rglob("*.tmp"))
+
+
 def test_folder_that_cannot_be_made_is_told(dataset: MakeDataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
