@@ -3,7 +3,7 @@
 Every choice follows from the sample's key, the seed and the epoch, so it does not matter who makes the cut.
 """
 
-# B images, S side of the stored square, T side of the result, H height, W width
+# B images, R of them, D draws, S side of the stored square, T side of the result, H height, W width
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from train import chances
 from train.chances import Chances, Passes
 
 ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
+DRAWS = 10  # of a crop, until one fits into its image
 
 
 class Crops(NamedTuple):
@@ -29,32 +30,66 @@ class Crops(NamedTuple):
     flip: np.ndarray  # bool
 
 
-def random_crops(
-    chances_B: Chances, passes: Passes, *, min_area: float, shape: np.ndarray | None = None
-) -> Crops:
-    """Draw a random resized crop for each image.
+def random_crops(chances_B: Chances, passes: Passes, *, min_area: float, shape: np.ndarray) -> Crops:
+    """Draw a random resized crop for each image, as torchvision's `RandomResizedCrop` draws its own.
 
-    Area and aspect are drawn as in Inception: area uniform in [min_area, 1], log aspect uniform between 3:4
-    and 4:3. A crop that would stick out is cut to the image's edge, where torchvision draws again.
+    The area is uniform in [min_area, 1], the logarithm of the aspect uniform between those of 3:4 and 4:3, and both
+    come to whole pixels. A crop that does not fit into the image is drawn again, ten times in all; after that it is
+    the largest in the middle whose aspect is allowed.
 
     Args:
         chances_B: the images' chances.
         passes: crops differ by them.
         min_area: share of the image, in (0, 1].
-        shape: width and height of each image, B2; squares by default.
+        shape: width and height of each image in pixels, B2; or 2, of all.
 
     Source: Szegedy et al., CVPR 2015, https://arxiv.org/abs/1409.4842
     """
-    area = min_area + (1 - min_area) * chances.uniform(chances_B, passes, "crop/area")
-    low, high = np.log(ASPECTS)
-    aspect = np.exp(low + (high - low) * chances.uniform(chances_B, passes, "crop/aspect"))
-    if shape is not None:
-        aspect = aspect * shape[:, 1] / shape[:, 0]  # from pixels to shares
-    width = np.minimum(np.sqrt(area * aspect), 1.0)
-    height = np.minimum(np.sqrt(area / aspect), 1.0)
-    left = (1 - width) * chances.uniform(chances_B, passes, "crop/x")
-    top = (1 - height) * chances.uniform(chances_B, passes, "crop/y")
+    shape_B2 = np.broadcast_to(shape, (len(chances_B), 2))
+    sides_B2 = _sides(chances_B, passes, min_area, shape_B2)
+    fallback_B = sides_B2[:, 0] == 0
+    room_B2 = shape_B2 - sides_B2  # places of the upper left corner, less one
+    x, y = (chances.uniform(chances_B, passes, salt) for salt in ("crop/x", "crop/y"))
+    corner_B2 = np.floor(np.stack([x, y], axis=1) * (room_B2 + 1))
+    if fallback_B.any():
+        sides_B2[fallback_B] = _largest(shape_B2[fallback_B])
+        corner_B2[fallback_B] = (shape_B2[fallback_B] - sides_B2[fallback_B]) // 2
+    (left, top), (width, height) = (corner_B2 / shape_B2).T, (sides_B2 / shape_B2).T
     return Crops(left, top, width, height, chances.stir(chances_B, passes, "flip") >> np.uint64(63) == 1)
+
+
+def _sides(chances_B: Chances, passes: Passes, min_area: float, shape_B2: np.ndarray) -> np.ndarray:
+    """Return width and height of the first drawn crop that fits, in whole pixels; zeros where none does."""
+    area_B, aspect_B = (chances.stir(chances_B, passes, salt) for salt in ("crop/area", "crop/aspect"))
+    low, high = np.log(ASPECTS)
+    sides_B2 = np.zeros(shape_B2.shape)
+    left_R = np.arange(len(shape_B2))  # rows that have no crop yet
+    for draws in (range(1), range(1, DRAWS)):  # all that follow the first at once: numpy's calls cost more
+        area_RD, aspect_RD = (chances.uniform_draws(one[left_R], draws) for one in (area_B, aspect_B))
+        shape_R2 = shape_B2[left_R]
+        area_RD = (min_area + (1 - min_area) * area_RD) * shape_R2.prod(axis=1, keepdims=True)
+        aspect_RD = np.exp(low + (high - low) * aspect_RD)
+        drawn_RD2 = np.rint(np.sqrt(np.stack([area_RD * aspect_RD, area_RD / aspect_RD], axis=2)))
+        fits_RD = ((drawn_RD2 > 0) & (drawn_RD2 <= shape_R2[:, None])).all(axis=2)
+        first_R, found_R = fits_RD.argmax(axis=1), fits_RD.any(axis=1)
+        sides_B2[left_R[found_R]] = drawn_RD2[found_R, first_R[found_R]]
+        left_R = left_R[~found_R]
+        if not len(left_R):
+            break
+    return sides_B2
+
+
+def _largest(shape_B2: np.ndarray) -> np.ndarray:
+    """Return width and height of the largest crop of an allowed aspect, in whole pixels."""
+    width_B, height_B = shape_B2.T
+    narrow, wide = ASPECTS
+    return np.stack(
+        [
+            np.where(width_B / height_B > wide, np.rint(height_B * wide), width_B),
+            np.where(width_B / height_B < narrow, np.rint(width_B / narrow), height_B),
+        ],
+        axis=1,
+    )
 
 
 def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:

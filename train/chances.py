@@ -4,9 +4,11 @@
 splitmix64, in numpy, so an order of a million samples takes a tenth of a second and depends on nothing else.
 """
 
-# N samples, B of them
+# N samples, B of them, D draws of a decision
 
 from __future__ import annotations
+
+import functools
 
 import duckdb
 import numpy as np
@@ -46,7 +48,22 @@ def stir(chances_B: Chances, passes: Passes, salt: str) -> Chances:
 
 def uniform(chances_B: Chances, passes: Passes, salt: str) -> np.ndarray:
     """Return float64 in [0, 1) for one decision in one pass."""
-    return (stir(chances_B, passes, salt) >> np.uint64(11)) * 2.0**-53
+    return _share(stir(chances_B, passes, salt))
+
+
+def uniform_draws(stirred_B: Chances, draws: range) -> np.ndarray:
+    """Return BxD float64 in [0, 1): one decision (what `stir` gave) drawn again and again, draws by number from 0."""
+    steps_D = np.array([_draw(draw) for draw in draws], np.uint64)
+    return _share(mix(stirred_B[:, None] ^ steps_D))
+
+
+@functools.cache
+def _draw(number: int) -> int:
+    return chance(str(number), 0, "draw")
+
+
+def _share(chances: Chances) -> np.ndarray:
+    return (chances >> np.uint64(11)) * 2.0**-53
 
 
 def of_view(chances_B: Chances, view: int) -> Chances:

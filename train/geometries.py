@@ -96,7 +96,7 @@ class Squares:
             return (augmentations.center_batch(images_BSS3, self.image_size),)
         return tuple(
             augmentations.crop_batch(images_BSS3, crops, self.image_size)
-            for crops in _random_crops(self.views, chances_B, passes, self.min_area)
+            for crops in _random_crops(self.views, chances_B, passes, self.min_area, np.array(self.shape[:2]))
         )
 
 
@@ -154,10 +154,10 @@ class Photos:
 
 
 def _random_crops(
-    views: int, chances_B: Chances, passes: Passes, min_area: float, shape_B2: np.ndarray | None = None
+    views: int, chances_B: Chances, passes: Passes, min_area: float, shape: np.ndarray
 ) -> list[augmentations.Crops]:
     return [
-        augmentations.random_crops(of_view(chances_B, view), passes, min_area=min_area, shape=shape_B2)
+        augmentations.random_crops(of_view(chances_B, view), passes, min_area=min_area, shape=shape)
         for view in range(views)
     ]
 

@@ -107,7 +107,10 @@ def test_chances_and_passes_of_a_batch_are_its_samples(dataset: MakeDataset) -> 
 
 def test_views_are_drawn_independently_of_each_other() -> None:
     keys = chances.of_keys([str(i) for i in range(4000)], seed=0)
-    crops = [random_crops(chances.of_view(keys, view), 0, min_area=0.08) for view in (0, 1, 2)]
+    crops = [
+        random_crops(chances.of_view(keys, view), 0, min_area=0.08, shape=np.array([256, 256]))
+        for view in (0, 1, 2)
+    ]
     drawn = [column.astype(float) for crop in crops for column in (crop.width, crop.left, crop.flip)]
     correlation = np.corrcoef(drawn).reshape(3, 3, 3, 3)
     for v, w in ((0, 1), (0, 2), (1, 2)):

@@ -442,12 +442,12 @@ def test_flips_crops_and_erasing_are_as_the_task_and_the_settings_say(dots_task:
     subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
     assert not dots_task.flip
     drawn = drawn_of(subject, 5)
-    crop = _Batches(Finetune(augment="crop", min_area=1.0), subject, drawn)
+    crop = _Batches(Finetune(augment="crop", min_area=0.8), subject, drawn)
     rows = np.arange(len(drawn))
     plain = normalize(subject.pixels.train.squares.take(drawn.rows, subject.device))
     apart = [(crop.of(rows, step)[0] - plain).abs().mean().item() for step in range(4)]
     mirrored = (plain.flip(3) - plain).abs().mean().item()
-    assert max(apart) < 0.7 * mirrored  # a crop of all of it only changes the aspect
+    assert max(apart) < 0.7 * mirrored  # a crop of most of it changes little
     assert len(set(apart)) == 4  # other crops at other steps
     erased = _Batches(Finetune(augment="randaugment"), subject, drawn)
     assert erased.erase is not None

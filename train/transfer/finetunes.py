@@ -202,7 +202,8 @@ class _Batches:
             return centre(squares, size)
         if how.augment == "shift":
             return shift(centre(squares, size), how.shift_fraction, flip, self.generator)
-        crops = random_crops(self.chances_K[rows], step, min_area=how.min_area)
+        sides = np.array(squares.shape[2:])
+        crops = random_crops(self.chances_K[rows], step, min_area=how.min_area, shape=sides)
         crops = crops if flip else crops._replace(flip=np.zeros_like(crops.flip))
         images_B3SS = crop_batch(squares.permute(0, 2, 3, 1), crops, size)
         if how.augment == "randaugment":

@@ -21,7 +21,7 @@ from train.transfer.protocols import TransferProtocol, settings
 from train.transfer.shots import FULL, Draw, Sampling, Shots, draw
 from train.transfer.subjects import AnySubject, Outcome, Subject
 
-VERSION = 2  # goes up when the same settings give other values; part of a measurement's name
+VERSION = 3  # goes up when the same settings give other values; part of a measurement's name
 NO_IMAGES = "0"  # the shots of a protocol that learns from none
 
 Say = Callable[[str], None]
