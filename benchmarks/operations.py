@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _manifests import write_named
 
+from curate.memory import peak_bytes
 from curate.wordnet.lists import wnids_of
 
 TOP = Path(__file__).resolve().parents[1]
@@ -124,7 +124,7 @@ def _one(job: str, side: str, manifest: str, out: str) -> dict[str, Any]:
     else:
         rows = {"pandas": _pandas, "python": _python}[side](job, f"{manifest}/manifest.parquet", out)
         measured = {"plan": 0.0, "build": time.perf_counter() - began, "rows": rows}
-    return measured | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return measured | {"peak": peak_bytes() / 1e9}
 
 
 def _ours(job: str, manifest: str, out: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from typing import Any
 
 import _tables
 
+from curate.memory import peak_bytes
+
 HERE = Path(__file__).resolve().parent
 PARTS = {  # the statements of a build, in order → what they are for
     r"SELECT reason": "rows by reason",
@@ -246,7 +248,7 @@ def _ours(recipe: str, out: str) -> dict[str, Any]:
     with _Clock(whole, "build"):
         build(load(recipe), out, overlay=True)
     spent["the rest"] = [w - sum(p[i] for p in spent.values()) for i, w in enumerate(whole["build"])]
-    return {"parts": spent, "own_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return {"parts": spent, "own_peak": peak_bytes() / 1e9}
 
 
 class _Clock:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,12 @@ def caption_step(dataset: Dataset) -> StepRecord | None:
     """Return the recipe's last step that made captions from class names."""
     steps = [step for step in dataset.info.ledger if step.step == "caption"]
     return steps[-1] if steps else None
+
+
+def caption_arguments(dataset: Dataset) -> dict[str, Any] | None:
+    """Return what that step was told (`templates`, `names`); None where there is none."""
+    step = caption_step(dataset)
+    return step.arguments if step else None
 
 
 def class_texts(dataset: Dataset) -> list[list[str]] | None:

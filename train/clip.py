@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from curate.datasets import Dataset
 from curate.errors import RecipeError
 from train import feeds
-from train.captions import warnings_of
+from train.captions import caption_arguments, warnings_of
 from train.checks import check_batch_fits
 from train.configs import LoopConfig, parse
 from train.loader import Batch, Loader
@@ -177,6 +177,7 @@ def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokeniz
         )
     config = parse_config(run.info.config, where=str(run.path))
     pair = build_pair(config.pair)
+    pair.spec = run.spec
     pair.load_state_dict(run.weights())
     return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(config.context_length)
 
@@ -255,4 +256,6 @@ def _measured(
     measured = feeds.to_measure_on(dataset, val, config, device) if source.classes else None
     if measured is None:
         return None, None
-    return measured, prompts_of(source.classes, templates=config.templates, captioned=dataset)
+    return measured, prompts_of(
+        source.classes, templates=config.templates, captioned=caption_arguments(dataset)
+    )

@@ -14,7 +14,6 @@ from curate.errors import DataError
 from curate.manifests import Class
 from train.configs import LoopConfig, autocast, pick_device, pick_workers
 from train.loader import Loader
-from train.models import normalize
 from train.runs import Run
 
 BATCH_SIZE = 256
@@ -48,7 +47,7 @@ def held_out_accuracy(
     seen = right = right_group = 0
     for batch in _loader(held_out, run, place).epoch(0):
         with autocast("auto", place):
-            predicted_B = model(normalize(batch.images)).argmax(dim=1).cpu()
+            predicted_B = model(run.spec.normalize(batch.images)).argmax(dim=1).cpu()
         labels_B = batch.labels.cpu()
         known_B = to_own[labels_B] >= 0
         seen += int(known_B.sum())

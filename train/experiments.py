@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.files import write_atomic
+from curate.memory import peak_bytes
 from curate.plans import plan
 from curate.progress import Quiet
 from train.grids import EXPERIMENT, Experiment, Measure, Transfer
@@ -32,8 +32,7 @@ class Stages:
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        self.rows.append({"stage": name, "seconds": round(seconds, 2), "peak_mb": memory})
+        self.rows.append({"stage": name, "seconds": round(seconds, 2), "peak_mb": peak_bytes() // 1_000_000})
         self.progress.say(f"{seconds:6.1f} s  {name}")
 
 

@@ -33,9 +33,10 @@ from train.loader import Batch, Loader
 from train.methods import Method
 from train.profiles import Profiler
 from train.progress import Log
+from train.provenance import DatasetUsed
 from train.ranks import Ranks
 from train.rehearsals import rehearse, training_flops
-from train.runs import BEST, Best, DatasetUsed, Machine, Run, finish_run, save_weights
+from train.runs import BEST, Best, Machine, Run, finish_run, save_weights
 from train.stops import Stop, command, exit_code
 from train.throughputs import Meter
 
@@ -110,7 +111,7 @@ def _finished(loop: Loop, quiet: bool) -> Run:
         info = {
             "method": method.name,
             "spec": method.spec,
-            "dataset": DatasetUsed.of(loader.dataset),
+            "dataset": DatasetUsed.of(loader.dataset, out),
             "config": dataclasses.asdict(config),
             "facts": dict(method.facts),
             "seed": config.seed,

@@ -12,9 +12,10 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from curate.errors import RecipeError, did_you_mean
@@ -22,6 +23,10 @@ from train.alexnet import AlexNet
 from train.towers import PREFIX, clip_config, clip_names, image_tower
 
 Stem = Literal["imagenet", "small"]
+
+Colour = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # as `run.json` is checked
+Spread = tuple[Positive, Positive, Positive]
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pixels, red green blue, in 0..1
 STD = (0.229, 0.224, 0.225)
@@ -36,12 +41,20 @@ class ModelSpec:
         stem: "small" is a 3x3 convolution of stride 1 without max-pooling, for images of 32 to 64 px.
         num_classes: outputs of the head; 0 for none, and the model gives features.
         image_size: side of the images it was made for, in pixels.
+        mean: of the pixels it was trained on, red green blue, in 0..1: taken from each pixel before it is seen.
+        std: their spread, by which the rest is divided.
     """
 
     name: str
     stem: Stem
     num_classes: int
     image_size: int
+    mean: Colour = MEAN
+    std: Spread = STD
+
+    def normalize(self, images_B3HW: Tensor) -> Tensor:
+        """Turn images (uint8, 0..255) into what the model was trained on; see `normalize`."""
+        return normalize(images_B3HW, self.mean, self.std)
 
 
 class Model(nn.Module):
@@ -55,9 +68,20 @@ class Model(nn.Module):
         self.spec = spec
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
-        """Return logits_BC of normalised images (features_BD where there is no head)."""
+        """Return logits_BC of normalised images, float32 (features_BD where there is no head)."""
         features_BD = self.backbone(images_B3HW)
-        return self.head(features_BD)
+        return in_float32(self.head, features_BD) if isinstance(self.head, nn.Linear) else features_BD
+
+
+def in_float32(head: nn.Module, features_BD: Tensor) -> Tensor:
+    """Return what a head makes of features, float32 also under autocast: in bf16 many logits would be equal.
+
+    Then the order of the classes, and the accuracy, would follow from their numbers.
+    """
+    if features_BD.is_meta:  # FLOPs are counted there, where autocast is not known
+        return head(features_BD)
+    with torch.autocast(features_BD.device.type, enabled=False):
+        return head(features_BD.float())
 
 
 def build(name: str, *, num_classes: int, stem: Stem = "imagenet", image_size: int, seed: int = 0) -> Model:
@@ -96,26 +120,28 @@ def rebuild(spec: ModelSpec, *, num_classes: int | None = None, seed: int = 0) -
     """Build the model of a spec again, with fresh weights; `num_classes` replaces the spec's."""
     if num_classes is not None:
         spec = dataclasses.replace(spec, num_classes=num_classes)
-    return build(
+    model = build(
         spec.name, num_classes=spec.num_classes, stem=spec.stem, image_size=spec.image_size, seed=seed
     )
+    model.spec = spec
+    return model
 
 
-def normalize(images_B3HW: Tensor) -> Tensor:
-    """Turn images (uint8, 0..255) into what a backbone takes: float32 of ImageNet's mean and spread.
+def normalize(images_B3HW: Tensor, mean: Colour = MEAN, std: Colour = STD) -> Tensor:
+    """Turn images (uint8, 0..255) into what a backbone takes: float32, by ImageNet's mean and spread or others.
 
     It is channels_last, and made where the images are: what travels to a GPU is a quarter of the bytes.
     """
-    mean, std = _pixels(images_B3HW.device)
+    mean_131, std_131 = _pixels(images_B3HW.device, mean, std)
     floats_B3HW = images_B3HW.to(torch.float32, memory_format=torch.channels_last)
-    return floats_B3HW.mul_(1 / (255 * std)).sub_(mean / std)
+    return floats_B3HW.mul_(1 / (255 * std_131)).sub_(mean_131 / std_131)
 
 
 @functools.cache
-def _pixels(device: torch.device) -> tuple[Tensor, Tensor]:
+def _pixels(device: torch.device, mean: Colour, std: Colour) -> tuple[Tensor, Tensor]:
     """Return mean and spread, sent to the device once: a GPU would be waited for each time."""
     with torch.inference_mode(False):
-        return tuple(torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (MEAN, STD))  # type: ignore[return-value]
+        return tuple(torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (mean, std))  # type: ignore[return-value]
 
 
 class ConvNet(nn.Module):

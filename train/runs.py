@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from curate.datasets import Dataset
 from curate.errors import DataError, MissingError, RecipeError
 from curate.files import write_atomic
 from curate.records import Record, read_record
 from train.models import Model, ModelSpec, rebuild
+from train.provenance import DatasetUsed
 
 RUN = "run.json"
 PLAN = "plan.json"
@@ -33,29 +33,6 @@ METRICS = "metrics.jsonl"
 BEST = "best.safetensors"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
-
-
-class DatasetUsed(Record):
-    """The dataset that a run learned from."""
-
-    name: str
-    digest: str
-    rows: int
-    classes: int
-    path: str
-    recipe: dict[str, Any] = Field(default_factory=dict)
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> DatasetUsed:
-        """Describe a dataset."""
-        return cls(
-            name=dataset.name,
-            digest=dataset.digest,
-            rows=len(dataset),
-            classes=len(dataset.classes),
-            path=str(dataset.path),
-            recipe=dataset.info.recipe,
-        )
 
 
 class Machine(Record):

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curate.datasets import Dataset, open_dataset
-from curate.errors import CurateError, DataError, RecipeError
+from curate.datasets import Dataset
+from curate.errors import DataError, RecipeError
 from curate.files import write_atomic
 from curate.manifests import Class
+from train.captions import caption_arguments
 from train.clip import pair_of
 from train.configs import LoopConfig, autocast, pick_device, pick_workers
 from train.loader import Batch, Loader
-from train.models import normalize
+from train.provenance import find_dataset
 from train.runs import Run
 from train.zeroshot import class_weights, prompts_of
 
@@ -143,7 +145,7 @@ def _classifier(run: Run, dataset: Dataset, device: torch.device) -> Judge:
     def judge(batch: Batch) -> Scores:
         labels_B = _relabelled(batch.labels, to_own)
         with autocast("auto", device):
-            logits_BC = model(normalize(batch.images)).float()
+            logits_BC = model(run.spec.normalize(batch.images))
         loss_B = functional.cross_entropy(logits_BC, labels_B.clamp(min=0), reduction="none")
         return {"loss": _or_null(loss_B, labels_B), **_recognised(logits_BC, labels_B, own)}
 
@@ -154,7 +156,7 @@ def _pairs(run: Run, dataset: Dataset, device: torch.device) -> Judge:
     pair, tokenizer = pair_of(run, device)
     weights_CE = None
     if dataset.classes:
-        prompts_C = prompts_of(dataset.classes, captioned=_learned_from(run, dataset))
+        prompts_C = prompts_of(dataset.classes, captioned=_captioned(run, dataset))
         with autocast("auto", device):
             weights_CE = class_weights(pair, tokenizer, prompts_C, device)
 
@@ -162,7 +164,7 @@ def _pairs(run: Run, dataset: Dataset, device: torch.device) -> Judge:
         said = batch.captions
         tokens_BL = pair.cropped(tokenizer([text or "" for text in said])).to(device)
         with autocast("auto", device):
-            images_BE = pair.encode_images(normalize(batch.images))
+            images_BE = pair.encode_images(run.spec.normalize(batch.images))
             texts_BE = pair.encode_texts(tokens_BL)
         has_text_B = torch.tensor([-1 if text is None else 0 for text in said])
         found: Scores = {"similarity": _or_null((images_BE * texts_BE).sum(dim=1), has_text_B)}
@@ -192,26 +194,37 @@ def _or_null(values_B: Tensor, labels_B: Tensor) -> np.ndarray:
 
 def _classes_of(run: Run, dataset: Dataset) -> tuple[Class, ...]:
     """Return the classes of a classifier, in label order."""
-    source = _learned_from(run, dataset)
-    if source is None:
-        used = run.info.dataset
+    used = run.info.dataset
+    classes = used.own_classes if used else dataset.classes
+    if classes is None:
+        classes = _learned_from(run, dataset).classes
+    if len(classes) != run.spec.num_classes:
         raise DataError(
-            f"{run.path}: its classes are those of {used.path if used else 'no dataset'}, which is not there any more",
-            hint="build that dataset again, or score the rows it learned from",
+            f"{run.path}: {len(classes)} classes, and a head of {run.spec.num_classes}", hint="train it again"
         )
-    return source.classes
+    return classes
 
 
-def _learned_from(run: Run, dataset: Dataset) -> Dataset | None:
-    """Return the dataset that a run learned from, where it is still to be found."""
+def _captioned(run: Run, dataset: Dataset) -> Mapping[str, Any] | None:
+    """Return what the `caption` step was told of the dataset that a run learned from."""
+    used = run.info.dataset
+    if used is not None and used.class_list is not None:
+        return used.caption
+    return caption_arguments(_learned_from(run, dataset))
+
+
+def _learned_from(run: Run, dataset: Dataset) -> Dataset:
+    """Return the dataset of a run of before, which has its classes and texts from there."""
     used = run.info.dataset
     if used is None or used.digest == dataset.digest:
         return dataset
-    try:
-        found = open_dataset(used.path)
-    except CurateError:
-        return None
-    return found if found.digest == used.digest else None
+    found = find_dataset(used, run.path)
+    if found is None:
+        raise DataError(
+            f"{run.path}: its classes are those of {used.path}, which is not there any more",
+            hint="build that dataset again, or score the rows it learned from",
+        )
+    return found
 
 
 def _labels_in(own: tuple[Class, ...], classes: tuple[Class, ...]) -> Tensor:

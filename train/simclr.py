@@ -25,7 +25,7 @@ from train.configs import LoopConfig, parse
 from train.contrasts import nt_xent
 from train.loader import Batch, Loader
 from train.methods import Columns, Lesson, Method
-from train.models import Model, build, normalize
+from train.models import Model, build, in_float32, normalize
 from train.monitors import Monitor, probe_loss
 from train.options import require
 from train.photometrics import Photometry
@@ -152,7 +152,7 @@ class Contraster(nn.Module):
         points_BVP = self.projector(features_RD).unflatten(0, images_BV3TT.shape[:2])
         if self.probe is None:
             return (points_BVP,)
-        return points_BVP, self.probe(features_RD[:: images_BV3TT.shape[1]].detach())
+        return points_BVP, in_float32(self.probe, features_RD[:: images_BV3TT.shape[1]].detach())
 
 
 def projector(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:

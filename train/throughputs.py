@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import time
 
 import torch
+
+from curate.memory import peak_bytes
 
 
 class Meter:
@@ -50,4 +51,4 @@ def memory_bytes(device: torch.device) -> int:
     """Return the most memory that was held: of the GPU, or by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes()

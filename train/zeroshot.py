@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curate.datasets import Dataset
 from curate.errors import RecipeError
 from curate.manifests import Class
 from curate.templates import texts
 from curate.wordings import Names, called
-from train.captions import caption_step
 from train.configs import autocast
 from train.loader import Loader
 from train.models import normalize
@@ -31,7 +30,7 @@ def prompts_of(
     *,
     templates: Sequence[str] | str | None = None,
     names: Names | None = None,
-    captioned: Dataset | None = None,
+    captioned: Mapping[str, Any] | None = None,
 ) -> list[list[str]]:
     """Return the texts of each class, in the order of the classes, which is that of the labels.
 
@@ -42,13 +41,12 @@ def prompts_of(
         classes: in label order.
         templates: texts with `{}`, or a named set such as openai-80; those of `captioned` by default, else one.
         names: what to call the classes, as in the operation `caption`; as `captioned` does by default, else lemma.
-        captioned: the dataset that was learned from.
+        captioned: the arguments of the `caption` step of the dataset that was learned from.
 
     Raises:
         RecipeError: no such templates, or classes without such names.
     """
-    step = caption_step(captioned) if captioned else None
-    said = step.arguments if step else {}
+    said = captioned or {}
     chosen = texts(templates or said.get("templates") or TEMPLATE)
     try:
         names_C = called(classes, names or said.get("names", "lemma"))

@@ -6,16 +6,19 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from handmade import pictures
+from torchvision.transforms import functional
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from train.models import build
+from train.models import build, normalize
 from train.runs import Run, open_run, scratch_run
 from train.supervised import SupervisedConfig, train
+from train.throughputs import memory_bytes
 
 
 @pytest.fixture
@@ -93,3 +96,35 @@ def test_what_is_no_run_is_refused_with_advice(run: Run, tmp_path: Path) -> None
     (run.path / "run.json").unlink()
     with pytest.raises(RecipeError, match="unfinished"):
         open_run(run.path)
+
+
+def test_a_run_is_seen_through_the_mean_and_spread_it_was_trained_by(run: Run) -> None:
+    document = json.loads((run.path / "run.json").read_text())
+    assert document["spec"]["mean"] == [0.485, 0.456, 0.406]
+    assert document["spec"]["std"] == [0.229, 0.224, 0.225]
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(run.spec.normalize(images), normalize(images))
+    others = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1]}
+    (run.path / "run.json").write_text(json.dumps(document | {"spec": document["spec"] | others}))
+    other = open_run(run.path)
+    expected = functional.normalize(images / 255, others["mean"], others["std"])
+    torch.testing.assert_close(other.spec.normalize(images), expected, atol=1e-5, rtol=1e-5)
+    assert other.model().spec.mean == other.model(num_classes=2).spec.mean == (0.5, 0.4, 0.3)
+    del document["spec"]["mean"], document["spec"]["std"]  # as versions of before wrote it
+    (run.path / "run.json").write_text(json.dumps(document))
+    assert open_run(run.path).spec == run.spec
+    (run.path / "run.json").write_text(
+        json.dumps(document | {"spec": document["spec"] | {"std": [0.2, 0, 0.2]}})
+    )
+    with pytest.raises(DataError, match=r"spec\.std"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize(("platform", "bytes_"), [("darwin", 5_000_000), ("linux", 5_120_000_000)])
+def test_the_peak_of_memory_is_told_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, platform: str, bytes_: int
+) -> None:
+    usage = SimpleNamespace(ru_maxrss=5_000_000)
+    monkeypatch.setattr("curate.memory.resource.getrusage", lambda _: usage)
+    monkeypatch.setattr("curate.memory.sys.platform", platform)
+    assert memory_bytes(torch.device("cpu")) == bytes_

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +16,13 @@ from captioned import build_steps, coloured_pool, described
 from handmade import Sample, pictures
 from sklearn.metrics import log_loss
 
-from curate.datasets import Dataset
+from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from train import clip, supervised
 from train.loader import Loader
 from train.models import normalize
-from train.runs import Run, scratch_run
+from train.provenance import find_dataset
+from train.runs import Run, open_run, scratch_run
 from train.scores import score
 
 MakeDataset = Callable[..., Dataset]
@@ -153,11 +156,63 @@ def test_a_run_that_judges_no_samples_is_refused(dataset: MakeDataset, tmp_path:
         score(scratch_run(classifier(data, tmp_path / "run").spec), data, tmp_path / "scores.parquet")
 
 
-def test_classes_that_are_lost_are_said_to_be(dataset: MakeDataset, tmp_path: Path) -> None:
+def forget(run: Run, *names: str) -> Run:
+    """Return a run as versions of before wrote it, without some fields of its dataset."""
+    document = json.loads((run.path / "run.json").read_text())
+    document["dataset"] = {k: v for k, v in document["dataset"].items() if k not in names}
+    (run.path / "run.json").write_text(json.dumps(document))
+    return open_run(run.path)
+
+
+OLD = ("class_list", "caption", "path_from_run")
+
+
+def test_a_run_needs_the_dataset_it_learned_from_no_more(dataset: MakeDataset, tmp_path: Path) -> None:
     data, other = dataset(pictures(32)), dataset(pictures(16), "other")
-    run = classifier(data, tmp_path / "run")
-    assert all(rows(score(run, other, tmp_path / "scores.parquet", device="cpu", workers=0))["correct"])
-    (data.path / "dataset.json").unlink()
+    run = classifier(data, tmp_path / "work" / "runs" / "run")
+    assert [(c.name, c.wnid) for c in run.info.dataset.own_classes or ()] == [  # type: ignore[union-attr]
+        (c.name, c.wnid) for c in data.classes
+    ]
+    shutil.rmtree(data.path)
+    found = rows(score(open_run(run.path), other, tmp_path / "scores.parquet", device="cpu", workers=0))
+    assert all(found["correct"])
+    old = forget(run, *OLD)
     with pytest.raises(DataError, match="is not there any more") as caught:
-        score(run, other, tmp_path / "scores.parquet", device="cpu", workers=0)
+        score(old, other, tmp_path / "scores.parquet", device="cpu", workers=0)
     assert caught.value.hint
+
+
+def test_towers_recognise_by_the_texts_they_learned_when_the_dataset_is_gone(tmp_path: Path) -> None:
+    pool = coloured_pool(tmp_path / "pool")
+    data = build_steps(tmp_path, pool, [{"caption": {"templates": ["the {}", "{}!"]}}])
+    run = clip.train(data, tmp_path / "run", dataclasses.replace(TOWERS, epochs=1), quiet=True)
+    other = build_steps(
+        tmp_path, pool, [{"caption": {"templates": ["{}"]}}, {"sample": {"number": 20}}], "other"
+    )
+    before = score(run, other, tmp_path / "before.parquet", device="cpu", workers=0).read_bytes()
+    shutil.rmtree(data.path)
+    assert score(run, other, tmp_path / "after.parquet", device="cpu", workers=0).read_bytes() == before
+
+
+def test_a_run_finds_its_dataset_from_any_folder_and_where_the_tree_was_moved(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work" / "sets").mkdir(parents=True)
+    for built in (dataset(pictures(16), "one").path, tmp_path / "one-pool"):
+        shutil.move(built, tmp_path / "work" / "sets")
+    monkeypatch.chdir(tmp_path / "work")
+    data = open_dataset("sets/one")
+    run = supervised.train(data, Path("runs/one"), dataclasses.replace(CLASSIFIER, epochs=1), quiet=True)
+    monkeypatch.chdir("/")
+    run = open_run(tmp_path / "work" / "runs" / "one")
+    assert run.info.dataset
+    assert Path(run.info.dataset.path) == tmp_path / "work" / "sets" / "one"
+    shutil.move(tmp_path / "work", tmp_path / "moved")
+    for old in ((), ("path_from_run",)):
+        run = forget(open_run(tmp_path / "moved" / "runs" / "one"), *old)
+        found = find_dataset(run.info.dataset, run.path)  # type: ignore[arg-type]
+        assert found is not None
+        assert (found.path.resolve(), found.digest) == (tmp_path / "moved" / "sets" / "one", data.digest)  # type: ignore[union-attr]
+    relative = run.info.dataset.model_copy(update={"path": "sets/one"})  # as versions of before wrote it
+    assert find_dataset(relative, run.path)
+    assert find_dataset(relative.model_copy(update={"digest": "another"}), run.path) is None

@@ -18,6 +18,7 @@ from curate.datasets import Dataset
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train import pretraining, supervised
 from train.loader import Loader
+from train.models import build
 from train.runs import Run, open_run
 from train.supervised import SupervisedConfig, accuracy, parse_config, train
 
@@ -327,3 +328,17 @@ def test_a_config_is_read_from_a_file_with_its_place_in_every_error() -> None:
             parse_config(options, where="file.yaml, pretrain")
         assert str(caught.value).startswith(words)
         assert caught.value.hint
+
+
+def test_classes_are_ranked_by_float32_where_bf16_knows_no_order(
+    dataset: MakeDataset, tmp_path: Path
+) -> None:
+    data = dataset([dataclasses.replace(sample, label=3) for sample in pictures(8)])
+    model = build("convnet", num_classes=4, image_size=16).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()  # type: ignore[union-attr, operator]
+        model.head.bias.copy_(torch.tensor([1, 1, 1, 1.001]))  # type: ignore[union-attr, operator]
+    plain = Loader(data, batch_size=8, image_size=16, seed=0, augment=False, workers=0)
+    assert accuracy(model, plain, precision="bf16") == {"top1": 1.0}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.zeros(2, 3, 16, 16)).dtype == torch.float32

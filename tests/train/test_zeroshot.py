@@ -17,6 +17,7 @@ from torch.nn import functional
 from curate.datasets import Dataset
 from curate.errors import RecipeError
 from curate.manifests import Class
+from train.captions import caption_arguments
 from train.loader import Loader
 from train.models import MEAN, STD
 from train.pairs import Pair, PairSpec, build_pair
@@ -60,7 +61,7 @@ def test_accuracy_falls_where_names_are_not_in_the_order_of_labels(
 def test_names_come_in_the_order_of_labels(tmp_path: Path) -> None:
     pool = coloured_pool(tmp_path / "pool")
     data = build_steps(tmp_path, pool, [{"caption": {"templates": ["my {}"]}}])
-    prompts = prompts_of(data.classes, captioned=data)
+    prompts = prompts_of(data.classes, captioned=caption_arguments(data))
     assert prompts == [["my tench"], ["my dog"], ["my cat"], ["my car"]]
     table = data.table(["label", "caption"]).to_pylist()
     assert {(row["label"], row["caption"]) for row in table} == {(i, p[0]) for i, p in enumerate(prompts)}
@@ -70,15 +71,15 @@ def test_templates_are_those_asked_for_else_those_of_the_captions_else_one(tmp_p
     pool = coloured_pool(tmp_path / "pool")
     plain = build_steps(tmp_path, pool, [], "plain")
     told = build_steps(tmp_path, pool, [{"caption": {"templates": ["a {}", "the {}"], "names": "hypernym"}}])
-    assert prompts_of(plain.classes, captioned=plain)[1] == ["a photo of a dog."]
-    assert prompts_of(told.classes, captioned=told)[0] == [
+    assert prompts_of(plain.classes, captioned=caption_arguments(plain))[1] == ["a photo of a dog."]
+    assert prompts_of(told.classes, captioned=caption_arguments(told))[0] == [
         "a tench, a kind of cyprinid",
         "the tench, a kind of cyprinid",
     ]
-    openai = prompts_of(told.classes, templates="openai-80", names="lemma", captioned=told)
+    openai = prompts_of(told.classes, templates="openai-80", names="lemma", captioned=caption_arguments(told))
     assert openai[1] == [template("dog") for template in OPENAI_IMAGENET_TEMPLATES]
     others = [Class("gadget"), Class("widget")]  # no synsets, so they have no hypernym
-    assert prompts_of(others, captioned=told)[1] == ["a widget", "the widget"]
+    assert prompts_of(others, captioned=caption_arguments(told))[1] == ["a widget", "the widget"]
     with pytest.raises(RecipeError, match="not among the synsets"):
         prompts_of(others, names="hypernym")
 

@@ -20,6 +20,7 @@ from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, op
 from train.transfer import results as results_module
 from train.transfer.cells import cells_of, shown
 from train.transfer.images import Streamed, View, pixels
+from train.transfer.jobs import VERSION
 from train.transfer.protocols.linear import Linear as LinearProtocol
 from train.transfer.subjects import Subject
 
@@ -436,6 +437,6 @@ def test_versions_of_the_measuring_are_not_averaged(scratch: Run, tiny_task: Tas
     results_module.append(out, older)
     cells = cells_of(results_module.read(out))
     assert [(cell.seeds, cell.protocol) for cell in cells] == [
-        (2, "linear, version 2"),
+        (2, f"linear, version {VERSION}"),
         (2, "linear, version 1"),
     ]

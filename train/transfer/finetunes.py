@@ -20,7 +20,6 @@ from torch.nn.functional import pad
 from curate.chance import chance
 from train.augmentations import crop_batch, random_crops
 from train.configs import autocast, number_type
-from train.models import normalize
 from train.options import require
 from train.randaugments import RandAugment
 from train.transfer.images import Fit, Pixels, View
@@ -154,7 +153,9 @@ class Tuning:
             for start in range(0, len(rows), BATCH):
                 squares = pixels.squares.take(rows[start : start + BATCH], subject.device)
                 with autocast(precision(subject.device), subject.device):
-                    found.append(model(normalize(centre(squares, subject.image_size))).float())
+                    found.append(
+                        model(subject.run.spec.normalize(centre(squares, subject.image_size))).float()
+                    )
         return torch.cat(found)
 
     def _optimizer(self, model: nn.Module, trial: Trial) -> torch.optim.Optimizer:
@@ -191,7 +192,7 @@ class _Batches:
         """Return normalised images_B3SS, changed by chance, and their targets."""
         device = self.subject.device
         squares = self.squares.take(self.drawn.rows[rows], device)
-        images_B3SS = normalize(self._changed(squares, rows, step))
+        images_B3SS = self.subject.run.spec.normalize(self._changed(squares, rows, step))
         if self.erase is not None:
             images_B3SS = self.erase(images_B3SS)
         return images_B3SS, self.targets[torch.from_numpy(rows).to(device)]

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from train.models import in_float32
 from train.transfer.protocols.linear import Linear
 from train.transfer.shots import Draw
 from train.transfer.subjects import Subject
@@ -26,9 +27,7 @@ class Classifier(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Return logits_BC of normalised images."""
-        features_BD = self.backbone(images_B3HW)
-        with torch.autocast(features_BD.device.type, enabled=False):  # in bf16 many answers would be equal
-            return self.head(features_BD.float())
+        return in_float32(self.head, self.backbone(images_B3HW))
 
 
 def classifier(

@@ -54,7 +54,16 @@ class Measurement:
         content = getattr(self.protocol, "content", None)
         if content is not None:  # of a file that a setting names
             said |= {"content": content()}
-        where = [self.run.name, self.run.digest, self.task.name, self.task.digest, self.image_size]
+        spec = self.run.spec
+        where = [
+            self.run.name,
+            self.run.digest,
+            spec.mean,
+            spec.std,
+            self.task.name,
+            self.task.digest,
+            self.image_size,
+        ]
         return digest(
             ["cell", VERSION, *where, str(self.shots), self.seed, self.sampling, self.protocol.name, said]
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import DataError
-from train.models import Model, normalize
+from train.models import Model, ModelSpec
 from train.pairs import Pair
 from train.runs import Run
 from train.tokens import Tokenizer
@@ -162,7 +162,7 @@ class Subject:
         return self._features[name]
 
     def _forward(self, backbone: nn.Module, split: Pixels) -> Tensor:
-        features_ND = forward(backbone, split.squares.batches(BATCH, self.device))
+        features_ND = forward(backbone, split.squares.batches(BATCH, self.device), self.run.spec)
         if features_ND.ndim != 2 or not features_ND.shape[1]:
             raise DataError(
                 f"{self}: the backbone gives no features ({tuple(features_ND.shape[1:])} an image)"
@@ -201,6 +201,6 @@ class Subject:
 
 
 @torch.no_grad()
-def forward(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Return what a module in eval mode makes of batches of uint8 images, float32."""
-    return torch.cat([module(normalize(images_B3SS)).float() for images_B3SS in batches])
+def forward(module: torch.nn.Module, batches: Iterable[Tensor], spec: ModelSpec) -> Tensor:
+    """Return what a module in eval mode makes of batches of uint8 images, normalised as a spec says, float32."""
+    return torch.cat([module(spec.normalize(images_B3SS)).float() for images_B3SS in batches])

@@ -15,7 +15,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from curate.errors import RecipeError
-from train.models import MEAN, STD, Model
+from train.models import Model
 from train.transfer.detection.maps import Maps, Norm, TimmMaps, cut, freeze_statistics, set_norms, timm_maps
 from train.transfer.detection.parts import (
     Anchored,
@@ -105,7 +105,7 @@ def build_detector(model: Model, classes: int, shape: Shape, *, seed: int) -> Ge
             shape.max_detections,
             background_iou=shape.background_iou,
         )
-    resize = Resize(shape.short_sides_px, shape.long_side_px, list(MEAN), list(STD))
+    resize = Resize(shape.short_sides_px, shape.long_side_px, list(model.spec.mean), list(model.spec.std))
     detector = GeneralizedRCNN(trunk, proposer, regions, resize)
     return detector.to(device, memory_format=torch.channels_last)
 

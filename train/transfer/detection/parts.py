@@ -16,6 +16,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou, 
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from torchvision.ops.poolers import initLevelMapper
 
+from train.models import in_float32
 from train.transfer.detection.maps import Maps, TimmMaps, freeze_statistics, ordered
 
 PYRAMID = (4, 8, 16, 32, 64)  # strides of a pyramid; regions are cut from all but the last
@@ -110,7 +111,7 @@ class Predictor(nn.Module):
 
     def forward(self, features_RD: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits_RK and boxes [R, 4K]."""
-        return self.cls_score(features_RD).float(), self.bbox_pred(features_RD).float()
+        return in_float32(self.cls_score, features_RD), in_float32(self.bbox_pred, features_RD)
 
 
 class OneMapPool(nn.Module):

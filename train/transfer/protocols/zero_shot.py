@@ -43,5 +43,7 @@ class ZeroShot:
     def measure(self, subject: Subject, drawn: Draw) -> Outcome:
         """Answer on the whole test set by the classes' texts."""
         weights_CE = text_weights(subject, self.templates)
-        images_NE = forward(image_side(subject), subject.pixels.test.squares.batches(BATCH, subject.device))
+        images_NE = forward(
+            image_side(subject), subject.pixels.test.squares.batches(BATCH, subject.device), subject.run.spec
+        )
         return subject.outcome(images_NE @ weights_CE.T, {}, "none")
