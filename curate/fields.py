@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curate.signatures import Fraction
 
+RESIZE_VERSION = 2  # goes up when the same images become others
+
 
 class Strict(BaseModel):
     """A mapping with no keys but its own, and values of their types."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
+from curate.pixels import bits_of, refusal_of, size_of, tiff_refusal, to_rgb
 from curate.rooms import Room
 
 # Enough for the header of nearly every image; a JPEG with a large EXIF block needs more.
@@ -34,13 +35,16 @@ _FORMATS = {
     "tiff": "TIFF",
     "ppm": "PPM",
 }
-# A WebP takes 16 bytes a pixel: each is decoded as an animation, which is drawn on two canvases.
-_WEIGHTS = {"webp": 2}
+# A WebP takes 16 bytes a pixel: each is decoded as an animation, which is drawn on two canvases. A PPM of 16 bits
+# becomes 32-bit integers first.
+_WEIGHTS = {"webp": 2, "ppm": 2}
+_SIDES = range(1, 1 << 31)  # that a manifest can hold
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # the markers of a JPEG's frame
 _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN = 0xDA
 # The types of a TIFF's numbers.
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "B", 8: "H", 9: "I", 16: "Q", 17: "Q"}
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two of BigTIFFs
 _MOST_BLOCKS = 1 << 16  # of a GIF before its first frame: 16 MB where they are full
 _room = Room(PIXELS_AT_ONCE)
 
@@ -68,12 +72,23 @@ class NeedMore(Exception):
 def probe(data: bytes) -> Header:
     """Return the header of an image from its first bytes.
 
+    Width and height are those of the pixels as they are stored, whatever orientation the file names.
+
     Raises:
-        BadImage: "empty", "not an image", or "damaged header".
+        BadImage: "empty", "not an image", "damaged header", "a side of 0 pixels", "a side of 2^31 pixels or more", or
+            "no 8-bit pixels (…)" for what is not decoded, such as float.
         NeedMore: the size stands beyond these bytes; give more, or all.
     """
     if not data:
         raise BadImage("empty")
+    header = _header(data)
+    if header.width not in _SIDES or header.height not in _SIDES:
+        zero = min(header.width, header.height) < 1
+        raise BadImage(f"a side of {'0 pixels' if zero else '2^31 pixels or more'}")
+    return header
+
+
+def _header(data: bytes) -> Header:
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
@@ -90,7 +105,9 @@ def probe(data: bytes) -> Header:
 
 def _jpeg(data: bytes) -> Header:
     at = _segment(data, 2, _FRAMES)
-    height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+    bits, height, width = struct.unpack(">BHH", data[at + 4 : at + 9])
+    if bits != 8:
+        raise BadImage("no 8-bit pixels (12-bit JPEG)" if bits == 12 else "damaged header")
     return Header("jpg", width, height)
 
 
@@ -130,14 +147,19 @@ def _webp(data: bytes) -> Header:
 
 def _other(data: bytes) -> Header:
     """Ask Pillow about the rarer kinds (BMP, TIFF, PPM)."""
+    tiff = data[:4] in _TIFFS
     try:
         with _pillow().open(io.BytesIO(data), formats=("BMP", "TIFF", "PPM")) as image:
             kind = {"BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}[image.format or ""]
-            return Header(kind, *image.size)
+            header, refused = Header(kind, *size_of(image)), refusal_of(image)
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        if len(data) == HEADER_BYTES and data[:4] in (b"II*\0", b"MM\0*"):
+        if len(data) == HEADER_BYTES and tiff:
             raise NeedMore from None  # a TIFF's directory may stand at its end
-        raise BadImage("not an image") from error
+        found = _tiff_numbers(data, (258, 339)) if tiff else {}
+        raise BadImage(tiff_refusal(found.get(339, ()), found.get(258, ())) or "not an image") from error
+    if refused:
+        raise BadImage(refused)
+    return header
 
 
 @cache
@@ -212,24 +234,32 @@ def _tile(data: bytes) -> tuple[int, int]:
 
     Of a tag that stands there twice Pillow takes the last, and its library the first.
     """
+    sides = _tiff_numbers(data, (322, 323))
+    return max(sides.get(322, (0,))), max(sides.get(323, (0,)))
+
+
+def _tiff_numbers(data: bytes, tags: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
+    """Return the first number of each entry that a TIFF's first directory has for these tags."""
     order = "<" if data[:2] == b"II" else ">"
     large = data[2:4] in (b"+\0", b"\0+")  # BigTIFF
-    counts, size, value = ("Q", 20, 12) if large else ("H", 12, 8)
-    sides = {322: 0, 323: 0}
-    with suppress(struct.error):
-        [at] = struct.unpack_from(order + ("Q" if large else "I"), data, 8 if large else 4)
+    counts, word, size, room = ("Q", "Q", 20, 8) if large else ("H", "I", 12, 4)
+    found: dict[int, tuple[int, ...]] = {}
+    with suppress(struct.error, OverflowError):  # of a place of 64 bits
+        [at] = struct.unpack_from(order + word, data, 8 if large else 4)
         [entries] = struct.unpack_from(order + counts, data, at)
         at += struct.calcsize(counts)
         for entry in range(at, at + size * min(entries, 1 << 16), size):
-            tag, kind = struct.unpack_from(order + "HH", data, entry)
-            if tag in sides and kind in _INTEGERS:
-                [side] = struct.unpack_from(order + _INTEGERS[kind], data, entry + value)
-                sides[tag] = max(sides[tag], side)
-    return sides[322], sides[323]
+            tag, kind, count = struct.unpack_from(order + "HH" + word, data, entry)
+            if tag in tags and kind in _INTEGERS:
+                place = entry + size - room
+                if count * struct.calcsize(_INTEGERS[kind]) > room:  # they stand elsewhere
+                    [place] = struct.unpack_from(order + word, data, place)
+                found[tag] = (*found.get(tag, ()), *struct.unpack_from(order + _INTEGERS[kind], data, place))
+    return found
 
 
 def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
-    """Decode an image wholly and return it as RGB; refuses bombs before decoding.
+    """Decode an image wholly and return it as RGB, as `curate.pixels` says; refuses bombs before decoding.
 
     Args:
         at_least: pixels of the short side that are enough; a JPEG twice as large is decoded at a smaller scale.
@@ -240,7 +270,7 @@ def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
     with _opened(data, at_least) as (header, image):
         if at_least is not None and min(header.width, header.height) >= 2 * at_least:
             image.draft(None, (at_least, at_least))  # a JPEG at a half, a quarter or an eighth
-        decoded = image.convert("RGB")
+        decoded = to_rgb(image)
         if header.ext == "gif" and decoded.size != header[1:]:  # a frame larger than the screen
             decoded = decoded.crop((0, 0, header.width, header.height))
         return decoded
@@ -256,9 +286,9 @@ def oddities(data: bytes) -> list[str]:
         found = ["animated"] if getattr(image, "is_animated", False) else []
         if image.mode == "CMYK":
             found.append("CMYK")
-        if image.mode.startswith("I") or (header.ext == "png" and data[24] == 16):
+        if bits_of(image) == 16 or (header.ext == "png" and data[24] == 16):
             found.append("16 bits a channel")
-        image.load()
+        to_rgb(image)
         return found
 
 

@@ -12,6 +12,7 @@ import duckdb
 
 from curate.datasets import file_sha256, open_dataset
 from curate.errors import CurateError, RecipeError
+from curate.fields import RESIZE_VERSION
 from curate.manifests import Class, digest, plain, quoted, text
 from curate.ops import Operation, find
 from curate.recipes import Recipe
@@ -76,7 +77,7 @@ class Plan:
         parts: list[Any] = [PLAN_VERSION, recipe.name, recipe.seed, recipe.order, recipe.samples_per_shard]
         told = {
             "bytes_per_shard": recipe.bytes_per_shard,
-            "resize": recipe.resize and recipe.resize.model_dump(),
+            "resize": recipe.resize and {**recipe.resize.model_dump(), "version": RESIZE_VERSION},
         }
         parts += [[name, value] for name, value in told.items() if value is not None]
         return digest([*parts, source_digest, steps, wordnet_digest()])

@@ -27,8 +27,6 @@ def header_of(data: bytes) -> Header:
         header = probe(data)
     except NeedMore:
         raise BadImage("damaged header") from None
-    if not header.width * header.height:
-        raise BadImage(f"{header.width} x {header.height} pixels")
     if header.width * header.height > MAX_PIXELS:
         raise BadImage(f"{header.width} x {header.height} pixels is over the limit of {MAX_PIXELS}")
     return header

@@ -32,7 +32,7 @@ from curate.sources import Index
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 NAMES_KEPT = 100  # of the files left out, for each reason
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]+").fullmatch

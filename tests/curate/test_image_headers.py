@@ -155,12 +155,13 @@ def test_what_is_no_image_has_a_reason(data: bytes, reason: str) -> None:
 
 
 STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8X", b"RIFF\0\0\0\0WEBPVP8L",
-          b"BM", b"II*\0", b"MM\0*", b"P6\n"]  # fmt: skip
+          b"BM", b"II*\0", b"MM\0*", b"II+\0", b"P6\n"]  # fmt: skip
 
 
 @given(st.sampled_from(STARTS), st.binary(max_size=200))
 @example(b"\xff\xd8", b"\xff\xff\xff\xff" * 50)
 @example(b"\xff\xd8", b"\xff\xe0\0\0" * 40)
+@example(b"II+\0", b"\x08\0\0\0" + b"\xff" * 60)
 def test_random_bytes_raise_nothing_else(start: bytes, rest: bytes) -> None:
     try:
         found = probe(start + rest)

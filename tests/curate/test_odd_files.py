@@ -42,6 +42,8 @@ def test_every_image_decodes_or_has_a_reason(walked: dict[str, Any], odd_files: 
     refused = {name for name, reason in walked["decoded"].items() if reason}
     assert len(refused) < 150
     assert "no reason" not in walked["decoded"].values()
+    unfit = {name for name, reason in walked["decoded"].items() if reason.startswith("no 8-bit pixels")}
+    assert len(unfit) == 6  # Pillow takes some of them, and clips
     taken = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -53,7 +55,7 @@ def test_every_image_decodes_or_has_a_reason(walked: dict[str, Any], odd_files: 
                     image.convert("RGB")
             except Exception:  # whatever it is that Pillow does not read
                 continue
-            assert name not in refused, walked["decoded"][name]
+            assert name not in refused - unfit, walked["decoded"][name]
             taken += 1
     assert taken > 650
 
