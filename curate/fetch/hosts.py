@@ -12,9 +12,9 @@ from curate.fetch.addresses import Target
 from curate.fetch.outcomes import Failure, lasting
 from curate.fetch.robots import ALLOW_ALL, Rules
 
-ROBOTS_BYTES = 500_000  # of a robots.txt are read; RFC 9309 asks for 500 KiB at least
+ROBOTS_BYTES = 512_000  # of a robots.txt are read; RFC 9309 asks for so many at least
 _KEPT_HOSTS = 50_000
-_KEPT_CHARACTERS = 64_000_000  # of rules, over all hosts
+_KEPT_BYTES = 256_000_000  # of rules, over all hosts
 _FRESH_S = 86_400.0  # RFC 9309: not to be used for more than a day
 _FAILED_FRESH_S = 300.0
 
@@ -108,7 +108,7 @@ class RobotsFiles:
     host is asked again after five minutes.
 
     Args:
-        get: returns the first 500 kB of a URL, or raises a Failure.
+        get: returns the first 500 KiB of a URL, or raises a Failure.
         token: our name in those files, in lower case.
     """
 
@@ -117,7 +117,7 @@ class RobotsFiles:
         self._token = token
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the one longest unused first
-        self._characters = 0
+        self._bytes = 0
 
     def check(self, target: Target) -> None:
         """Raise a Failure if the target may not be fetched: "robots.txt", or why that file cannot be had."""
@@ -135,22 +135,27 @@ class RobotsFiles:
         with self._lock:
             entry = self._entries.setdefault(origin, _Entry())
             self._entries.move_to_end(origin)
-            while len(self._entries) > _KEPT_HOSTS or (
-                self._characters > _KEPT_CHARACTERS and len(self._entries) > 1
-            ):
-                self._characters -= self._entries.popitem(last=False)[1].rules.characters
+            while len(self._entries) > _KEPT_HOSTS or (self._bytes > _KEPT_BYTES and len(self._entries) > 1):
+                self._bytes -= self._entries.popitem(last=False)[1].rules.bytes
             return entry
 
     def _load(self, entry: _Entry, origin: str) -> None:
         rules, entry.failure = ALLOW_ALL, None
         try:
-            rules = Rules.parse(self._get(f"{origin}/robots.txt").decode("utf-8", "replace"), self._token)
+            rules = Rules.parse(_whole_lines(self._get(f"{origin}/robots.txt")), self._token)
         except Failure as failure:
             # A redirect to nowhere we go is as good as no file; the host's own refusals the row will meet.
             if not lasting(failure.reason) or failure.reason in ("no such host", "tls"):
                 entry.failure = Failure(failure.reason, failure.detail)  # without its traceback
         with self._lock:
             if self._entries.get(origin) is entry:  # else it was dropped meanwhile, and its rules counted out
-                self._characters += rules.characters - entry.rules.characters
+                self._bytes += rules.bytes - entry.rules.bytes
             entry.rules = rules
         entry.until = time.monotonic() + (_FAILED_FRESH_S if entry.failure else _FRESH_S)
+
+
+def _whole_lines(data: bytes) -> str:
+    """Return the text of a robots.txt; a line that was cut in half says something else, and is left out."""
+    if len(data) >= ROBOTS_BYTES:
+        data = data[: 1 + max(data.rfind(b"\n"), data.rfind(b"\r"))]
+    return data.decode("utf-8", "surrogateescape")  # octets that are no UTF-8 are compared as octets

@@ -2,6 +2,8 @@
 
 Python's own `urllib.robotparser` takes the first rule that fits and knows no wildcards, so that it would
 overlook `Disallow: /*.jpg$`.
+
+What a file costs follows from its bytes alone, whatever it holds: of its groups only ours and that of all are kept.
 """
 
 from __future__ import annotations
@@ -10,9 +12,15 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote
 
+RULES = 5000  # that are kept of a group: each is tried for every URL of the host
+RULE_BYTES = 200  # that a rule takes, besides its characters
+
+_EVERYONE = "*"
+_END_OF_LINE = re.compile(r"\r\n?|\n")  # no other: a path may hold what Unicode calls a line's end
 _LINE = re.compile(r"\s*([A-Za-z-]+)\s*:\s*([^#]*)")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_RULES = 2000  # of a file are kept: each is tried for every URL of the host
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_RESERVED = "%/:=&?+!,;'@()[]"  # and what is percent-encoded already; `*` and `$` are rules' own
 
 
 class _Rule(NamedTuple):
@@ -21,35 +29,45 @@ class _Rule(NamedTuple):
 
 
 class Rules:
-    """The rules of one robots.txt that are for us."""
+    """The rules of one robots.txt that are for us.
+
+    Where there are more than can be kept, what the first ones say nothing of is forbidden.
+    """
 
     def __init__(self, rules: list[_Rule]) -> None:
+        kept = dict.fromkeys(rules[:RULES])
+        if len(rules) > RULES:
+            kept[_Rule("/", allow=False)] = None
         # The longest first, and of those as long the one that allows.
-        self._rules = sorted(rules[:_RULES], key=lambda r: (-len(r.pattern), not r.allow))
-        self.characters = sum(len(rule.pattern) for rule in self._rules)
+        self._rules = sorted(kept, key=lambda r: (-len(r.pattern), not r.allow))
+        self.bytes = sum(len(rule.pattern) + RULE_BYTES for rule in self._rules)
 
     @classmethod
     def parse(cls, text: str, token: str) -> Rules:
         """Take from a file's text the groups for `token` (in lower case), or where none is, those for `*`."""
-        groups: dict[str, list[_Rule]] = {}
-        agents: list[str] = []
+        groups: dict[str, list[_Rule]] = {}  # ours, and that of all
+        named: set[str] = set()  # which of the two the lines are about
         in_rules = False  # of a group: the next user agent begins another
-        for line in text.removeprefix("\ufeff").splitlines():
+        for line in _END_OF_LINE.split(text.removeprefix("\ufeff")):
             match = _LINE.match(line)
             if not match:
                 continue
             key, value = match[1].lower(), match[2].strip()
             if key == "user-agent":
-                agents = [] if in_rules else agents
-                in_rules = False
-                agents.append(value.split("/", 1)[0].strip().lower())
-                groups.setdefault(agents[-1], [])
+                if in_rules:
+                    named, in_rules = set(), False
+                if who := _who(value, token):
+                    named.add(who)
+                    groups.setdefault(who, [])
             elif key in ("allow", "disallow"):
                 in_rules = True
-                if value:  # an empty one says nothing
-                    for agent in agents:
-                        groups[agent].append(_Rule(_normal(value), key == "allow"))
-        return cls(groups.get(token, groups.get("*", [])))
+                # An empty one says nothing. One more than are kept tells that there are more.
+                wanting = [groups[who] for who in named if value and len(groups[who]) <= RULES]
+                if wanting:
+                    rule = _Rule(_pattern(value), key == "allow")
+                    for group in wanting:
+                        group.append(rule)
+        return cls(groups.get(token, groups.get(_EVERYONE, [])))
 
     def allow(self, path: str) -> bool:
         """Tell whether a path with its query may be fetched."""
@@ -60,10 +78,32 @@ class Rules:
 ALLOW_ALL = Rules([])
 
 
+def _who(value: str, token: str) -> str | None:
+    """Tell whom a user-agent line is about: us, everyone, or nobody we know; a version and more words say nothing."""
+    name = value.split("/", 1)[0].strip().lower()
+    names = {name, *name.split()[:1]}
+    return next((who for who in (token, _EVERYONE) if who in names), None)
+
+
+def _pattern(value: str) -> str:
+    """Return a rule's path with its escapes written one way; its `*` and a `$` at its end are wildcards."""
+    end = "$" if value.endswith("$") else ""
+    return "*".join(_normal(piece) for piece in re.split(r"\*+", value.removesuffix("$"))) + end
+
+
 def _normal(path: str) -> str:
-    """Return a path with its escapes written one way."""
-    path = quote(path, safe="%/:=&?~+!$,;'@()*[]|")
-    return _ESCAPE.sub(lambda match: match[0].upper(), path)
+    """Return a path in which equal characters are written alike (RFC 9309, 2.2.2).
+
+    What needs no escape has none (`%7E` is `~`); all else is escaped, in capitals, but for reserved characters, which
+    mean one thing as they are and another escaped: `%2F` is not `/`.
+    """
+    path = quote(path, safe=_RESERVED, errors="surrogateescape")
+    return _ESCAPE.sub(_escape, path)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()
 
 
 def _fits(pattern: str, path: str) -> bool:
