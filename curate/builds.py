@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 
+from curate.contracts import outside
 from curate.datasets import (
     BUILD,
     CARD,
@@ -102,6 +103,8 @@ def build(
         )
     how = How(overlay, workers or os.cpu_count() or 1, executor, replace, progress or Quiet())
     plans = [plan(one) for one in family]  # find every fault before the first is built
+    for line in dict.fromkeys(told for p in plans for told in p.source.outside):
+        how.progress.warn(line)
     if not overlay and (bare := next((p for p in plans if not p.source.has_bytes), None)):
         raise RecipeError(
             f"{bare.recipe.where}: rows of a table are URLs, and have no bytes to make shards of",
@@ -140,6 +143,9 @@ def shard(
     dataset = open_dataset(out)
     if dataset.sharded:
         return Built(dataset, True, time.monotonic() - began)
+    dataset.refuse_rows()
+    for line in outside(dataset):
+        (progress or Quiet()).warn(line)
     how = How(False, workers or os.cpu_count() or 1, executor, False, progress or Quiet())
     with disk_told(dataset.path), staged(dataset.path) as staging:
         staging.keep = True

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate import contracts
 from curate.datasets import (
     INFO,
     MANIFEST,
@@ -159,6 +160,12 @@ def _manifest(dataset: Dataset) -> Iterator[Problem]:
         yield Problem(MANIFEST, f"{count:,} rows, {INFO} says {info.rows:,}")
     if set_digest(content_digest(rows, dataset.classes), info.recipe) != info.digest:
         yield Problem(INFO, "the digest of rows and classes is another")
+    try:
+        faults = contracts.faults(dataset)
+    except DataError:
+        return  # the index of the shards, which has a check of its own
+    for fault in faults:
+        yield Problem(SHARD_INDEX if fault.startswith(SHARD_INDEX) else MANIFEST, fault)
 
 
 def _shards(dataset: Dataset, progress: Quiet) -> list[Problem]:

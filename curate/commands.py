@@ -68,6 +68,6 @@ def settings(pairs: list[str] | None) -> dict[str, str]:
 
 def bars(quiet: bool) -> Quiet:
     """Return what shows progress."""
-    from curate.progress import Bars, Quiet
+    from curate.progress import Bars, Warnings
 
-    return Quiet() if quiet else Bars()
+    return Warnings() if quiet else Bars()

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from curate import contracts
 from curate.errors import DataError, RecipeError
 from curate.manifests import Class, digest
 from curate.places import Place, Remote, is_remote, place
@@ -105,6 +106,7 @@ class Dataset:
         self.path = path
         self.info = info
         self._fetched: dict[str, bytes] = {}  # file in a store → its bytes
+        self._held = False  # whether the rows are known to be as docs/data.md has them
 
     @property
     def name(self) -> str:
@@ -143,10 +145,12 @@ class Dataset:
             columns: the columns to read; all by default.
 
         Raises:
-            DataError: a file of the dataset is missing or damaged, or a column is absent.
+            DataError: a file of the dataset is missing or damaged, a column is absent, or the rows are not as
+                docs/data.md has them.
         """
         import pyarrow.parquet as pq
 
+        self.refuse_rows()
         absent = [c for c in columns or [] if c not in self.info.columns]
         if absent:
             raise DataError(
@@ -158,6 +162,8 @@ class Dataset:
                 index = pq.ParquetFile(self._file(SHARD_INDEX))
                 moved = [c for c in table.column_names if c in index.schema_arrow.names and c != "key"]
                 found = index.read(moved)
+                if found.num_rows != table.num_rows:
+                    raise ValueError(f"{SHARD_INDEX} has {found.num_rows} rows, {MANIFEST} {table.num_rows}")
                 for name in moved:
                     table = table.set_column(table.column_names.index(name), name, found[name])
         except (OSError, ValueError) as error:
@@ -165,6 +171,40 @@ class Dataset:
                 f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it"
             ) from error
         return table
+
+    @property
+    def manifest(self) -> Place:
+        """The manifest, once its rows are found to be as docs/data.md has them: what others read rows from.
+
+        Raises:
+            DataError: they are not.
+        """
+        self.refuse_rows()
+        return self.path / MANIFEST
+
+    def refuse_rows(self) -> None:
+        """Refuse rows that are not as docs/data.md has them, whoever wrote them; what held is not looked at again.
+
+        Raises:
+            DataError: they are not, or cannot be read.
+        """
+        if self._held:
+            return
+        kept = contracts.remembered(self)
+        if kept is None or not kept.exists():
+            if faults := contracts.faults(self):
+                where = f"{self.path / MANIFEST}: {faults[0]}"
+                hint = f"`curate verify {self.path}` tells all that is wrong; do not use what others made so"
+                raise DataError(where, hint=hint)
+            if kept is not None:
+                contracts.remember(kept)
+        self._held = True
+
+    def read_parquet(self, name: str):  # -> pyarrow.Table
+        """Return a file of the dataset as it stands there, unchecked."""
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self._file(name)).read()
 
     def _file(self, name: str) -> Any:
         """Return what Parquet is read from; what lies in a store is fetched once."""
@@ -205,8 +245,9 @@ class Dataset:
         """Return a reader for the byte ranges of `table()`.
 
         Raises:
-            DataError: rows have no bytes yet.
+            DataError: rows have no bytes yet, or are not as docs/data.md has them.
         """
+        self.refuse_rows()
         if self.unfetched:
             raise DataError(
                 f"{self.path}: {self.unfetched:,} of {len(self):,} rows are URLs whose images nobody has fetched",
@@ -220,7 +261,7 @@ def open_dataset(path: str | Place) -> Dataset:
 
     Raises:
         RecipeError: there is no dataset at `path`.
-        DataError: `dataset.json` is damaged or of another format.
+        DataError: `dataset.json` is damaged, of another format, or says what none of ours does.
     """
     path = place(path)
     try:
@@ -230,6 +271,9 @@ def open_dataset(path: str | Place) -> Dataset:
         if isinstance(path, Path) and path.is_dir() and any(path.glob(f"*/{INFO}")):
             hint = "it holds a family of datasets; name one of its folders"
         raise RecipeError(f"{path}: not a dataset (no {INFO})", hint=hint) from None
+    if fault := contracts.info_fault(info):
+        hint = "`curate` writes none like it; do not use what others made so, or build it again"
+        raise DataError(f"{path / INFO}: {fault}", hint=hint)
     return Dataset(path, info)
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import duckdb
 import yaml
 
-from curate.datasets import INFO, MANIFEST, DatasetInfo, file_sha256, render
-from curate.manifests import CORE, Class, quoted, text
+from curate.datasets import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
+from curate.manifests import CORE, Class, digest, quoted, text
 from curate.ops import Operation, find
 from curate.rows import Rows, columns_of
 
@@ -125,9 +125,10 @@ def _write_test_set(con: Any, folder: Path) -> None:
     con.execute(
         f"COPY (FROM source WHERE sha256 IN ('22', '77')) TO {text(str(folder / MANIFEST))} (FORMAT parquet)"
     )
+    classes = [ClassRecord(index=i, name=c.name, wnid=c.wnid) for i, c in enumerate(CLASSES)]
     info = DatasetInfo(
-        name="test-set", digest="-", plan="-", rows=2, bytes=0, root="..", columns=CORE | KINDS, classes=[], recipe={},
-        source={}, ledger=[], manifest_sha256=file_sha256(folder / MANIFEST),
+        name="test-set", digest=digest("test-set"), plan="-", rows=2, bytes=0, root="..", columns=CORE | KINDS,
+        classes=classes, recipe={}, source={}, ledger=[], manifest_sha256=file_sha256(folder / MANIFEST),
     )  # fmt: skip
     (folder / INFO).write_bytes(render(info))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from curate.errors import DataError
 from curate.places import Place, Remote
 
 
@@ -34,6 +35,23 @@ def unfinished(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def inside(folder: Path, below: str) -> Path:
+    """Return a path below a folder where something is to be written; no name and no link leads out of it.
+
+    Raises:
+        DataError: one does.
+    """
+    path = folder / below
+    parts = PurePath(below).parts
+    home = folder.resolve()
+    if not parts or PurePath(below).is_absolute() or ".." in parts or "\0" in below:
+        raise DataError(f"{below!r}: leads out of {folder}", hint="nothing is written there")
+    if not path.parent.resolve().is_relative_to(home):
+        hint = "remove the link, or write to another folder"
+        raise DataError(f"{path}: a link leads out of {folder}, to {path.parent.resolve()}", hint=hint)
+    return path
 
 
 def is_unfinished(name: str) -> bool:

@@ -7,6 +7,7 @@ of the code does not ask which it has.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +27,41 @@ NO_CREDENTIALS = {
     "SSOTokenLoadError", "UnauthorizedSSOTokenError", "UnknownCredentialError",
 }  # fmt: skip
 
+# What may stand before `://`, whoever wrote the URL: a store, or the web, which is read alone. fsspec knows protocols
+# that read files of this machine, and some that run what they read as code (`reference://` fills in templates).
+STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
+WEB = {"http", "https"}
+
 T = TypeVar("T")
 
 
 def is_remote(path: object) -> bool:
     """Whether a path is a URL, read through fsspec."""
     return "://" in str(path)
+
+
+def url_fault(url: str) -> str | None:
+    """Return why a URL is never opened, None for one that may be: the protocols are few, and stand alone."""
+    protocol, _, rest = url.partition("://")
+    if protocol not in STORES | WEB:
+        return f"URLs of {protocol!r} are not opened"
+    if "::" in rest:  # fsspec reads one protocol through another, to any file of this machine
+        return "URLs with `::` in them are not opened"
+    if any(c < " " or c == "\x7f" for c in rest):
+        return "a URL has no control characters"
+    return None
+
+
+def refuse_url(url: str) -> None:
+    """Refuse a URL that is never opened; see `url_fault`.
+
+    Raises:
+        DataError: it is one.
+    """
+    if fault := url_fault(url):
+        known = ", ".join(f"{p}://" for p in sorted(STORES | WEB))
+        hint = f"a URL begins with one of {known}; a file of this machine is named by its path alone"
+        raise DataError(f"{url}: {fault}", hint=hint)
 
 
 def place(path: str | Path | Remote) -> Place:
@@ -42,13 +72,15 @@ def place(path: str | Path | Remote) -> Place:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it.
+    """Return the fsspec file system of a URL, and the path in it: the one place where URLs are opened.
 
     Raises:
+        DataError: such URLs are not opened.
         MissingError: the package that speaks to this store is not installed.
     """
     import fsspec
 
+    refuse_url(url)
     try:
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
@@ -149,7 +181,7 @@ def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
 
 def _find(path: str, endings: tuple[str, ...], what: str) -> list[str]:
     """Return the files at one path or pattern without braces."""
-    files, place = filesystem(path)
+    files, place = filesystem(path) if is_remote(path) else _local(path)
     if files.isdir(place):
         matches = [m for m in files.find(place) if m.lower().endswith(endings)]
     else:
@@ -163,6 +195,13 @@ def _find(path: str, endings: tuple[str, ...], what: str) -> list[str]:
                 f"{path}: no such {what}", hint="`--set NAME=PATH` fills in a path of the recipe"
             )
     return [files.unstrip_protocol(m) if is_remote(path) else m for m in matches]
+
+
+def _local(path: str) -> tuple[Any, str]:
+    """Return what `filesystem` does for a path, in which no word is a protocol: `reference::x` is a name."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
 
 
 class Remote:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from curate.errors import printable
 
 LINE_S = 60.0  # between two lines in a log
 
@@ -20,6 +23,16 @@ class Quiet:
     def say(self, line: str) -> None:
         """Tell something worth a line."""
 
+    def warn(self, line: str) -> None:
+        """Tell what a person must see before the work begins, whatever else is not shown."""
+
+
+class Warnings(Quiet):
+    """Shows on stderr what a person must see, and nothing else."""
+
+    def warn(self, line: str) -> None:
+        print(printable(line), file=sys.stderr, flush=True)
+
 
 class Stage:
     """A piece of work under way."""
@@ -31,7 +44,7 @@ class Stage:
         """Report how it goes, in a line that takes the place of the one before."""
 
 
-class Bars(Quiet):
+class Bars(Warnings):
     """Shows a bar for each stage on stderr, and lines above them."""
 
     def __init__(self) -> None:

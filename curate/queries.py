@@ -13,8 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from curate.datasets import INFO, MANIFEST, Dataset, open_dataset
-from curate.errors import CurateError, RecipeError
+from curate.datasets import INFO, Dataset, open_dataset
+from curate.errors import CurateError, DataError, RecipeError
 from curate.fetch.pools import OUTCOMES
 from curate.manifests import parquet, plain, quoted, text
 from curate.wordnet import create_views
@@ -113,10 +113,10 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
     _table(con, "classes", CLASSES, classes)
     _outcomes(con, sets)
     for name, dataset in sets:
-        with suppress(duckdb.Error):  # a damaged manifest is for `verify` too
+        with suppress(duckdb.Error, DataError):  # a damaged manifest is for `verify` too
             con.execute(
                 f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
-                f"FROM {parquet(dataset.path / MANIFEST)} r "
+                f"FROM {parquet(dataset.manifest)} r "
                 f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
             )
 

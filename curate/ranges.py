@@ -14,6 +14,7 @@ from curate.places import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote,
 
 __all__ = ["Reader", "is_remote"]
 
+FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a manifest may point at a pipe, which is not waited for
 OPEN_FILES = 256  # tars kept open by one reader
 GAP_BYTES = 64 << 10  # between two ranges of an object that are still fetched as one
 HEAD_BYTES = 512  # of a tar, before each member
@@ -124,7 +125,7 @@ class Reader:
                 tar = self._tar(path)  # held as long as it is read from: the cache may let it go meanwhile
                 count = os.preadv(tar.handle, [head, view], offset - before)
             else:
-                handle = os.open(path, os.O_RDONLY)
+                handle = os.open(path, FLAGS)
                 try:  # one byte more than indexed tells a file that has grown
                     count = os.readv(handle, [view, head[:1]])
                 finally:
@@ -154,10 +155,10 @@ class Reader:
 
     @staticmethod
     def _read_whole(path: str, size: int | None) -> bytes:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, FLAGS)
         try:
-            if size is None:
-                size = os.fstat(handle).st_size
+            length = os.fstat(handle).st_size
+            size = length if size is None else min(size, length)  # a manifest may claim any size
             data = os.read(handle, size + 1)  # one byte more than indexed tells a file that has grown
             while 0 < len(data) < size:
                 more = os.read(handle, size + 1 - len(data))
@@ -173,10 +174,11 @@ class _Tar:
     """A tar kept open; closed when nobody holds it, so that no thread has it taken from under it."""
 
     def __init__(self, path: str) -> None:
-        self.handle = os.open(path, os.O_RDONLY)
+        self.handle = os.open(path, FLAGS)
+        self.size = os.fstat(self.handle).st_size  # bytes; a manifest may claim any
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self.handle, size, offset)
+        return os.pread(self.handle, min(size, self.size), offset)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):

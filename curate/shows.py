@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from curate.contracts import outside
 from curate.datasets import open_dataset
 
 CONFUSIONS = 10
@@ -51,6 +52,7 @@ class Summary:
         noise_rate: share of labels that are not the true ones; None without `clean_label`.
         confusions: the most frequent wrong labels: true class, given class, rows.
         captions: rows with one, and examples.
+        outside: in words, where images lie outside of the dataset's folder.
         resize: what resizing came to, as `build.json` has it.
     """
 
@@ -74,6 +76,7 @@ class Summary:
     captioned: int
     captions: list[str]
     resize: dict[str, Any] | None = None
+    outside: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -108,6 +111,7 @@ def summarize(path: str | Path) -> Summary:
             bytes=info.bytes,
             shards=None if info.shards is None else len(info.shards),
             root=dataset.byte_root,
+            outside=outside(dataset),
             ledger=[s.model_dump() for s in info.ledger],
             left_out=info.source.get("left_out", {}),
             counts={name: counted.get(i, 0) for i, name in enumerate(names)},

@@ -16,7 +16,7 @@ from typing import IO, Any
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
 from curate.files import cache_folder, is_unfinished, sync_folder, write_atomic
-from curate.places import Place, Remote, StoreError, is_remote
+from curate.places import WEB, Place, Remote, StoreError, is_remote
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 
@@ -50,8 +50,13 @@ class Staging:
                 f"{self.out}: is the current folder, and would be replaced",
                 hint="run this from another folder",
             )
+        if self.path.is_symlink():  # what was unpacked beside a dataset may lead to any folder, to be cleared
+            raise RecipeError(f"{self.path}: is a link, and builds work there", hint="remove it")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for entry in self.path.iterdir():  # nor is anything written through one
+                if entry.is_symlink():
+                    entry.unlink()
             self._lock = locked(self.path / LOCK, self.out)
         except OSError as error:
             raise RecipeError(
@@ -192,8 +197,18 @@ class RemoteStaging:
 
 
 def staged(out: Place) -> Staging | RemoteStaging:
-    """Return where a build of this result works."""
-    return RemoteStaging(out) if isinstance(out, Remote) else Staging(out)
+    """Return where a build of this result works.
+
+    Raises:
+        RecipeError: `out` is a place that is only read.
+    """
+    if not isinstance(out, Remote):
+        return Staging(out)
+    if str(out).partition("://")[0] in WEB:
+        raise RecipeError(
+            f"{out}: a web server is read, and not written to", hint="give --out a folder or s3://…"
+        )
+    return RemoteStaging(out)
 
 
 def locked(file: Path, out: Place, who: str = "build") -> IO[str]:

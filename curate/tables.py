@@ -86,7 +86,9 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """Print a dataset's summary."""
+    """Print a dataset's summary; where images lie outside of its folder, that is the first line."""
+    for line in summary.outside:
+        print(printable(line))
     kind = "overlay" if summary.shards is None else f"{summary.shards:,} shards"
     print(f"{summary.name}: {summary.rows:,} rows, {len(summary.counts):,} classes, {kind}")
     print(f"  bytes of images {summary.bytes:,} below {summary.root}")

@@ -50,6 +50,13 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give fsspec's store in memory, whose URLs are otherwise not opened."""
+    monkeypatch.setattr(places, "STORES", places.STORES | {"memory"})
+    return fsspec.filesystem("memory")
+
+
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Give Ray on a cluster of its own, whose workers find the module that asks; it ends with the module.

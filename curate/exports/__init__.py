@@ -115,12 +115,15 @@ def export(
         RecipeError: no such dataset or format, a sidecar of an overlay, or an `out` that does not fit.
         DataError: the shards or the images are not what the dataset says.
     """
+    from curate.contracts import outside
     from curate.datasets import open_dataset
     from curate.progress import Quiet
 
     formats = [find(name) for name in to]
     dataset = open_dataset(path)
     _refuse(dataset, formats, out)
+    for line in outside(dataset):
+        (progress or Quiet()).warn(line)
     if out is not None and formats[0].kind == "copy":
         return [_copy(formats[0], dataset, Path(out), progress or Quiet())]
     folder = Path(out or str(dataset.path))
@@ -134,10 +137,9 @@ def export(
 
 def _mixed(dataset: Dataset) -> str | None:
     """Return what to know of shards of several splits: their readers take all rows for one."""
-    from curate.datasets import MANIFEST
     from curate.exports._contents import contents
 
-    splits = contents(str(dataset.path / MANIFEST)).splits
+    splits = contents(str(dataset.manifest)).splits
     if len(splits) < 2:
         return None
     held = " and ".join(f"{rows:,} rows of {name}" for name, rows in splits.items())

@@ -99,7 +99,7 @@ def _files(dataset: Dataset) -> list[dict[str, Any]]:
         }
         for name, file, kind, sha256 in [manifest, *tars]
     ]  # fmt: skip
-    extensions = contents(str(dataset.path / MANIFEST)).images
+    extensions = contents(str(dataset.manifest)).images
     files.append(
         {
             "@type": "cr:FileSet", "@id": "image-files", "name": "image-files",

@@ -7,7 +7,7 @@ from pathlib import Path
 from curate.datasets import SHARDS, Dataset
 from curate.exports import sidecar
 from curate.exports._shards import layouts
-from curate.files import write_atomic
+from curate.files import inside, write_atomic
 from curate.progress import Quiet
 
 VERSION = "v1.2"
@@ -25,14 +25,14 @@ def dali(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     size in bytes and name of each member.
     """
     files: list[Path] = []
-    (out / SHARDS).mkdir(exist_ok=True)
+    inside(out, SHARDS).mkdir(exist_ok=True)
     with progress.stage("indexing shards", len(dataset.info.shards or [])) as stage:
         for record, layout in layouts(dataset):
             lines = [f"{VERSION} {len(layout.samples)}"]
             for sample in layout.samples:
                 parts = (f"{p.ext} {p.offset} {p.size} {sample.key}.{p.ext}" for p in sample.parts)
                 lines.append(" ".join(parts))
-            files.append(out / Path(record.file).with_suffix(".idx"))
+            files.append(inside(out, str(Path(record.file).with_suffix(".idx"))))
             write_atomic(files[-1], ("\n".join(lines) + "\n").encode())
             stage.advance()
     return files

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from curate.datasets import MANIFEST, Dataset
+from curate.datasets import Dataset
 from curate.exports import sidecar
 from curate.exports._contents import Contents, contents
 from curate.exports._shards import Layout, brace, layouts
-from curate.files import sync_folder, unfinished, write_atomic
+from curate.files import inside, sync_folder, unfinished, write_atomic
 from curate.progress import Quiet
 
 FOLDER = ".nv-meta"
@@ -41,13 +41,13 @@ def energon(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     All shards are its `train` part. Samples are `CaptioningSample` where every row has a caption, else
     `ImageClassificationSample` where every row has a label, else plain dictionaries (`CrudeWebdataset`).
     """
-    meta = out / FOLDER
+    meta = inside(out, FOLDER)
     meta.mkdir(exist_ok=True)
-    files = [meta / "index.sqlite"]
+    files = [inside(out, f"{FOLDER}/index.sqlite")]
     count = len(dataset.info.shards or [])
     with unfinished(files[0]) as beside, progress.stage("indexing shards", count) as stage:
         for record, layout in _indexed(dataset, beside):
-            files.append(out / f"{record.file}.idx")
+            files.append(inside(out, f"{record.file}.idx"))
             starts = [*(sample.start for sample in layout.samples), layout.end]
             write_atomic(files[-1], struct.pack(f"{len(starts)}Q", *starts))
             stage.advance()
@@ -56,7 +56,7 @@ def energon(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     documents = {
         ".info.json": json.dumps({"shard_counts": counts}, indent=1),
         "split.yaml": _yaml({"split_parts": parts, "exclude": []}),
-        "dataset.yaml": _yaml(_samples(contents(str(dataset.path / MANIFEST)))),
+        "dataset.yaml": _yaml(_samples(contents(str(dataset.manifest)))),
         "index.uuid": str(uuid.UUID(dataset.digest.removeprefix("sha256:")[:32])),
     }
     for name, text in documents.items():

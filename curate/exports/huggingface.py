@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curate.cards import card
-from curate.datasets import CARD, MANIFEST, Dataset, DatasetInfo
+from curate.datasets import CARD, Dataset, DatasetInfo
 from curate.exports import sidecar
 from curate.exports._contents import contents
 from curate.exports._features import card_fields
@@ -20,7 +20,7 @@ def huggingface(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     Without them `datasets` takes the first five samples for what all are like, so that sets of JPEGs and PNGs, or
     with captions on some rows only, do not load. All rows are its `train`; a row's own split is in `json`.
     """
-    write_atomic(out / CARD, described(dataset.info, str(dataset.path / MANIFEST)).encode())
+    write_atomic(out / CARD, described(dataset.info, str(dataset.manifest)).encode())
     return [out / CARD]
 
 

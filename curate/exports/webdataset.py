@@ -7,7 +7,7 @@ from pathlib import Path
 
 from curate.datasets import Dataset
 from curate.exports import sidecar
-from curate.files import write_atomic
+from curate.files import inside, write_atomic
 from curate.progress import Quiet
 
 
@@ -15,6 +15,6 @@ from curate.progress import Quiet
 def webdataset(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     """Write `shards/sizes.json`: the samples of each tar by its name, where open_clip and its kin look for it."""
     sizes = {Path(record.file).name: record.samples for record in dataset.info.shards or []}
-    path = out / "shards" / "sizes.json"
+    path = inside(out, "shards/sizes.json")
     write_atomic(path, (json.dumps(sizes, indent=1) + "\n").encode())
     return [path]

@@ -16,7 +16,7 @@ import duckdb
 
 from curate.builds import disk_told
 from curate.chance import chance_sql
-from curate.datasets import MANIFEST, open_dataset
+from curate.datasets import open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.outcomes import lasting
@@ -116,7 +116,7 @@ def again(
 
 def _draw(con: Any, path: Path, number: int) -> None:
     """Make the table `asked`: so many rows of a pool, by chance."""
-    rows = parquet(path / MANIFEST)
+    rows = parquet(open_dataset(path).manifest)
     con.execute(
         f"CREATE TEMP TABLE asked AS SELECT key, url, sha256 FROM {rows} "
         f"ORDER BY {chance_sql(0, 'again')}, key LIMIT {number}"

@@ -143,14 +143,12 @@ class Pool:
         self.fates.mkdir(parents=True, exist_ok=True)
         if not state or state["rows"] != request.dataset.digest or not (self.path / REQUEST).exists():
             with unfinished(self.path / REQUEST) as beside:
-                shutil.copyfile(str(request.dataset.path / MANIFEST), beside)
+                shutil.copyfile(str(request.dataset.manifest), beside)
         self.write_state(request, None)
         return changed
 
     def _compared(self, dataset: Dataset) -> str:
-        mine, other = (
-            f"(SELECT key FROM {parquet(p)})" for p in (self.path / REQUEST, dataset.path / MANIFEST)
-        )
+        mine, other = (f"(SELECT key FROM {parquet(p)})" for p in (self.path / REQUEST, dataset.manifest))
         with duckdb.connect() as con:
             [(both, gone, new)] = con.execute(
                 f"SELECT count(*) FILTER (a.key = b.key), count(*) FILTER (b.key IS NULL), "

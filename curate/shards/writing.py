@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curate.contracts import refuse_no_image
 from curate.datasets import PARTS, SHARD_INDEX, SHARDS, ShardRecord
 from curate.errors import DataError
 from curate.executors import ordered
@@ -76,7 +77,7 @@ def write_shards(
         executor: `local` or `ray`; Ray's workers need to see the same paths.
 
     Raises:
-        DataError: a source file is gone or has changed, or the store of either fails.
+        DataError: a source file is gone or has changed, or is no image of its kind; or the store of either fails.
     """
     if not isinstance(folder, Remote):
         (folder / SHARDS).mkdir(exist_ok=True)
@@ -183,7 +184,7 @@ def _write(
 ) -> list[int]:
     """Write the samples of a shard, a window of blocks at a time; return the offset of each image."""
     found = members(rows)
-    files, offsets, sizes = (rows[c].to_pylist() for c in ("file", "offset", "size"))
+    files, offsets, sizes, kinds = (rows[c].to_pylist() for c in ("file", "offset", "size", "ext"))
     hashes = rows["sha256"].to_pylist() if hashed else []
     for first, end in windows(found, WINDOW_BYTES // BLOCK):
         base = int(found.starts[first])
@@ -204,8 +205,10 @@ def _write(
             else:
                 rest.append((row, into))
         reader.read_all_into([files[r] for r, _ in rest], [offsets[r] for r, _ in rest], [v for _, v in rest])
-        for row, into in rest if hashed else []:
-            _refuse_other(files[row], into, hashes[row])
+        for row, into in rest:
+            if hashed:
+                _refuse_other(files[row], into, hashes[row])
+            refuse_no_image(into, kinds[row], files[row])
         writer.put(view)
     return [place * BLOCK for place in _images(found, 0, len(found.sizes))[1]]
 

@@ -83,6 +83,11 @@ class Source(ABC):
         """Where it lies: what a build must not replace."""
         return [self.root]
 
+    @property
+    def outside(self) -> list[str]:
+        """Where images lie that nobody who wrote the recipe named: see `contracts.outside`."""
+        return []
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return what changes when the source does; cheap, and only comparable on this machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from curate import contracts
 from curate.datasets import MANIFEST, Dataset, open_dataset
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached
@@ -33,6 +34,11 @@ class DatasetSource(Source):
         """The dataset's folder; an overlay's bytes lie elsewhere."""
         return [str(self.dataset.path)]
 
+    @property
+    def outside(self) -> list[str]:
+        """What the dataset says of where its images lie."""
+        return contracts.outside(self.dataset)
+
     def fingerprint(self) -> str:
         """A finished dataset is what its `dataset.json` says."""
         return f"{self.dataset.digest} {self.dataset.info.index_sha256}"
@@ -41,6 +47,7 @@ class DatasetSource(Source):
         """Point to the manifest, or to one whose rows point into the dataset's own shards."""
         data = self.dataset
         if not data.sharded and isinstance(data.path, Path):
+            data.refuse_rows()
             return Index.of(data.path / MANIFEST, data.classes, data.digest, len(data))
         identity = {"path": str(data.path.resolve())}
         return cached("dataset", identity, fingerprint, lambda: (data.table(), data.classes, LeftOut()))

@@ -56,6 +56,11 @@ class Union(Source):
         """Where the parts lie."""
         return [home for part in self.parts.values() for home in part.homes]
 
+    @property
+    def outside(self) -> list[str]:
+        """What the parts say."""
+        return [place for part in self.parts.values() for place in part.outside]
+
     def fingerprint(self) -> str:
         """Join those of the parts."""
         return digest([[name, part.fingerprint()] for name, part in self.parts.items()])

@@ -361,11 +361,8 @@ def test_findings_do_not_depend_on_the_number_of_workers(tmp_path: Path, jpeg: J
     assert reports[0] == reports[1] == reports[2]
 
 
-def test_tars_of_object_stores_are_linted(tmp_path: Path, sound: Members, jpeg: Jpeg) -> None:
-    import fsspec
-
+def test_tars_of_object_stores_are_linted(tmp_path: Path, sound: Members, jpeg: Jpeg, memory: Any) -> None:
     tar = write_tar(tmp_path / "a.tar", [*sound, ("x.y.jpg", jpeg(8)), ("x.z.jpg", b"bad")])
-    memory = fsspec.filesystem("memory")
     memory.pipe_file("/bucket/a.tar", tar.read_bytes())
     for path in ("memory://bucket/a.tar", "memory://bucket", "memory://bucket/*.tar"):
         found = said(lint([path]))
@@ -376,15 +373,14 @@ def test_tars_of_object_stores_are_linted(tmp_path: Path, sound: Members, jpeg: 
 
 @pytest.mark.parametrize("failures", [1, 1000])
 def test_store_that_fails_is_asked_again_and_then_told(
-    tmp_path: Path, sound: Members, monkeypatch: pytest.MonkeyPatch, failures: int
+    tmp_path: Path, sound: Members, memory: Any, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    import fsspec
     from fsspec.implementations.memory import MemoryFile
 
     from curate import places
 
     monkeypatch.setattr(places, "WAIT_S", 0.001)
-    fsspec.filesystem("memory").pipe_file("/failing/a.tar", write_tar(tmp_path / "a.tar", sound).read_bytes())
+    memory.pipe_file("/failing/a.tar", write_tar(tmp_path / "a.tar", sound).read_bytes())
     left = [failures]
     read = MemoryFile.read
 

@@ -318,11 +318,8 @@ def test_real_rows_are_as_many_as_pandas_counts(shared: Path, slice_of: Callable
 
 
 def test_a_table_in_a_store_is_copied_once(
-    tmp_path: Path, slice_of: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slice_of: Callable[..., Dataset], memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
     pq.write_table(laion(30), tmp_path / "t.parquet")
     memory.pipe_file("/tables/t.parquet", (tmp_path / "t.parquet").read_bytes())
     try:

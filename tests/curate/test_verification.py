@@ -327,8 +327,8 @@ def test_path_out_of_the_root_is_refused(built: Callable[..., Dataset]) -> None:
         update={"manifest_sha256": file_sha256(overlay.path / "manifest.parquet")}
     )
     (overlay.path / "dataset.json").write_bytes(render(forged))
-    told = [p.what for p in verify(overlay.path) if "leads out" in p.what]
-    assert len(told) == 2
+    [told] = [p.what for p in verify(overlay.path) if "leads out" in p.what]
+    assert told.startswith("2 rows")
 
 
 def test_problems_are_told_as_json(copy: Path, run_curate: Run) -> None:
