@@ -167,6 +167,7 @@ def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
                 f"{file.with_suffix('.safetensors')}: weights of another model ({unfit})",
                 hint="name the model that this run began with",
             )
+        state, step = content["state"], int(content["state"]["step"])
         module.load_state_dict(weights)
         learner.load_state(content["learner"])
     except CurateError:
@@ -181,8 +182,8 @@ def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
     if learner.device.type == "cuda" and "cuda" in random:
         torch.cuda.set_rng_state(random["cuda"], learner.device)
     if ranks.first:
-        _cut_metrics(path, content["state"]["step"])
-    return content["state"]
+        _cut_metrics(path, step)
+    return state
 
 
 def clear(path: Path) -> None:

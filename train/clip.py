@@ -27,7 +27,7 @@ from train.options import require, require_one_of
 from train.pairs import EMBED_DIM, Pair, PairSpec, build_pair
 from train.pretraining import run_method
 from train.ranks import Ranks
-from train.runs import Run
+from train.runs import WEIGHTS, Run, fill
 from train.texts import Choices
 from train.tokens import Tokenizer
 from train.zeroshot import prompts_of, zero_shot_accuracy
@@ -178,7 +178,7 @@ def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokeniz
     config = parse_config(run.info.config, where=str(run.path))
     pair = build_pair(config.pair)
     pair.spec = run.spec
-    pair.load_state_dict(run.weights())
+    fill(pair, run.weights(), run.path / WEIGHTS)
     return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(config.context_length)
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from curate.errors import CurateError, RecipeError
+from curate.errors import CurateError, DataError, RecipeError
 from curate.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
@@ -144,7 +145,7 @@ class Loop:
         self.learner = Learner(
             method, config, ranks, loader.device, total_steps=self.total_steps, steps_per_epoch=per_epoch
         )
-        self.state = State(**checkpoints.restore(out, self.learner, ranks))
+        self.state = _state(out, checkpoints.restore(out, self.learner, ranks))
         if self.state.step > self.total_steps:
             raise RecipeError(
                 f"{out}: its checkpoint is at step {self.state.step}, and this plan has {self.total_steps}",
@@ -283,6 +284,18 @@ class Loop:
             "fingerprint": self.ranks.sum_uint64(self.state.fingerprint),
         }
         checkpoints.save(self.out, self.learner, state, self.ranks, keep=self.config.keep_checkpoints)
+
+
+def _state(out: Path, saved: dict[str, Any]) -> State:
+    """Return the state that a checkpoint holds, checked: the folder may be a stranger's."""
+    try:
+        return TypeAdapter(State).validate_python(saved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{out}: its last checkpoint cannot be read ({first['loc'][0]}: {first['msg']})",
+            hint="delete it, and the run goes on from the one before",
+        ) from error
 
 
 def _opening(method: Method, loader: Loader, loop: Loop) -> str:

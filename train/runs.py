@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from curate.errors import DataError, MissingError, RecipeError
 from curate.files import write_atomic
@@ -135,7 +135,7 @@ class Run:
         own = {name: value for name, value in weights.items() if name.startswith(parts)}
         if num_classes:
             own |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
-        model.load_state_dict(own, strict=True)
+        fill(model, own, self.path / WEIGHTS)
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
     def weights(self) -> dict[str, Tensor]:
@@ -144,6 +144,7 @@ class Run:
         Raises:
             DataError: the weights are missing, or not those that the run wrote.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         path = self.path / WEIGHTS
@@ -155,7 +156,25 @@ class Run:
             raise DataError(
                 f"{path}: not the weights that {RUN} names", hint="the file was changed; train it again"
             )
-        return load(data)
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise DataError(f"{path}: no weights ({error})", hint="train it again") from error
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a model the weights of a file.
+
+    Raises:
+        DataError: they are another model's.
+    """
+    try:
+        model.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        raise DataError(
+            f"{path}: weights of another model than {RUN} names ({str(error).splitlines()[-1].strip()})",
+            hint="train it again",
+        ) from error
 
 
 class ScratchRun(Run):

@@ -136,6 +136,39 @@ def test_checkpoint_of_another_plan_is_gone_on_with_only_if_told(
         train(data, tmp_path / "run", with_(adopt=True))
 
 
+class Loud:
+    """Would tell if it was unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import os; os.environ['CHECKPOINT_RAN'] = 'yes'",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content | {"state": content["state"] | {"samples": Loud()}},
+        lambda content: content | {"state": content["state"] | {"step": "many"}},
+        lambda content: content | {"state": content["state"] | {"broken": [1]}},
+        lambda content: content | {"state": None},
+        lambda content: {"state": content["state"]},
+    ],
+    ids=["runs", "text", "list", "none", "missing"],
+)
+def test_a_hostile_checkpoint_is_refused(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
+) -> None:
+    data = dataset(pictures(32))
+    stopped_at(6, monkeypatch)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "run", SMALL)
+    [file] = (tmp_path / "run" / "checkpoints").glob("*.pt")
+    torch.save(change(torch.load(file, weights_only=True)), file)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        train(data, tmp_path / "run", SMALL)
+    assert "delete it" in str(caught.value.hint)
+    assert "CHECKPOINT_RAN" not in os.environ
+
+
 def test_full_disk_leaves_the_checkpoint_before(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from handmade import pictures
+from safetensors.torch import save
 from torchvision.transforms import functional
 
 from curate.datasets import Dataset
@@ -79,6 +80,19 @@ def test_weights_that_were_changed_are_not_used(run: Run) -> None:
     path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         open_run(run.path).backbone()
+
+
+def test_weights_of_another_model_and_none_at_all_are_refused(run: Run) -> None:
+    document = json.loads((run.path / "run.json").read_text())
+    for data, words in [
+        (b"no tensors at all", "no weights"),
+        (save({"backbone.odd": torch.zeros(1)}), "weights of another model"),
+    ]:
+        (run.path / "model.safetensors").write_bytes(data)
+        sealed = document | {"weights": "sha256:" + hashlib.sha256(data).hexdigest()}
+        (run.path / "run.json").write_text(json.dumps(sealed))
+        with pytest.raises(DataError, match=words):
+            open_run(run.path).backbone()
 
 
 def test_what_is_no_run_is_refused_with_advice(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,11 @@ def test_columns_and_shapes_of_proposals_are_checked(tmp_path: Path) -> None:
         read_proposals(tmp_path / "p.parquet")
     np.savez(tmp_path / "p.npz", a=np.zeros((2, 5)))
     with pytest.raises(DataError, match=r"a is float64 of shape \(2, 5\)"):
+        read_proposals(tmp_path / "p.npz")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (281474976710656, 4), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match="cannot be read"):
         read_proposals(tmp_path / "p.npz")
 
 

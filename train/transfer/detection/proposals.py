@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,16 @@ from train.transfer.detection.tasks import DetectionSplit
 
 COLUMNS = ("x1", "y1", "x2", "y2")
 SLACK = 1.0  # pixels that a box may stick out of its image; it is cut off
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)  # what a damaged npz raises, or one whose header asks for terabytes
 FORMATS = "Parquet with columns key, x1, y1, x2, y2 and perhaps score; or npz with an array of N x 4 a key"
 
 
@@ -48,7 +59,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {key: np.asarray(arrays[key]) for key in arrays}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"proposals: {path}: cannot be read ({error})", hint=FORMATS) from error
     for key, boxes in found.items():
         if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
