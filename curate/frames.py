@@ -20,10 +20,11 @@ from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare, reasons, streamed
 from curate.manifests import Class, content_digest, ordered, parquet, quoted, rows_digest, text
-from curate.plans import Plan, Step, allow_only, run, told
+from curate.plans import Plan, Step, allow_only, check_result, run, told
 from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes
 from curate.sources import Index
+from curate.texts import settled
 
 Seconds = list[list[Any]]  # [step, seconds] in order
 MEMORY = "2.5GB"  # of DuckDB, before it goes to disk; Python and what DuckDB does not count come on top
@@ -51,6 +52,9 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     recipe = plan.recipe
     with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
+        check_result(recipe, rows)
+        rows = settled(replace(rows, notes=()))
+        ledger[-1] = ledger[-1].model_copy(update={"notes": [*ledger[-1].notes, *rows.notes]})
         enforce(recipe.expect, con, rows.name, rows.classes, where=recipe.where)
         totals = f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {rows}"
         [(count, size)] = con.execute(totals).fetchall()

@@ -7,6 +7,7 @@ from typing import Any
 
 from curate.datasets import StepRecord
 from curate.rows import Rows
+from curate.texts import LIST
 
 PAIRS = 10_000  # wrong pairs of classes that a ledger lists; `curate query` has them all
 
@@ -57,7 +58,7 @@ def compare(
     """Return what happened between two states of the rows.
 
     Labels are compared by class name and captions by text, over the rows that are in both, so a step that
-    only renumbers its classes changes no label.
+    only renumbers its classes changes no label. Where both have `captions`, a row's texts are all of them.
     """
     names = {}
     for rows, side in ((before, "before"), (after, "after")):
@@ -65,9 +66,12 @@ def compare(
             {"l": ("INTEGER", range(len(rows.classes))), "name": ("VARCHAR", [c.name for c in rows.classes])}
         )
     rows_in, rows_out = (r.scalar(f"SELECT count(*) FROM {r}") for r in (before, after))
+    both = "caption IS DISTINCT FROM a.caption"
+    if LIST in before.columns and before.columns[LIST] == after.columns.get(LIST):
+        both += f" OR b.{LIST} IS DISTINCT FROM a.{LIST}"
     labels, captions = after.con.execute(
         f"SELECT count(*) FILTER (nb.name IS DISTINCT FROM na.name), "
-        f"count(*) FILTER (b.caption IS DISTINCT FROM a.caption) "
+        f"count(*) FILTER (b.{both}) "
         f"FROM {after} a JOIN {before} b USING (key) "
         f"LEFT JOIN {names['before']} nb ON b.label = nb.l LEFT JOIN {names['after']} na ON a.label = na.l"
     ).fetchall()[0]

@@ -18,6 +18,7 @@ from curate.ops import Operation, find
 from curate.recipes import Recipe
 from curate.rows import NotKnownYet, Rows, columns_of, located
 from curate.sources import Source, open_source, placed
+from curate.texts import check_list
 
 PLAN_VERSION = 2
 
@@ -108,6 +109,7 @@ def plan(recipe: Recipe) -> Plan:
             except NotKnownYet:
                 return Plan(recipe, source, steps, rows.columns, None, bound)
             bound += 1
+        check_result(recipe, rows)
         promised = recipe.expect.classes
         if rows.known is not None and promised is not None and promised > len(rows.known):
             raise RecipeError(
@@ -115,6 +117,18 @@ def plan(recipe: Recipe) -> Plan:
                 hint="another source, or other steps; recipes with `scale` promise less when it is below 1",
             )
         return Plan(recipe, source, steps, rows.columns, rows.known, bound)
+
+
+def check_result(recipe: Recipe, rows: Rows) -> None:
+    """Refuse columns that a set cannot have.
+
+    Raises:
+        RecipeError: `captions` is no list of texts.
+    """
+    try:
+        check_list(rows)
+    except CurateError as error:
+        raise located(error, recipe.where) from None
 
 
 def run(step: Step, rows: Rows) -> Rows:

@@ -68,8 +68,8 @@ def worded(
 ) -> Rows:
     """Return the rows with a text from a template and a name of their class, in the column `_made`.
 
-    Template and name are drawn by chance, apart from each other. `template` has the template's number, and
-    `captions`, if wanted, all texts that the row may get, in the order of templates and then of names.
+    Template and name are drawn by chance, apart from each other. `template` has the template's number, and `_all`,
+    if wanted, all texts that the row may get, in the order of templates and then of names.
     """
     rows.require_labels()
     prompts, names_of = texts(templates), called(rows.classes, names)
@@ -96,12 +96,4 @@ def _with_all(rows: Rows, prompt: str, name: str) -> Rows:
         f"(SELECT _label, generate_subscripts(_names, 1) AS _n, unnest(_names) AS _name FROM {name}), {prompt} "
         f"GROUP BY _label"
     )
-    joined = rows.sql(f"SELECT r.*, _all FROM {rows} r LEFT JOIN {every} ON label = _label")
-    made = joined.with_columns(captions="_all")
-    return made.sql(f"SELECT * EXCLUDE (_all) FROM {made}")
-
-
-def kept_clean(rows: Rows, caption: str) -> Rows:
-    """Return the rows with another caption, a SQL expression; `clean_caption` has the one before any noise."""
-    clean = "coalesce(clean_caption, caption)" if "clean_caption" in rows.columns else "caption"
-    return rows.with_columns(caption=caption, clean_caption=clean)
+    return rows.sql(f"SELECT r.*, _all FROM {rows} r LEFT JOIN {every} ON label = _label")

@@ -13,12 +13,13 @@ import pyarrow as pa
 from curate.datasets import Dataset, StepRecord
 from curate.errors import DataError, RecipeError
 from curate.templates import texts
+from curate.texts import CLEAN, LIST
 from curate.wordings import called
 from train.chances import Chances
-from train.texts import Choices
+from train.texts import Choices, strangers
 
-LISTS = "captions"  # the column that has all texts of a row
 LOOKED_AT = 100_000  # captions, to see what they are like
+FIXED = "`--captions fixed` learns from `caption` alone"  # what to do where lists are no good
 FEW_DOUBLES = 0.1  # equal captions in its batch that a caption may meet without a word
 
 
@@ -56,10 +57,17 @@ def choices_of(
 ) -> Choices:
     """Return the texts of each row: its list, else those of its class, else its caption alone.
 
-    Those of its class count only where every caption is one of them: not after noise in the labels or the texts.
+    Those of its class count only where no text was spoilt and every caption is one of them: not after noise in the
+    labels or the texts.
+
+    Raises:
+        DataError: `captions` is no list of texts, or has rows whose caption is none of their list.
     """
-    if lists is not None and _is_list(lists.type):
+    if lists is not None:
+        _check_lists(dataset, lists, captions)
         return Choices.of_lists(lists, captions)
+    if CLEAN["caption"] in dataset.info.columns:
+        return Choices.of_captions(captions)
     texts_C = class_texts(dataset)
     if texts_C is None or (labels_N < 0).any() or (labels_N >= len(texts_C)).any():
         return Choices.of_captions(captions)
@@ -119,5 +127,18 @@ def _doubles(texts: list[str], batch_size: int) -> float | None:
     return (batch_size - 1) * equal / max(1, pairs)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+def _check_lists(dataset: Dataset, lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> None:
+    """Refuse lists of what is no text, and lists that were left as they were when the captions became others."""
+    kind = lists.type
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (listed and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))):
+        raise DataError(
+            f"{dataset.path}: the column {LIST!r} is {kind}, and no list of texts",
+            hint=f"{FIXED}; or build it with `compute: {{columns: {{captions: …}}}}`, which makes a list of it",
+        )
+    apart = strangers(lists, captions)
+    if apart:
+        raise DataError(
+            f"{dataset.path}: {apart:,} of {len(lists):,} rows have a caption that is none of their {LIST!r}",
+            hint=f"{FIXED}; or build it again, which brings the two together",
+        )

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.ranges import is_remote
+from curate.texts import LIST
 from train import chances
-from train.captions import LISTS, choices_of
+from train.captions import choices_of
 from train.texts import Choices, Texts
 
 HELD_OUT = ("val", "valid", "validation", "test")  # splits that are never trained on
@@ -66,7 +67,7 @@ class Samples:
     @cached_property
     def choices(self) -> Choices:
         """All texts that each sample may be learned with."""
-        lists = self._column(LISTS) if LISTS in self.dataset.info.columns else None
+        lists = self._column(LIST) if LIST in self.dataset.info.columns else None
         return choices_of(self.dataset, self._column("caption"), self.labels_N, lists)
 
     @property

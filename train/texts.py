@@ -17,6 +17,7 @@ from curate.files import cache_folder
 from train.chances import Chances, Passes, stir
 
 MAX_BYTES = 64 << 20  # of a column that is kept in memory
+AT_ONCE = 16_384  # rows whose lists are compared with their captions at once
 LOOKED_AT = 100_000  # texts, to see whether they repeat themselves
 
 
@@ -121,6 +122,19 @@ class Choices:
         starts = [part.starts_N + shift for part, shift in zip(parts, before, strict=False)]
         counts_N = np.concatenate([part.counts_N for part in parts])
         return cls(Texts.joined([part.texts for part in parts]), np.concatenate(starts), counts_N)
+
+
+def strangers(lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> int:
+    """Return how many rows have a list of texts and a caption that is none of them."""
+    count = 0
+    for start in range(0, len(lists), AT_ONCE):
+        part = lists.slice(start, AT_ONCE).combine_chunks()
+        texts, rows = pc.list_flatten(part), pc.list_parent_indices(part)
+        own = captions.slice(start, AT_ONCE).combine_chunks().cast(texts.type).take(rows)
+        same = pc.fill_null(pc.equal(texts, own), False)
+        listed = pc.count_distinct(rows.filter(texts.is_valid())).as_py()
+        count += listed - pc.count_distinct(rows.filter(same)).as_py()
+    return count
 
 
 def _repeat(column: pa.ChunkedArray) -> bool:

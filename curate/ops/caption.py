@@ -3,10 +3,11 @@
 from curate.ops import op
 from curate.rows import Rows
 from curate.signatures import Seed
+from curate.texts import replaced
 from curate.wordings import Names, worded
 
 
-@op(version=1)
+@op(version=2)
 def caption(
     rows: Rows,
     *,
@@ -18,7 +19,8 @@ def caption(
     """Give every row a caption: a template, drawn by chance, around the name of its class.
 
     The caption follows the label as it is at this step: after `noise`, a wrong label gives a wrong caption.
-    `template` keeps the number of the template, from 0.
+    `template` keeps the number of the template, from 0. All texts that a row had are gone, the list `captions` and
+    those before any noise too.
 
     Args:
         templates: texts with `{}` where the class name goes, or a named set: `openai-80` (the prompts that
@@ -37,5 +39,5 @@ def caption(
     Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4.
     """
     made = worded(rows, templates, names, seed, alternatives=alternatives)
-    told = made.with_columns(caption="_made")
-    return told.sql(f"SELECT * EXCLUDE (_made) FROM {told}")
+    told = replaced(made, "_made", "_all" if alternatives else None)
+    return told.sql(f"SELECT * EXCLUDE (_made{', _all' if alternatives else ''}) FROM {told}")

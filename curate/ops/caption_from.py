@@ -6,11 +6,12 @@ from curate.errors import RecipeError, did_you_mean
 from curate.manifests import CORE, quoted, text
 from curate.ops import op
 from curate.rows import Rows
+from curate.texts import brought
 
 BLANKS = r"[\s\p{Z}]+"  # \s alone knows no other than ASCII's
 
 
-@op(version=1)
+@op(version=2)
 def caption_from(
     rows: Rows,
     *,
@@ -22,7 +23,8 @@ def caption_from(
     """Join columns into the caption.
 
     A list, such as tags, is joined by spaces. NULL and blank parts are skipped, and any run of white space becomes
-    one space. A row with nothing left has no caption.
+    one space. A row with nothing left has no caption. The list `captions` goes: a row has this one text. Texts that
+    were spoilt (`clean_caption`) are not replaced: take this step before, or `clean` first.
 
     Args:
         columns: in the order of the text; ImageNet-Captions joins title, tags and description.
@@ -44,11 +46,12 @@ def caption_from(
     parts = ", ".join(_words(column, rows.columns[column]) for column in columns)
     told = rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
     gone = [quoted(c) for c in columns if c not in CORE]
+    if drop and gone:
+        told = told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}")
+    told = brought(rows, told, ["caption"])
     if empty == "drop":
-        told = told.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
-    if not (drop and gone):
-        return told
-    return told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}")
+        return told.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
+    return told
 
 
 def _words(column: str, kind: str) -> str:

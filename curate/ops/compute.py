@@ -5,14 +5,16 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops.join import FIXED
 from curate.rows import Rows
+from curate.texts import TEXTS, brought
 
 
-@op(version=1, streams=lambda given: "caption" not in map(str.lower, given["columns"]))
+@op(version=2, streams=lambda given: not TEXTS & set(map(str.lower, given["columns"])))
 def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
     """Add columns, or replace some, by SQL expressions over the row.
 
     An expression sees one row: its columns, functions and literals, but no other rows, tables or files. What says
-    where the bytes are, the key and the label cannot be set.
+    where the bytes are, the key and the label cannot be set. A `caption` comes in place of all texts that a row had,
+    and `captions` (a list) is all that it may say then: where its caption is none of them, the first becomes it.
 
     Args:
         columns: column → DuckDB SQL, such as `{pixels: width * height}`; all see the row as it was before.
@@ -28,4 +30,5 @@ def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
         raise RecipeError(
             f"column {min(taken)!r} cannot be set", hint="`label_from` turns a column into labels"
         )
-    return rows.with_columns({c: checked(text, rows.columns, constant=True) for c, text in columns.items()})
+    made = rows.with_columns({c: checked(text, rows.columns, constant=True) for c, text in columns.items()})
+    return brought(rows, made, columns)

@@ -4,28 +4,41 @@ from curate.chance import chance_sql
 from curate.ops import op
 from curate.rows import Rows
 from curate.signatures import Fraction, Seed
-from curate.wordings import kept_clean
+from curate.texts import LIST, let, spoilt
 
 
-@op(version=1)
+@op(version=2)
 def drop_words(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
-    """Drop exactly a share of the words of every caption, by chance.
+    """Drop exactly a share of the words of every text, by chance: of the caption, and of each of the list `captions`.
 
-    The others keep their order, and at least one stays. The whole caption stays in `clean_caption`, unless an
-    earlier step has put one there. Draws nest: with one seed, the words that are dropped at one rate are dropped
-    at every higher one. Words are what white space divides.
+    The others keep their order, and at least one stays. The whole texts stay in `clean_caption` and `clean_captions`,
+    unless an earlier step has put some there. Draws nest: with one seed, the words that are dropped at one rate are
+    dropped at every higher one. Words are what white space divides.
 
     Args:
-        rate: share of each caption's words, in [0, 1]; the count is rounded to the nearest word, halves up.
+        rate: share of each text's words, in [0, 1]; the count is rounded to the nearest word, halves up.
 
     Example:
         drop_words: {rate: 0.4}
     """
-    chance = chance_sql(seed, "drop_words", "key || ':' || i::VARCHAR")
-    counted = rows.sql(rf"SELECT *, string_split_regex(trim(caption), '\s+') AS _words FROM {rows}")
-    order = f"list_grade_up(list_transform(range(1, len(_words) + 1), lambda i: {chance}))"
-    number = f"least(floor(len(_words) * {rate!r}::DOUBLE + 0.5), len(_words) - 1)::INTEGER"
-    ranked = counted.sql(f"SELECT *, {order}[:{number}] AS _gone FROM {counted}")
-    left = "array_to_string(list_filter(_words, lambda w, i: NOT list_contains(_gone, i)), ' ')"
-    told = kept_clean(ranked, f"if(len(_gone) > 0, {left}, caption)")
-    return told.sql(f"SELECT * EXCLUDE (_words, _gone) FROM {told}")
+    chance = chance_sql(
+        seed, "drop_words", "key || ':' || i::VARCHAR"
+    )  # of a word's place, whatever the text
+    texts = f"list_append({LIST}, caption)" if LIST in rows.columns else "[caption]"
+    most = f"coalesce(list_max(list_transform({texts}, lambda one_text: len({_words('one_text')}))), 0)"
+    chances = f"list_transform(range(1, {most} + 1), lambda i: {chance})"
+    ranked = rows.sql(f"SELECT *, {chances} AS _chances FROM {rows}")
+    told = spoilt(ranked, lambda text: _left(text, rate))
+    return told.sql(f"SELECT * EXCLUDE (_chances) FROM {told}")
+
+
+def _words(text: str) -> str:
+    return rf"string_split_regex(trim({text}), '\s+')"
+
+
+def _left(text: str, rate: float) -> str:
+    """Return SQL for a text without the words of the least chances."""
+    number = f"least(floor(len(words) * {rate!r}::DOUBLE + 0.5), len(words) - 1)::INTEGER"
+    gone = f"list_grade_up(_chances[:len(words)])[:{number}]"
+    kept = "array_to_string(list_filter(words, lambda _, place: NOT list_contains(gone, place)), ' ')"
+    return let("words", _words(text), let("gone", gone, f"if(len(gone) > 0, {kept}, {text})"))

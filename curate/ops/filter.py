@@ -37,7 +37,8 @@ def filter(
     """Drop image-text pairs by simple rules, each with its first reason, in the order of the options.
 
     A value that is not known (no caption, no size, no score) is a reason of its own, where a rule needs it. Words
-    are what white space divides. The ledger counts the rows by reason.
+    are what white space divides. The ledger counts the rows by reason. Of a row's texts `caption` is looked at,
+    not the others of a list `captions`.
 
     Args:
         preset: basic (English, at least 3 words and 6 characters, shorter side at least 200, aspect at most 3) or

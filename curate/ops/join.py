@@ -9,11 +9,12 @@ from curate.manifests import quoted, text
 from curate.ops import op
 from curate.rows import Rows, columns_of
 from curate.signatures import RecipeFile
+from curate.texts import brought
 
 FIXED = frozenset({"key", "file", "offset", "size", "ext", "width", "height", "label"})
 
 
-@op(version=1)
+@op(version=2)
 def join(
     rows: Rows,
     *,
@@ -27,7 +28,9 @@ def join(
     """Bring columns from a table: scores, human labels, captions.
 
     A column that the rows have already is replaced, except what says where the bytes are and the label, which
-    `label_from` sets. Rows of the table that no row of the set has are passed over.
+    `label_from` sets. Rows of the table that no row of the set has are passed over. A `caption` comes in place of all
+    texts that a row had. A list of texts, as `caption` or `captions`, is all that a row may say; where its caption is
+    none of them, the first becomes it. Texts that were spoilt are not replaced: join before that step.
 
     Args:
         file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too.
@@ -66,7 +69,7 @@ def join(
         f"FROM (SELECT *, {mine}::{kind} AS to_find FROM {rows}) r LEFT JOIN {table} t "
         f"ON r.to_find = t.{quoted(by)}::{kind}"
     )
-    joined = _counted(joined, table, by, file)
+    joined = _counted(brought(rows, joined, wanted), table, by, file)
     if missing == "error" and not rows.planning:
         joined.refuse(
             "NOT in_table", f"are not in {file}", hint="`missing: keep` or `missing: drop` allows that"

@@ -8,10 +8,11 @@ from curate.ops import op
 from curate.ranks import mark_first
 from curate.rows import Rows
 from curate.signatures import Fraction, Seed
+from curate.texts import replaced
 from curate.wordings import Names, worded
 
 
-@op(version=1)
+@op(version=2)
 def mix_captions(
     rows: Rows,
     *,
@@ -24,7 +25,8 @@ def mix_captions(
     """Give exactly a share of the rows the caption that `caption` would give them; the others keep their own.
 
     `templated` says which they are. Draws nest: with one seed, the rows templated at one share are templated, in
-    the same words, at every higher share. `template` has the number of the template, NULL where there is none.
+    the same words, at every higher share. `template` has the number of the template, NULL where there is none. A
+    templated row has this one text: its list `captions` is NULL, and its text before any noise is this one too.
 
     Args:
         share: of all rows, in [0, 1]; the count is rounded to the nearest row, halves up.
@@ -56,7 +58,6 @@ def mix_captions(
     if without:  # these come first
         order = f"((caption IS NOT NULL)::UHUGEINT << 64) + {order}"
     ranked = mark_first(made, "_hit", order=order, wanted={0: hit})
-    told = ranked.with_columns(
-        caption="if(_hit, _made, caption)", template="if(_hit, template, NULL)", templated="_hit"
-    )
+    told = replaced(ranked, "_made", where="_hit")
+    told = told.with_columns(template="if(_hit, template, NULL)", templated="_hit")
     return told.sql(f"SELECT * EXCLUDE (_made, _hit) FROM {told}")

@@ -5,17 +5,17 @@ from curate.errors import DataError
 from curate.ops import op
 from curate.rows import Rows
 from curate.signatures import Fraction, Seed
-from curate.wordings import kept_clean
+from curate.texts import LIST, check_list, spoilt_to
 
 
-@op(version=1)
+@op(version=2)
 def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
-    """Give exactly `rate` of the captioned rows the caption of another of them.
+    """Give exactly `rate` of the captioned rows the texts of another of them: its caption, and its list `captions`.
 
-    The captions as a whole stay the same; each moves on by one row along an order of chance. The true caption
-    stays in `clean_caption`, unless an earlier step has put one there. Draws nest: with one seed, the rows hit at
-    one rate are hit at every higher one, all but one with the same wrong caption. Where two rows share a caption,
-    one may get the text it had.
+    The texts as a whole stay the same; those of a row move on by one row along an order of chance. The true ones stay
+    in `clean_caption` and `clean_captions`, unless an earlier step has put some there. Draws nest: with one seed, the
+    rows hit at one rate are hit at every higher one, all but one with the same wrong caption. Where two rows share a
+    caption, one may get the text it had.
 
     Args:
         rate: share of the rows that have a caption, in [0, 1]; the count is rounded to the nearest row, halves up.
@@ -37,14 +37,16 @@ def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
             f"a rate of {rate:g} hits 1 of {captioned:,} captioned rows, which has no other to swap with",
             hint="a higher `rate`, or 0",
         )
+    check_list(rows)
+    texts = [c for c in ("caption", LIST) if c in rows.columns]
+    order = f"{chance_sql(seed, 'shuffle_captions')}, key"
     ranked = (
-        f"SELECT key, caption, row_number() OVER (ORDER BY {chance_sql(seed, 'shuffle_captions')}, key) AS rank "
+        f"SELECT key, {', '.join(texts)}, row_number() OVER (ORDER BY {order}) AS rank "
         f"FROM {rows} WHERE caption IS NOT NULL QUALIFY rank <= {hit}"
     )
-    moved = (
-        f"SELECT key AS _key, coalesce(lead(caption) OVER line, first_value(caption) OVER line) AS _moved "
-        f"FROM ({ranked}) WINDOW line AS (ORDER BY rank)"
-    )
-    joined = rows.sql(f"SELECT r.*, _key, _moved FROM {rows} r LEFT JOIN ({moved}) ON key = _key")
-    told = kept_clean(joined, "if(_key IS NOT NULL, _moved, caption)")
-    return told.sql(f"SELECT * EXCLUDE (_key, _moved) FROM {told}")
+    last = f"rank = {hit}"  # the last gets those of the first
+    of_next = [f"if({last}, first_value({c}) OVER line, lead({c}) OVER line) AS _{c}" for c in texts]
+    moved = f"SELECT key AS _key, {', '.join(of_next)} FROM ({ranked}) WINDOW line AS (ORDER BY rank)"
+    joined = rows.sql(f"SELECT r.*, m.* FROM {rows} r LEFT JOIN ({moved}) m ON key = _key")
+    told = spoilt_to(joined, {c: f"if(_key IS NOT NULL, _{c}, {c})" for c in texts})
+    return told.sql(f"SELECT * EXCLUDE (_key, {', '.join(f'_{c}' for c in texts)}) FROM {told}")

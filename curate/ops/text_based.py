@@ -15,7 +15,8 @@ def text_based(rows: Rows, *, language: str = "en", keep: Literal["drop", "flag"
     """Keep captions with a word whose first sense in WordNet is one of ImageNet-21k's 21,841 synsets.
 
     Words are what white space divides, in any case, singular or plural; a comma that clings to a word hides it, as
-    in the original. A word that is a noun and a verb counts as the noun.
+    in the original. A word that is a noun and a verb counts as the noun. Of a row's texts `caption` is looked at, not
+    the others of a list `captions`.
 
     Args:
         language: ISO 639-1 code that the column `language` must have too; `any` looks at no language.

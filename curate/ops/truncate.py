@@ -4,15 +4,15 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.rows import Rows
 from curate.signatures import Count
-from curate.wordings import kept_clean
+from curate.texts import let, spoilt
 
 
-@op(version=1)
+@op(version=2)
 def truncate(rows: Rows, *, words: Count | None = None, characters: Count | None = None) -> Rows:
-    """Keep the first words or characters of every caption.
+    """Keep the first words or characters of every text: of the caption, and of each of the list `captions`.
 
-    A shorter caption stays as it is. The whole one stays in `clean_caption`, unless an earlier step has put one
-    there.
+    A shorter text stays as it is. The whole ones stay in `clean_caption` and `clean_captions`, unless an earlier step
+    has put some there.
 
     Args:
         words: how many, as white space divides them; what is cut has one space between words.
@@ -24,9 +24,12 @@ def truncate(rows: Rows, *, words: Count | None = None, characters: Count | None
     if (words is None) == (characters is None):
         raise RecipeError("truncate takes either `words` or `characters`")
     if characters is not None:
-        return kept_clean(
-            rows, f"if(length(caption) > {characters}, rtrim(left(caption, {characters})), caption)"
+        return spoilt(
+            rows, lambda text: f"if(length({text}) > {characters}, rtrim(left({text}, {characters})), {text})"
         )
-    split = r"string_split_regex(trim(caption), '\s+')"
-    cut = f"array_to_string({split}[:{words}], ' ')"
-    return kept_clean(rows, f"if(len({split}) > {words}, {cut}, caption)")
+
+    def cut(text: str) -> str:
+        fewer = f"if(len(found) > {words}, array_to_string(found[:{words}], ' '), {text})"
+        return let("found", rf"string_split_regex(trim({text}), '\s+')", fewer)
+
+    return spoilt(rows, cut)

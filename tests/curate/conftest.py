@@ -168,6 +168,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     lines = [f"pool/{i:07d},{i * 37 % 101 / 100},{i % 5 / 10}\n" for i in range(600)]
     (folder / "scores.csv").write_text("key,score,rate\n" + "".join(lines))
+    texts = [f'{{"key": "pool/{i:07d}", "captions": ["", "one {i}", "two {i}"]}}\n' for i in range(0, 600, 3)]
+    (folder / "texts.jsonl").write_text("".join(texts))
     (folder / "confusion.csv").write_text("true,given,weight\ndog,cat,3\ndog,dog,7\nn01440764,dog,1\n")
     hashes = [hashlib.md5(str(i).encode()).hexdigest() for i in range(0, 900, 9)]
     rows = pa.table({"key": [f"t{i}" for i in range(len(hashes))], "sha256": hashes})

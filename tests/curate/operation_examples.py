@@ -43,6 +43,12 @@ PAIRED = {
 EXAMPLES: dict[str, list[Example]] = {
     "compute": [
         Example({"columns": {"pixels": "width * height", "split": "upper(split)"}}, row_wise=True),
+        Example({"columns": {"caption": "upper(split)"}}, row_wise=True),
+        Example(
+            {"columns": {"captions": "['small', if(i % 4 = 0, split, '')]"}},
+            row_wise=True,
+            columns={"i": "i"},
+        ),
     ],
     "decontaminate": [
         Example({"against": "test-set", "by": "bytes"}, row_wise=True, columns={"sha256": "md5(i::VARCHAR)"})
@@ -62,6 +68,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "join": [
         Example({"file": "scores.csv", "missing": "keep"}, row_wise=True),
         Example({"file": "scores.csv", "columns": ["score"], "missing": "drop"}, row_wise=True),
+        Example({"file": "texts.jsonl", "missing": "keep"}, row_wise=True),
     ],
     "top": [
         Example({"by": "size", "number": 50}),

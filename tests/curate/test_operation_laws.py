@@ -120,6 +120,33 @@ def test_input_is_untouched(
     assert (rows.columns, rows.classes) == (columns, classes)
 
 
+def with_lists(example: Example) -> Example:
+    """Give every row that has a caption a list of two texts more."""
+    caption = example.columns.get("caption", "'it is number ' || i || ' of them'")
+    lists = f"if(({caption}) IS NULL, NULL, ['a word of ' || i, {caption}, 'three other words'])"
+    return example._replace(columns={**example.columns, "caption": caption, "captions": lists})
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_a_row_that_has_captions_has_a_caption_that_is_one_of_them(
+    source: Source, apply: Apply, content: Content, name: str, example: Example
+) -> None:
+    rows = source(example=with_lists(example))
+    before = {row["key"]: row for row in content(rows)}
+    after = content(apply(name, rows, **example.arguments))
+    assert after
+    for row in after:
+        assert row.get("captions") is None or row["caption"] in row["captions"]
+        if "clean_caption" not in rows.columns:
+            assert row.get("clean_captions") is None or row["clean_caption"] in row["clean_captions"]
+        was = before[row["key"]]
+        if row["caption"] == was["caption"] and row.get("captions") is not None:
+            assert set(row["captions"]) >= {was["caption"]}
+        if name != "clean" and row["caption"] != was["caption"] and "captions" in row:
+            # Whatever made another text of the caption left none of the others as it was.
+            assert row["captions"] is None or row["captions"] != was["captions"]
+
+
 @pytest.mark.parametrize(("name", "example"), [c for c in FIRST if "seed" in ops.find(c.id).signature.names])
 def test_seeds_differ(source: Source, apply: Apply, content: Content, name: str, example: Example) -> None:
     rows = source(example=example)

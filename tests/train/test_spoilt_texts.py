@@ -1,0 +1,130 @@
+"""Texts that a recipe spoils are spoilt in what `train clip` learns from, drawn or fixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from captioned import build_steps, coloured_pool
+
+from curate.datasets import Dataset
+from curate.errors import DataError
+from train.captions import choices_of
+from train.clip import ClipConfig, train
+from train.samples import Samples
+from train.texts import strangers
+
+LISTS = {"caption": {"templates": ["a photo of a {}.", "art of the {} today"], "alternatives": True}}
+DRAWN = {"caption": {"templates": ["a {} x", "art of the {}"]}}
+SPOILT: list[dict[str, Any]] = [
+    {"shuffle_captions": {"rate": 1.0}},
+    {"truncate": {"words": 2}},
+    {"drop_words": {"rate": 0.5}},
+]
+SMALL = ClipConfig(
+    model="convnet", image_size=16, epochs=2, batch_size=16, workers=0, device="cpu", min_area=1.0,
+    embed_dim=32, text_width=32, text_layers=1, context_length=12,
+)  # fmt: skip
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return coloured_pool(tmp_path / "pool")
+
+
+def learnable(dataset: Dataset) -> list[set[str | None]]:
+    found = Samples(dataset, None, seed=0, need_labels=False)
+    rows = np.arange(len(found))
+    seen = [found.choices.draw(rows, found.chances_N, passes) for passes in range(12)]
+    return [{texts[row] for texts in seen} for row in rows]
+
+
+@pytest.mark.parametrize("spoil", SPOILT, ids=lambda step: next(iter(step)))
+def test_a_run_on_spoilt_lists_is_another_than_the_clean_one(
+    tmp_path: Path, pool: Path, spoil: dict[str, Any]
+) -> None:
+    clean = build_steps(tmp_path, pool, [LISTS], "clean")
+    noisy = build_steps(tmp_path, pool, [LISTS, spoil], "noisy")
+    assert learnable(clean) != learnable(noisy)
+    allowed = [set(texts) for texts in noisy.table(["captions"])["captions"].to_pylist()]
+    assert all(seen <= texts for seen, texts in zip(learnable(noisy), allowed, strict=True))
+    first, again, other = (
+        train(data, tmp_path / f"run{i}", SMALL, quiet=True) for i, data in enumerate([clean, clean, noisy])
+    )
+    assert first.digest == again.digest != other.digest
+    assert first.info.metrics["loss"] == again.info.metrics["loss"] != other.info.metrics["loss"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [*SPOILT, {"truncate": {"words": 3}}, {"shuffle_captions": {"rate": 0.0}}], ids=str
+)
+def test_no_text_of_a_class_is_drawn_where_texts_were_spoilt(
+    tmp_path: Path, pool: Path, spoil: dict[str, Any]
+) -> None:
+    data = build_steps(tmp_path, pool, [DRAWN, spoil])
+    assert learnable(data) == [{text} for text in data.table(["caption"])["caption"].to_pylist()]
+    back = build_steps(tmp_path, pool, [DRAWN, spoil, "clean"], "back")
+    assert learnable(back) == learnable(build_steps(tmp_path, pool, [DRAWN], "plain"))
+
+
+def changed(dataset: Dataset, column: str, values: pa.Array) -> Dataset:
+    """Rewrite a column, as nothing of ours does."""
+    table = dataset.table()
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, values), dataset.path / "manifest.parquet")
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        (pa.array([[{"text": "a"}]] * 48), "is list<.*no list of texts"),
+        (pa.array([[1, 2]] * 48), "is list<.*no list of texts"),
+        (pa.array(['["a", "b"]'] * 48), "is (large_)?string, and no list of texts"),
+        (
+            pa.array([["a", "b"]] * 47 + [None]),
+            "47 of 48 rows have a caption that is none of their 'captions'",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_learned_from_are_refused_before_the_first_step(
+    tmp_path: Path, pool: Path, lists: pa.Array, words: str
+) -> None:
+    data = changed(build_steps(tmp_path, pool, [LISTS]), "captions", lists)
+    with pytest.raises(DataError, match=words) as caught:
+        train(data, tmp_path / "run", SMALL, quiet=True)
+    assert "--captions fixed" in str(caught.value.hint)
+
+
+def test_captions_alone_are_learned_whatever_the_lists_are(
+    tmp_path: Path, pool: Path, run_curate: Callable[..., Any]
+) -> None:
+    data = changed(build_steps(tmp_path, pool, [LISTS]), "captions", pa.array([[1]] * 48))
+    command = ["train", "clip", data.path, "--model", "convnet", "--image-size", "16", "--text-width", "32"]
+    command += ["--text-layers", "1", "--batch-size", "16", "--epochs", "1", "--workers", "0"]
+    drawn = run_curate(*command, "--out", tmp_path / "drawn")
+    assert drawn.exit_code == 3
+    assert "no list of texts" in drawn.stderr
+    assert run_curate(*command, "--captions", "fixed", "--out", tmp_path / "fixed").exit_code == 0
+    assert json.loads((tmp_path / "fixed" / "run.json").read_text())["method"] == "clip"
+
+
+def test_rows_whose_caption_is_none_of_their_list_are_counted_over_all_chunks() -> None:
+    many = 20_000
+    lists = pa.chunked_array([[["a", "b"], None, [], [None], ["x", "x"]] * (many // 5)] * 2)
+    captions = pa.chunked_array([["b", "b", "b", "b", "y"] * (many // 5)] * 2)
+    assert strangers(lists, captions) == 2 * many // 5
+    assert strangers(lists, pa.chunked_array([[None] * 2 * many], pa.string())) == 4 * many // 5
+
+
+def test_lists_of_long_texts_are_lists_of_texts(tmp_path: Path, pool: Path) -> None:
+    data = build_steps(tmp_path, pool, [LISTS])
+    lists = data.table(["captions"])["captions"].cast(pa.large_list(pa.large_string()))
+    captions = data.table(["caption"])["caption"]
+    assert choices_of(data, captions, np.zeros(48, np.int32), lists).most == 2
