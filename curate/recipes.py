@@ -18,7 +18,7 @@ from curate.fields import Expect, Resize, Strict
 from curate.signatures import Count, Seed, explain
 
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class Recipe(Strict):
@@ -39,7 +39,7 @@ class Recipe(Strict):
         family: the sets of a matrix; the recipe itself is then only their common text.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: str = Field(pattern=NAME)
     seed: Seed = 0
     source: dict[str, Any]
     steps: list[Any] = Field(default_factory=list)

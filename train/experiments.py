@@ -16,7 +16,7 @@ from curate.files import write_atomic
 from curate.memory import peak_bytes
 from curate.plans import plan
 from curate.progress import Quiet
-from train.grids import EXPERIMENT, Experiment, Measure, Transfer
+from train.grids import EXPERIMENT, VALIDATION, Experiment, Measure, Transfer
 
 
 @dataclass
@@ -76,7 +76,7 @@ def _check(experiment: Experiment) -> None:
     from train.transfer.measurements import check_kinds
 
     parts = dict(experiment.datasets) | (
-        {"validation": experiment.validation} if experiment.validation else {}
+        {VALIDATION: experiment.validation} if experiment.validation else {}
     )
     for name, part in parts.items():
         plan(experiment.recipe(name, part))
@@ -128,8 +128,8 @@ def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[s
             datasets[name] = built.dataset
     if experiment.validation is not None:
         with stages.stage("dataset validation (overlay)"):
-            recipe = experiment.recipe("validation", experiment.validation)
-            folder = out / "datasets" / "validation"
+            recipe = experiment.recipe(VALIDATION, experiment.validation)
+            folder = out / "datasets" / VALIDATION
             validation = build(recipe, folder, overlay=True, progress=stages.progress)[0].dataset
     return datasets, validation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.errors import RecipeError, did_you_mean
-from curate.recipes import Expect, Recipe, filled, load, parse, read_yaml
+from curate.recipes import NAME, Expect, Recipe, filled, load, parse, read_yaml
 from curate.signatures import Count, Seed, explain
 
+VALIDATION = "validation"  # the folder, beside the datasets', of the rows that none of them trains on
 EXPERIMENT = "experiment.json"  # what an experiment did: its file, the order of its parts, accuracies, stages
 
 
@@ -94,10 +96,25 @@ class Experiment(_Strict):
     where: str = Field(default="experiment", exclude=True)
 
     def recipe(self, name: str, part: Part, settings: Mapping[str, str] | None = None) -> Recipe:
-        """Return the recipe of one of its datasets."""
+        """Return the recipe of one of its datasets.
+
+        Raises:
+            RecipeError: it is none, it makes several sets, or its name leads out of the experiment's folder.
+        """
         where = f"{self.where}, dataset {name}"
+        if not re.fullmatch(NAME, name):
+            raise RecipeError(
+                f"{self.where}: datasets: {name!r} names no folder",
+                hint="letters, digits, `.`, `_` and `-`, a letter or digit first",
+            )
         if part.recipe is not None:
-            return load(self.base / part.recipe, settings).model_copy(update={"name": name})
+            recipe = load(self.base / part.recipe, settings)
+            if recipe.family:
+                raise RecipeError(
+                    f"{where}: {part.recipe} has a `matrix:` and makes {len(recipe.family):,} sets, not one",
+                    hint="give each set that is to be trained on a dataset here, with a recipe without `matrix:`",
+                )
+            return recipe.model_copy(update={"name": name})
         source = part.source or self.source
         if source is None:
             raise RecipeError(f"{where}: no source", hint="give the dataset or the experiment a `source:`")
@@ -124,6 +141,10 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
             Expect.model_validate(part.expect)
     except ValidationError as error:
         raise explain(error, where=str(path), model=Experiment) from None
+    if experiment.validation is not None and VALIDATION in experiment.datasets:
+        raise RecipeError(
+            f"{path}: datasets: {VALIDATION!r} is the name of what `validation:` says", hint="call it otherwise"
+        )
     if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
         raise RecipeError(
             f"{path}: coarse: no dataset {experiment.coarse!r}",

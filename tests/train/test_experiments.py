@@ -164,10 +164,21 @@ def test_report_of_nothing_says_what_makes_something(tmp_path: Path):
         ({"transfer": {"tasks": {"x": "digits"}, "measure": [{"shots": [0]}]}}, "0"),
         ({"datasets": {"all": {"steps": ["smaple"]}}, "coarse": None}, "did you mean 'sample'"),
         ({"source": None}, "no source"),
+        ({"datasets": {"../../x": {"recipe": "one.yaml"}}, "coarse": None}, "'../../x' names no folder"),
+        ({"datasets": {"/tmp/x": {"steps": []}}, "coarse": None}, "'/tmp/x' names no folder"),
+        ({"datasets": {"..": {"recipe": "one.yaml"}}, "coarse": None}, "'..' names no folder"),
+        ({"datasets": {"a\n": {"recipe": "one.yaml"}}, "coarse": None}, "names no folder"),
+        ({"datasets": {"a": {"recipe": "several.yaml"}}, "coarse": None}, "makes 3 sets, not one"),
+        ({"validation": {"recipe": "several.yaml"}}, "makes 3 sets, not one"),
+        ({"datasets": {"validation": {"steps": []}}, "coarse": None}, "is the name of what `validation:` says"),
     ],
 )
 def test_faults_are_found_before_any_work(tmp_path: Path, change: dict, said: str):
     out = tmp_path / "out"
+    one = {"name": "one", "source": DOCUMENT["source"], "steps": [TRAIN, FOUR]}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(one))
+    several = one | {"matrix": {"n": [1, 2, 3]}, "steps": [{"per_class": "${n}"}]}
+    (tmp_path / "several.yaml").write_text(yaml.safe_dump(several))
     with pytest.raises(RecipeError) as caught:
         run_experiment(load_experiment(written(tmp_path, **change)), out)
     assert said in str(caught.value)
