@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import duckdb
 import pyarrow as pa
 
 from curate.datasets import INFO, Dataset, open_dataset
-from curate.errors import CurateError, DataError, RecipeError
+from curate.errors import CurateError, RecipeError, printable
 from curate.fetch.pools import OUTCOMES
 from curate.manifests import parquet, plain, quoted, text
+from curate.rows import columns_of
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6
@@ -30,19 +34,32 @@ STEPS = (
     "classes_in INTEGER, classes_out INTEGER, labels_changed BIGINT, captions_changed BIGINT"
 )
 CLASSES = "dataset VARCHAR, label INTEGER, name VARCHAR, wnid VARCHAR, fine VARCHAR[]"
+RESULTS = dict.fromkeys(("run", "task", "shots", "protocol", "metric"), "VARCHAR") | {"value": "a number"}
 RUNS = (
     "run VARCHAR, path VARCHAR, method VARCHAR, dataset VARCHAR, dataset_digest VARCHAR, seed BIGINT, "
     "seconds DOUBLE, metrics JSON, info JSON"
 )
 
 
-def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
+Say = Callable[[str], None]
+
+
+def passed_over(line: str) -> None:
+    """Say on stderr that a file is passed over, and why."""
+    print(printable(f"note: {line}"), file=sys.stderr)
+
+
+def connect(root: str | Path = ".", *, say: Say = passed_over) -> duckdb.DuckDBPyConnection:
     """Open a connection that knows what lies below a folder.
 
     Views and tables: one a dataset, by its name (its rows, with `class` for the label's name); `datasets`,
     `steps` (their ledgers), `classes`; `outcomes` (what became of each row that pools asked for); `runs` and `metrics`
     (one row a log line); `results`; `wordnet`. A dataset whose name is taken, by one of these or by another dataset,
     is called by its folder's path, with a number where that is taken too.
+
+    Args:
+        root: the folder.
+        say: is told of each file that cannot be read, which is passed over.
 
     Raises:
         RecipeError: `root` is no folder.
@@ -54,20 +71,30 @@ def connect(root: str | Path = ".") -> duckdb.DuckDBPyConnection:
     for folder, name in _walk(root):
         found[name].append(Path(folder))
     con = duckdb.connect()
-    _datasets(con, root, found[INFO])
-    _runs(con, found["run.json"])
-    _results(con, found["results.parquet"])
+    _keep_limits(con)
+    _datasets(con, root, found[INFO], say)
+    _runs(con, found["run.json"], say)
+    _results(con, found["results.parquet"], say)
     create_views(con)
     return con
 
 
-def query(sql: str, root: str | Path = ".") -> pa.Table:
+def _keep_limits(con: Any) -> None:
+    """Have LIMIT hold over an outer join whose other side is empty, where this DuckDB loses it."""
+    con.execute("CREATE TEMP TABLE ones AS SELECT 1 AS one")
+    lost = "FROM range(3) r(i) LEFT JOIN ones ON i = one AND one = 2 LIMIT 1"  # its right side is known to be empty
+    if len(con.execute(lost).fetchall()) != 1:
+        con.execute("SET disabled_optimizers = 'statistics_propagation'")
+    con.execute("DROP TABLE ones")
+
+
+def query(sql: str, root: str | Path = ".", *, say: Say = passed_over) -> pa.Table:
     """Run SQL over what lies below a folder; see `connect`.
 
     Raises:
         RecipeError: the SQL is wrong; the hint lists what there is.
     """
-    with connect(root) as con:
+    with connect(root, say=say) as con:
         try:
             answer = con.sql(sql)
             if answer is None:
@@ -96,13 +123,14 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
         folders[:] = [] if deep or INFO in marks else sorted(f for f in folders if not f.startswith("."))
 
 
-def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
+def _datasets(con: Any, root: Path, folders: list[Path], say: Say) -> None:
     sets: list[tuple[str, Dataset]] = []
     for folder in folders:
         try:
             dataset = open_dataset(folder)
-        except CurateError:
-            continue  # `verify` says what is wrong with it; here it is only not there
+        except CurateError as error:
+            say(error.message)
+            continue
         taken = {name.lower() for name, _ in sets} | OURS  # SQL's names have no case
         place = str(folder.relative_to(root))
         names = itertools.chain((dataset.name, place), (f"{place} ({n})" for n in itertools.count(2)))
@@ -111,25 +139,46 @@ def _datasets(con: Any, root: Path, folders: list[Path]) -> None:
     _table(con, "steps", STEPS, [row for name, dataset in sets for row in _steps(name, dataset)])
     classes = [(n, i, c.name, c.wnid, list(c.fine)) for n, d in sets for i, c in enumerate(d.classes)]
     _table(con, "classes", CLASSES, classes)
-    _outcomes(con, sets)
+    _outcomes(con, sets, say)
     for name, dataset in sets:
-        with suppress(duckdb.Error, DataError):  # a damaged manifest is for `verify` too
+        # No join: DuckDB 2.0.1 loses a LIMIT over a left join whose right side is empty, as it is without classes.
+        named = f"(SELECT list(name ORDER BY label) FROM classes WHERE dataset = {text(name)})"
+        with _passing_over(dataset.path, say):
             con.execute(
-                f"CREATE VIEW {quoted(name)} AS SELECT r.*, c.name AS class "
-                f"FROM {parquet(dataset.manifest)} r "
-                f"LEFT JOIN classes c ON c.dataset = {text(name)} AND c.label = r.label"
+                f"CREATE VIEW {quoted(name)} AS SELECT r.*, if(r.label >= 0, {named}[r.label + 1], NULL) AS class "
+                f"FROM {parquet(dataset.manifest)} r"
             )
 
 
-def _outcomes(con: Any, sets: list[tuple[str, Dataset]]) -> None:
+@contextmanager
+def _passing_over(file: object, say: Say) -> Iterator[None]:
+    """Say of a file, or of what lies in a folder, that cannot be read why."""
+    try:
+        yield
+    except CurateError as error:
+        say(error.message)
+    except duckdb.Error as error:
+        say(f"{file}: {str(error).splitlines()[0]}")
+
+
+def _outcomes(con: Any, sets: list[tuple[str, Dataset]], say: Say) -> None:
+    files = [(name, data.path / OUTCOMES) for name, data in sets if (data.path / OUTCOMES).exists()]
+    sound = _sound(con, [file for _, file in files], say)
     told = [
-        f"SELECT {text(name)} AS dataset, * FROM {parquet(data.path / OUTCOMES)}"
-        for name, data in sets
-        if (data.path / OUTCOMES).exists()
+        f"SELECT {text(name)} AS dataset, * FROM {parquet(file)}" for name, file in files if file in sound
     ]
     if told:
-        with suppress(duckdb.Error):
-            con.execute(f"CREATE VIEW outcomes AS {' UNION ALL BY NAME '.join(told)}")
+        con.execute(f"CREATE VIEW outcomes AS {' UNION ALL BY NAME '.join(told)}")
+
+
+def _sound(con: Any, files: Sequence[Any], say: Say) -> list[Any]:
+    """Return the Parquet files that can be read."""
+    sound = []
+    for file in files:
+        with _passing_over(file, say):
+            con.execute(f"DESCRIBE FROM {parquet(file)}")
+            sound.append(file)
+    return sound
 
 
 def _dataset(name: str, data: Dataset) -> tuple[Any, ...]:
@@ -145,30 +194,101 @@ def _steps(name: str, data: Dataset) -> Iterator[tuple[Any, ...]]:
         yield *told, *counted, step.labels_changed, step.captions_changed
 
 
-def _runs(con: Any, folders: list[Path]) -> None:
+def _runs(con: Any, folders: list[Path], say: Say) -> None:
     rows = []
     for folder in folders:
         try:
             info = json.loads((folder / "run.json").read_text())
-        except (OSError, ValueError):
-            continue
-        data = info.get("dataset") or {}
-        told = (info.get("name"), str(folder), info.get("method"), data.get("name"), data.get("digest"))
-        metrics = json.dumps(info.get("metrics"))
-        rows.append((*told, info.get("seed"), info.get("seconds"), metrics, json.dumps(info)))
+            rows.append(_run(folder, info))
+        except (OSError, ValueError, RecursionError) as error:
+            say(f"{folder / 'run.json'}: {error}")
     _table(con, "runs", RUNS, rows)
-    logs = [str(f / "metrics.jsonl") for f in folders if (f / "metrics.jsonl").exists()]
-    if logs:
-        con.execute(
-            f"CREATE VIEW metrics AS SELECT * FROM read_json([{', '.join(text(plain(log)) for log in logs)}], "
-            "hive_partitioning = false, format = 'newline_delimited', union_by_name = true, filename = true)"
+    logs = [log for f in folders if (log := f / "metrics.jsonl").exists()]
+    if sound := [log for log in logs if _is_log(con, log, say)]:
+        con.execute(f"CREATE VIEW metrics AS SELECT * FROM {_log(*sound)}")
+
+
+def _run(folder: Path, info: Any) -> tuple[Any, ...]:
+    """Return a run's row; what is no value of its column's type is refused.
+
+    Raises:
+        ValueError: the document is no run's.
+    """
+    data = (info.get("dataset") or {}) if isinstance(info, dict) else None
+    if not isinstance(data, dict):
+        raise ValueError("not the record of a run")
+    told = (info.get("name"), info.get("method"), data.get("name"), data.get("digest"))
+    numbers = (info.get("seed"), info.get("seconds"))
+    if not all(one is None or isinstance(one, str) for one in told):
+        raise ValueError("its names are not all texts")
+    if not all(one is None or (isinstance(one, int | float) and abs(one) < 2**63) for one in numbers):
+        raise ValueError("its seed or seconds are no numbers")
+    name, *rest = told
+    return name, str(folder), *rest, *numbers, _json(info.get("metrics")), _json(info)
+
+
+def _json(value: Any) -> str:
+    """Return JSON that DuckDB can read: NaN and infinity, which Python writes and JSON has not, are null."""
+    return json.dumps(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_log(con: Any, log: Path, say: Say) -> bool:
+    """Whether a file is lines of JSON objects; all of it is looked at, as a query would."""
+    try:
+        kinds = con.execute(f"SELECT count(*) FROM {_log(log)}").fetchall() and columns_of(
+            con, f"(FROM {_log(log)})"
         )
+    except duckdb.Error as error:
+        say(f"{log}: {str(error).splitlines()[0]}")
+        return False
+    if set(kinds) == {"json", "filename"}:  # DuckDB's word for lines that are no objects
+        say(f"{log}: not lines of JSON objects")
+        return False
+    return True
 
 
-def _results(con: Any, folders: list[Path]) -> None:
-    if folders:
-        files = parquet(*(f / "results.parquet" for f in folders), union_by_name=True)
-        con.execute(f"CREATE VIEW results AS SELECT * FROM {files}")
+def _log(*logs: Path) -> str:
+    files = ", ".join(text(plain(log)) for log in logs)
+    return (
+        f"read_json([{files}], hive_partitioning = false, format = 'newline_delimited', union_by_name = true, "
+        "filename = true, sample_size = -1)"
+    )
+
+
+def _results(con: Any, folders: list[Path], say: Say) -> None:
+    """Show all files of results as one view; one that has other columns, or other types, is passed over."""
+    kinds = dict(RESULTS)
+    files = []
+    for file in _sound(con, [f / "results.parquet" for f in folders], say):
+        found = {name: _family(kind) for name, kind in columns_of(con, f"(FROM {parquet(file)})").items()}
+        wrong = [f"no column {name!r}" for name in RESULTS if name not in found]
+        wrong += [
+            f"column {name!r} is {kind}, not {kinds[name]}"
+            for name, kind in found.items()
+            if kinds.get(name, kind) != kind
+        ]
+        if wrong:
+            say(f"{file}: not results as the others are ({wrong[0]})")
+            continue
+        kinds |= found
+        files.append(file)
+    if files:
+        con.execute(f"CREATE VIEW results AS SELECT * FROM {parquet(*files, union_by_name=True)}")
+
+
+def _family(kind: str) -> str:
+    """Return what a type can be read with: any number with another, texts with texts, all else with its like."""
+    return (
+        "a number" if re.match(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|FLOAT$|DOUBLE$|DECIMAL", kind) else kind
+    )
 
 
 def _table(con: Any, name: str, columns: str, rows: list[tuple[Any, ...]]) -> None:

@@ -75,9 +75,7 @@ def _check(experiment: Experiment) -> None:
     """Find the faults of every part before the first takes time."""
     from train.transfer.measurements import check_kinds
 
-    parts = dict(experiment.datasets) | (
-        {VALIDATION: experiment.validation} if experiment.validation else {}
-    )
+    parts = dict(experiment.datasets) | ({VALIDATION: experiment.validation} if experiment.validation else {})
     for name, part in parts.items():
         plan(experiment.recipe(name, part))
     if experiment.pretrain:

@@ -143,7 +143,8 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
         raise explain(error, where=str(path), model=Experiment) from None
     if experiment.validation is not None and VALIDATION in experiment.datasets:
         raise RecipeError(
-            f"{path}: datasets: {VALIDATION!r} is the name of what `validation:` says", hint="call it otherwise"
+            f"{path}: datasets: {VALIDATION!r} is the name of what `validation:` says",
+            hint="call it otherwise",
         )
     if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
         raise RecipeError(

@@ -170,7 +170,10 @@ def test_report_of_nothing_says_what_makes_something(tmp_path: Path):
         ({"datasets": {"a\n": {"recipe": "one.yaml"}}, "coarse": None}, "names no folder"),
         ({"datasets": {"a": {"recipe": "several.yaml"}}, "coarse": None}, "makes 3 sets, not one"),
         ({"validation": {"recipe": "several.yaml"}}, "makes 3 sets, not one"),
-        ({"datasets": {"validation": {"steps": []}}, "coarse": None}, "is the name of what `validation:` says"),
+        (
+            {"datasets": {"validation": {"steps": []}}, "coarse": None},
+            "is the name of what `validation:` says",
+        ),
     ],
 )
 def test_faults_are_found_before_any_work(tmp_path: Path, change: dict, said: str):
