@@ -157,13 +157,14 @@ def refuse_absent_bucket(url: str) -> None:
         return
 
 
-def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
+def find_files(path: str, endings: tuple[str, ...], what: str, *, hidden: tuple[str, ...] = ()) -> list[str]:
     """Return the files at a path: one, a folder of them, a pattern; local or a URL.
 
     Args:
         path: `/pool/{000..019}.tar` and `*.tar` are patterns, where nothing is called so.
         endings: what the names of files end in, in a folder.
         what: they are, for messages.
+        hidden: what names begin with, of files and folders in a folder, that are passed over.
 
     Raises:
         RecipeError: nothing stands there.
@@ -174,16 +175,18 @@ def find_files(path: str, endings: tuple[str, ...], what: str) -> list[str]:
     found: list[str] = []
     literal = any(c in path for c in "{*?[") and place(path).exists()
     for one in [path] if literal else braceexpand.braceexpand(path):
-        find = partial(_find, one, endings, what)
+        find = partial(_find, one, endings, what, hidden)
         found += retried(one, find) if is_remote(one) else find()
     return found
 
 
-def _find(path: str, endings: tuple[str, ...], what: str) -> list[str]:
+def _find(path: str, endings: tuple[str, ...], what: str, hidden: tuple[str, ...]) -> list[str]:
     """Return the files at one path or pattern without braces."""
     files, place = filesystem(path) if is_remote(path) else _local(path)
     if files.isdir(place):
         matches = [m for m in files.find(place) if m.lower().endswith(endings)]
+        if hidden:
+            matches = [m for m in matches if not any(p.startswith(hidden) for p in _below(m, place))]
     else:
         pattern = any(c in place for c in "*?[") and not files.exists(place)
         matches = files.glob(place) if pattern else [place]
@@ -202,6 +205,11 @@ def _local(path: str) -> tuple[Any, str]:
     from fsspec.implementations.local import LocalFileSystem
 
     return LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
+
+
+def _below(path: str, folder: str) -> list[str]:
+    """Return the parts of a path below a folder."""
+    return path[len(folder.rstrip("/")) :].strip("/").split("/")
 
 
 class Remote:

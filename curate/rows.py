@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import duckdb
 
+from curate import readers
 from curate.errors import CurateError, DataError, RecipeError
-from curate.manifests import Class, parquet, plain, quoted, text
+from curate.manifests import Class, quoted
 from curate.progress import Quiet
 
 
@@ -94,32 +95,24 @@ class Rows:
             self.con.execute(f"INSERT INTO {name} SELECT {casts}", lists)
         return name
 
-    def read(self, file: str, *, kinds: dict[str, str] | None = None) -> str:
+    def read(self, file: str, *, columns: Collection[str] | None = None, texts: Collection[str] = ()) -> str:
         """Return the name of a view of a table that a step names: CSV, TSV, JSON lines or Parquet.
+
+        A column of a text file has the type that all of its values have: whole numbers of 64 bits, numbers, truths,
+        days or moments in ISO's form; else it is a text, such as numbers that begin with 0.
 
         Args:
             file: the path; the plan has made sure that the recipe may read it.
-            kinds: column → DuckDB type, where guessing could go wrong (a key `0012` is no number).
+            columns: those whose type matters; None for all.
+            texts: columns to take as texts, whatever they look like.
 
         Raises:
             RecipeError: the file is no such table.
+            DataError: a line of it is no row.
         """
         name = f"table_{next(_names)}"
-        suffix = file.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
-        if suffix == "parquet":
-            query = parquet(file)
-        elif suffix in ("jsonl", "ndjson", "json"):
-            query = f"read_json({text(plain(file))}, hive_partitioning = false{{}})"
-        else:
-            query = f"read_csv({text(plain(file))}, hive_partitioning = false, header = true{{}})"
         try:
-            found = columns_of(self.con, f"(FROM {query.replace('{}', '')})")
-            if suffix in ("jsonl", "ndjson", "json"):  # told its columns, DuckDB need not look for them again
-                query = query.replace("{}", f", columns = {_struct(found)}")
-            else:
-                fixed = {c: kind for c, kind in (kinds or {}).items() if c in found}
-                query = query.replace("{}", f", types = {_struct(fixed)}" if fixed else "")
-            self.con.execute(f"CREATE TEMP VIEW {name} AS FROM {query}")
+            readers.make_view(self.con, name, file, columns=columns, texts=texts)
         except duckdb.Error as error:
             raise RecipeError(
                 f"{file}: cannot be read as a table ({str(error).splitlines()[0]})",
@@ -224,10 +217,6 @@ class Rows:
 
 
 _names = itertools.count()
-
-
-def _struct(kinds: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{text(c)}: {text(kind)}" for c, kind in kinds.items()) + "}"
 
 
 def columns_of(con: Any, name: str) -> dict[str, str]:

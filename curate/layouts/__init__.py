@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from curate.errors import RecipeError, printable
+from curate.layouts.texts import TEXTS, is_list, is_nested, refuse, texts_sql
 from curate.manifests import CORE, quoted
 
 # What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
@@ -33,6 +34,7 @@ RESERVED = {
     "place", "ranks_at", "ranks_group", "ranks_key", "ranks_order", "ranks_place", "ranks_wanted", "reason_to_go",
     "rowid", "same", "shared_key", "source", "to_find", "wanted",
 }  # fmt: skip
+NEEDED = ("url", "caption")
 LINKS = 0.9  # share of a column's values that begin with http, from which it holds the URLs
 
 
@@ -125,18 +127,33 @@ class Layout:
         inside = self.nested and {n.lower() for n in there}.issuperset(self.nested)
         return self.rows.format(file=file) if inside and self.rows else None
 
+    def source_of(self, column: str, there: Mapping[str, str]) -> str | None:
+        """Return the file's column that one of ours is taken from as it is; None where it is made, or is not there.
+
+        A list or a struct is no number and no word, so it is passed over; one for the URL or the caption is not.
+        """
+        names = {name.lower(): name for name in there}
+        for candidate in map(_says, self.columns.get(column, ())):
+            if names.keys() >= {n.lower() for n in _all_of(candidate)}:
+                name = names[candidate.needs[0].lower()] if len(candidate.needs) == 1 else ""
+                plain = name and candidate.sql == quoted(candidate.needs[0])
+                if not plain or column in NEEDED or not is_nested(there[name]):
+                    return name if plain else None
+        return None
+
     def select(self, there: Mapping[str, str], *, where: str) -> dict[str, str]:
         """Return column → SQL over a file's columns: what the layout names, then the others under their own names.
 
-        A column that the file lacks is left out, but for the URL and the caption, which are needed. Others get their
-        names in lower case; one that would be taken for a core column or a step's own is called `table_NAME`.
+        A column that the file lacks is left out, but for the URL and the caption, which are needed. A caption that is
+        a list of texts becomes `captions`, and the first of them the caption. Others get their names in lower case;
+        one that would be taken for a core column or a step's own is called `table_NAME`.
 
         Args:
             there: the file's columns and their DuckDB types.
             where: the file, for messages.
 
         Raises:
-            RecipeError: the file has no column for the URL or the caption.
+            RecipeError: the file has no column for the URL or the caption, or one that is no text.
         """
         types = {name.lower(): kind for name, kind in there.items()}
         chosen: dict[str, str] = {}
@@ -144,10 +161,13 @@ class Layout:
         for column, candidates in self.columns.items():
             for candidate in map(_says, candidates):
                 if types.keys() >= {n.lower() for n in _all_of(candidate)}:
-                    chosen[column] = _typed(candidate, column, types)
+                    nested = [n for n in candidate.needs if is_nested(types[n.lower()])]
+                    if nested and column not in NEEDED:
+                        continue
+                    chosen |= _typed(candidate, column, types, where)
                     used.update(n.lower() for n in candidate.needs)
                     break
-        for needed in ("url", "caption"):
+        for needed in NEEDED:
             if needed not in chosen:
                 wanted = " or ".join(" with ".join(_all_of(_says(c))) for c in self.columns[needed])
                 raise RecipeError(
@@ -157,34 +177,53 @@ class Layout:
         taken, own = {*chosen, *RESERVED, *CORE}, {n: n.lower() for n in there if n.lower() not in used}
         free = set(own.values()) - taken
         for name, plain in own.items():
+            if _is_another(plain, there[name]):
+                taken.add(plain)
             while plain in taken or (plain != name.lower() and plain in free):
                 plain = f"table_{plain}"
             taken.add(plain)
-            chosen[plain] = quoted(name)
+            chosen[plain] = texts_sql(quoted(name), TEXTS) if plain == "captions" else quoted(name)
         return chosen
 
 
 def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
     """Return the DuckDB type of each column that `Layout.select` chose of a file's."""
     own = {quoted(name): kind for name, kind in there.items()}
-    return {c: own.get(sql) or TOLD[c] for c, sql in chosen.items()}
+    return {c: own.get(sql) or (TOLD | {"captions": TEXTS})[c] for c, sql in chosen.items()}
 
 
-def _typed(says: Says, column: str, types: Mapping[str, str]) -> str:
-    """Return a column's SQL, cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29.
+def _is_another(name: str, kind: str) -> bool:
+    """Whether a column is not what its name says: `captions` are a list of texts, and what is told is no list."""
+    return kind != TEXTS if name == "captions" else name in TOLD and is_nested(kind)
 
-    Bytes (of files that lack the mark of UTF-8) are decoded, to NULL where they are none.
+
+def whole(sql: str) -> str:
+    """Return SQL for a value as an INTEGER; NULL where it is none, and so where it has decimals."""
+    return f"CASE WHEN TRY_CAST({sql} AS DOUBLE) = TRY_CAST({sql} AS INTEGER) THEN TRY_CAST({sql} AS INTEGER) END"
+
+
+def _typed(says: Says, column: str, types: Mapping[str, str], where: str) -> dict[str, str]:
+    """Return the SQL of a column, and of `captions` where it is the first of several texts.
+
+    It is cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29. Bytes (of files that lack
+    the mark of UTF-8) are decoded, to NULL where they are none.
     """
     there = next((types[n.lower()] for n in says.needs if says.sql == quoted(n)), None)
     sql, wanted = says.sql, TOLD[column]
+    if column == "caption" and there is not None and is_list(there):
+        texts = texts_sql(sql, there)
+        return {"caption": f"({texts})[1]", "captions": texts}
+    for name in (n for n in says.needs if is_nested(types[n.lower()])):
+        wanted = "a URL" if column == "url" else "a text or a list of texts" if there else "a text"
+        refuse(name, types[name.lower()], where=where, wanted=wanted)
     for name in (n for n in says.needs if types[n.lower()] == "BLOB"):
         sql = re.sub(
             rf'"?\b{re.escape(name)}\b"?', lambda m: f"TRY(decode({m[0]}))", sql, flags=re.IGNORECASE
         )
         there = there and "VARCHAR"
-    return (
-        sql if there == wanted or (wanted, there) == ("DOUBLE", "FLOAT") else f"TRY_CAST({sql} AS {wanted})"
-    )
+    if there == wanted or (wanted, there) == ("DOUBLE", "FLOAT"):
+        return {column: sql}
+    return {column: whole(sql) if wanted == "INTEGER" else f"TRY_CAST({sql} AS {wanted})"}
 
 
 def _is_url(cell: str | None) -> bool:
@@ -214,7 +253,7 @@ class Guess:
 
 URLS = ("url", "image_url", "img_url", "imageurl", "image", "link", "src", "downloadurl", "photo_url")
 CAPTIONS = (
-    "caption", "text", "alt_text", "alt", "title", "description", "sentence", "raw_caption", "txt",
+    "caption", "text", "alt_text", "alt", "title", "description", "sentence", "raw_caption", "txt", "captions",
 )  # fmt: skip
 
 
@@ -291,6 +330,11 @@ def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> G
         columns = {"url": ("url",), "caption": ("caption",)}
         made = Layout("auto", "", "", "", columns, headers=(order,))
         return Guess(made, f"no header line; column {links[0] + 1} of 2 holds the URLs")
+    if width == 1 and links:
+        raise RecipeError(
+            f"{where}: each line is a URL and nothing else; a row needs a text, too",
+            hint="two columns under a first line `url,caption`; a URL with commas stands in quotes",
+        )
     for layout in LAYOUTS:
         for header in layout.headers:
             urls = [i for i, n in enumerate(header) if n in layout.columns["url"]]

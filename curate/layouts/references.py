@@ -18,7 +18,7 @@ def markdown() -> str:
         f"{', '.join(f'`{c}`' for c in TOLD if c not in ('url', 'caption'))}. Columns of the table that are not "
         "named here are carried along, their names in lower case; one that would be taken for a core column is called "
         "`table_NAME`. Names of columns have no case. Where several are given, releases differ, and the first that "
-        "is there is taken.",
+        "is there is taken. A caption that is a list of texts becomes `captions`, and the first of them the caption.",
         "",
         "`as: auto`, the default, knows a layout by the columns that stand under *known by*; any other table is read "
         "by usual names (`url`, `image_url`, …; `caption`, `text`, …), and one of two columns without a header line by "

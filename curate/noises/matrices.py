@@ -60,14 +60,14 @@ def _counted(options: Options) -> list[Triple]:
     """Count pairs of labels in a table that has one of each in every row; rows that lack one do not count."""
     rows, file = options.rows, options.file or ""
     wanted = [options.true_label or "", options.given_label or ""]
-    columns = _columns(rows, rows.read(file))
+    columns = _columns(rows, rows.read(file, columns=()))
     for column in wanted:
         if column not in columns:
             raise RecipeError(
                 f"{file}: no column {column!r}",
                 hint=did_you_mean(column, columns) or f"it has {', '.join(columns)}",
             )
-    table = rows.read(file, kinds=dict.fromkeys(wanted, "VARCHAR"))
+    table = rows.read(file, columns=(), texts=wanted)
     true, given = (f"{quoted(c)}::VARCHAR" for c in wanted)
     return rows.con.execute(
         f"SELECT {true}, {given}, count(*) FROM {table} WHERE {true} IS NOT NULL AND {given} IS NOT NULL "
@@ -77,13 +77,13 @@ def _counted(options: Options) -> list[Triple]:
 
 def _matrix(rows: Rows, file: str) -> list[Triple]:
     """Read triples by their header, or else a square with the given classes on top and the true ones first."""
-    columns = _columns(rows, rows.read(file))
+    columns = _columns(rows, rows.read(file, columns=()))
     if set(TRIPLES) <= set(columns):
-        table = rows.read(file, kinds=dict.fromkeys(TRIPLES, "VARCHAR"))
+        table = rows.read(file, columns=(), texts=TRIPLES)
         query = f'SELECT "true"::VARCHAR, given::VARCHAR, {_number("weight")} FROM {table} ORDER BY ALL'
         return _checked(rows.con.execute(query).fetchall(), file)
     first, *given = columns
-    table = rows.read(file, kinds=dict.fromkeys(columns, "VARCHAR"))
+    table = rows.read(file, columns=(), texts=columns)
     cells = ", ".join(map(_number, given))
     if not given:
         raise RecipeError(

@@ -35,11 +35,11 @@ def instance(options: Options) -> Flips:
 
 def _rates(rows: Rows, file: str) -> str:
     """Return a view of the table's keys and rates."""
-    columns = columns_of(rows.con, rows.read(file))
+    columns = columns_of(rows.con, rows.read(file, columns=()))
     for column in ("key", "rate"):
         if column not in columns:
             raise RecipeError(f"{file}: no column {column!r}", hint=f"it has {', '.join(columns)}")
-    table = rows.read(file, kinds={"key": "VARCHAR", "rate": "VARCHAR"})
+    table = rows.read(file, columns=(), texts=columns)
     # Without the trim DuckDB 2.0 moves the cast into the reading of the CSV, where what is no number is an error.
     rate = "try_cast(trim(rate::VARCHAR) AS DOUBLE)"
     view = rows.sql(f"SELECT key::VARCHAR AS noise_key, {rate} AS noise_weight FROM {table}").name

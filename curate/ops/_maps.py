@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 
 from curate.errors import RecipeError, did_you_mean
+from curate.readers.dialects import lines_of
 from curate.rows import Rows, class_ids
 
 # The superclasses of CIFAR-100, Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html, as its archive
@@ -72,15 +73,11 @@ def read(path: str) -> dict[str, str]:
     """Return the map of a CSV: old and new class in its first two columns, one header line.
 
     Raises:
-        RecipeError: it is no such file, or maps a class twice.
+        RecipeError: it has lines of one column, or maps a class twice.
+        DataError: a line is no row.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            lines = [line for line in csv.reader(stream) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"{path}: cannot be read as CSV ({error})") from error
     pairs: dict[str, str] = {}
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in itertools.islice(lines_of(path), 1, None):
         if len(line) < 2:
             raise RecipeError(
                 f"{path}, line {number}: two columns are needed, old and new class; got {line!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from curate.chance import chance
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._options import one_choice, refuse_strangers
+from curate.readers.dialects import lines_of, texts_of
 from curate.rows import Rows, class_ids, keep_classes
 from curate.signatures import Count, RecipeFile, Seed
 from curate.wordnet import Parents, nouns
@@ -112,13 +112,9 @@ def _found(rows: Rows, wanted: Sequence[str], what: str, missing: str) -> Sequen
 
 def _read(path: str) -> tuple[str, ...]:
     """Return the classes that a file names."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            if not path.lower().endswith(".csv"):
-                return tuple(line.strip() for line in stream if line.strip())
-            lines = [line for line in csv.reader(stream) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"{path}: cannot be read as a list of classes ({error})") from error
+    if not path.lower().endswith(".csv"):
+        return tuple(texts_of(path))
+    lines = [line for _, line in lines_of(path)]
     if lines and WNID.fullmatch(lines[0][0]):
         raise RecipeError(
             f"{path}, line 1: {lines[0][0]!r} stands where a CSV has its header",

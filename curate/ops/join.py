@@ -33,7 +33,8 @@ def join(
     none of them, the first becomes it. Texts that were spoilt are not replaced: join before that step.
 
     Args:
-        file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too.
+        file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too. A column of text is numbers,
+            truths or days where all of its values are; `0012` is a text. A line that is no row is refused.
         columns: which; all but `by` by default.
         by: the table's column that holds the key, or a column that both have, such as `url`.
         equal_to: what `by` must be equal to instead: SQL over the row, such as `parse_filename(file)`.
@@ -47,7 +48,7 @@ def join(
     """
     mine = checked(equal_to, rows.columns) if equal_to else quoted(by if by in rows.columns else "key")
     kind = "VARCHAR" if equal_to else rows.columns.get(by, "VARCHAR")
-    table = rows.read(file, kinds={by: kind})
+    table = rows.read(file, columns=columns, texts=[by, "caption"])
     found = columns_of(rows.con, table)
     wanted = [c for c in found if c != by] if columns is None else columns
     for column in [by, *wanted]:

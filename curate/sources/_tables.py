@@ -19,16 +19,23 @@ import duckdb
 from curate.datasets import file_sha256
 from curate.errors import DataError, printable
 from curate.files import cache_folder, unfinished, write_atomic
-from curate.layouts import Guess, Layout, guess, guess_headerless
+from curate.layouts import TOLD, Guess, Layout, guess, guess_headerless, whole
+from curate.layouts.texts import ODD, odd_sql
 from curate.manifests import copy_parquet, quoted, text
 from curate.manifests import parquet as read_parquet
 from curate.places import Remote, is_remote
+from curate.readers.repairs import NOT_UTF8
 from curate.rows import columns_of
-from curate.sources._texts import NOT_UTF8, as_parquet, headless, relation, sample
+from curate.sources._texts import as_parquet, headless, sample, text_columns
 from curate.sources._utf8 import cleaned
 
 _KINDS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 ENDINGS = (*_KINDS, *(kind + packed for kind in _KINDS[1:] for packed in (".gz", ".zst")))
+
+HIDDEN = (
+    ".",
+    "_",
+)  # what names begin with that stand beside tables: `.export.json`, Spark's `_SUCCESS` and `_temporary/`
 
 # Column → why the row cannot be used → SQL that tells; the first that is true. Comparisons with a start are made in
 # the first bytes of a text, which DuckDB keeps beside its length, and so come before what reads all of it.
@@ -40,6 +47,7 @@ UNUSABLE = {
             "OR regexp_matches(url, '^https?://', 'i'))"
         ),
     },
+    "odd_text": {ODD: "odd_text"},  # of a caption that is JSON
     "caption": {"no text": r"caption IS NULL OR (caption < '!' AND trim(caption, E' \t\r\n\f\v') = '')"},
 }
 # Ranges of texts that have no such fault. "0" comes after "/": what lies in one of the URLs' begins as its start does.
@@ -47,6 +55,9 @@ SOUND = {
     "url": (("https://", "https:/0"), ("http://", "http:/0")),
     "caption": (("!", "\U0010ffff"),),
 }
+NUMBERS = ("width", "height", "similarity")
+_WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT"})  # fit an INTEGER
+_REAL = frozenset({"FLOAT", "DOUBLE", "BIGINT", "UINTEGER", "UBIGINT", "HUGEINT"})
 _SURE = re.compile(r"duckdb", re.IGNORECASE)  # writers that look at each text: it is UTF-8
 NULLS = '"NULL"'  # DuckDB's type of a column without any value
 ROW_NUMBER = "file_row_number"
@@ -64,6 +75,7 @@ class TableFile:
         rows: in the file, usable or not.
         unusable: reason → rows.
         left_out: a Parquet file with the `number` of each unusable row, from 0; None where there is none.
+        misfits: column of ours → how many of its values do not fit its type, and so are NULL, and one of them.
     """
 
     file: str
@@ -73,6 +85,7 @@ class TableFile:
     rows: int
     unusable: Mapping[str, int]
     left_out: Path | None
+    misfits: Mapping[str, tuple[int, str]]
 
 
 def here(file: str) -> Path:
@@ -102,13 +115,14 @@ def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
         DataError: it is no table.
     """
     try:
-        read = read_parquet(path) if _is_parquet(path) else relation(path, layout)
+        if not _is_parquet(path):
+            return text_columns(path, layout)
         with duckdb.connect() as con:
-            found = columns_of(con, f"(SELECT * FROM {read})")
+            found = columns_of(con, f"(SELECT * FROM {read_parquet(path)})")
     except duckdb.Error as error:
         told = printable(str(error).split("\n")[0])
         raise DataError(f"{file}: cannot be read as a table ({told})", hint="is it whole?") from None
-    return found | dict.fromkeys(_without_values(path, found) if _is_parquet(path) else (), NULLS)
+    return found | dict.fromkeys(_without_values(path, found), NULLS)
 
 
 def _without_values(path: Path, columns: Mapping[str, str]) -> list[str]:
@@ -131,7 +145,7 @@ def guessed(path: Path, file: str) -> Guess:
         RecipeError: nothing in it looks like URLs and texts.
     """
     if not _is_parquet(path) and headless(path):
-        return guess_headerless(list(sample(path, None)), where=file)
+        return guess_headerless(list(sample(path)), where=file)
     return guess(columns_in(path, None, file), where=file)
 
 
@@ -157,13 +171,18 @@ def looked_at(file: str, layout: Layout, planned: Mapping[str, str], place: Path
         columns = columns_in(parquet, None, file)
     rows = _footer(parquet).num_rows + sum(unusable.values())
     needed = {c: chosen[c] for c in UNUSABLE if c == "caption" or c in layout.identity}
+    texts = layout.source_of("caption", columns)
+    if texts and columns[texts] == "JSON":
+        needed["odd_text"] = odd_sql(quoted(texts))
     left_out = None
     if not _proven_usable(parquet, needed):
         left_out = place.with_name(f"{place.name}-left-out.parquet")
         counts = _unusable(parquet, needed, left_out)
         unusable |= counts
         left_out = left_out if counts else None
-    return TableFile(file, file_sha256(path), parquet, columns, rows, unusable, left_out)
+    numbers = {c: name for c in NUMBERS if (name := layout.source_of(c, columns)) and c in chosen}
+    misfits = _misfits(parquet, {c: (name, columns[name]) for c, name in numbers.items()})
+    return TableFile(file, file_sha256(path), parquet, columns, rows, unusable, left_out, misfits)
 
 
 def _renamed(parquet: Path, chosen: Mapping[str, str], column: str, out: Path) -> Path:
@@ -181,7 +200,7 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
     Args:
         columns: of ours, as SQL over the file's.
     """
-    faults = [fault for c in columns for fault in UNUSABLE[c].items()]
+    faults = [fault for c in UNUSABLE if c in columns for fault in UNUSABLE[c].items()]
     cases = " ".join(f"WHEN {condition} THEN {text(reason)}" for reason, condition in faults)
     told = ", ".join(f"{sql} AS {c}" for c, sql in columns.items())
     with duckdb.connect() as con:
@@ -193,6 +212,44 @@ def _unusable(parquet: Path, columns: Mapping[str, str], out: Path) -> dict[str,
         counts = con.execute("SELECT reason, count(*) FROM found GROUP BY 1 ORDER BY 1").fetchall()
         copy_parquet(con, "SELECT number FROM found ORDER BY number", out)
     return dict(counts)
+
+
+def _misfits(parquet: Path, columns: Mapping[str, tuple[str, str]]) -> dict[str, tuple[int, str]]:
+    """Return column of ours → how many of its values do not fit its type, and one of them.
+
+    NaN and a blank text are no value. Of whole numbers the file's own statistics may prove that they fit.
+
+    Args:
+        columns: column of ours → the file's column, and its DuckDB type.
+    """
+    fitting = {"INTEGER": _WHOLE, "DOUBLE": _WHOLE | _REAL}
+    odd = {
+        c: name
+        for c, (name, kind) in columns.items()
+        if kind not in fitting[TOLD[c]] and kind != NULLS and not _proven_small(parquet, name, kind)
+    }
+    if not odd:
+        return {}
+    told = []
+    for c, name in odd.items():
+        value = f"{quoted(name)}::VARCHAR"
+        fits = whole(value) if TOLD[c] == "INTEGER" else f"TRY_CAST({value} AS DOUBLE)"
+        misfit = f"trim({value}) <> '' AND lower({value}) <> 'nan' AND {fits} IS NULL"
+        told.append(f"count(*) FILTER ({misfit}), min({value}) FILTER ({misfit})")
+    with duckdb.connect() as con:
+        [found] = con.execute(f"SELECT {', '.join(told)} FROM {read_parquet(parquet)}").fetchall()
+    pairs = {c: (found[2 * i], found[2 * i + 1]) for i, c in enumerate(odd)}
+    return {c: (count, example) for c, (count, example) in pairs.items() if count}
+
+
+def _proven_small(parquet: Path, column: str, kind: str) -> bool:
+    """Whether a file's own statistics say that whole numbers of a column are below 2^31."""
+    if kind not in ("BIGINT", "UINTEGER", "UBIGINT"):
+        return False
+    footer = _footer(parquet)
+    places = [i for i in range(footer.num_columns) if footer.schema.column(i).path == column]
+    about = [footer.row_group(g).column(i).statistics for i in places for g in range(footer.num_row_groups)]
+    return bool(about) and all(a and a.has_min_max and a.min >= -(2**31) and a.max < 2**31 for a in about)
 
 
 def _proven_usable(parquet: Path, columns: Mapping[str, str]) -> bool:

@@ -16,14 +16,19 @@ import duckdb
 from curate import layouts
 from curate.errors import DataError, RecipeError, printable
 from curate.files import cache_folder, write_atomic
+from curate.layouts import TOLD
 from curate.manifests import CORE, digest, ordered, parquet, quoted
 from curate.places import Remote, find_files, is_remote
+from curate.readers.encodings import is_json
+from curate.readers.jsons import NUMBER
 from curate.rows import columns_of
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, require_rows
 from curate.sources._tables import (
     ENDINGS,
+    HIDDEN,
     NULLS,
+    NUMBERS,
     TableFile,
     columns_in,
     folder,
@@ -32,9 +37,8 @@ from curate.sources._tables import (
     looked_at,
     name_of,
 )
-from curate.sources._texts import NUMBER, is_json, json_types
 
-VERSION = 2  # of what is kept of a file
+VERSION = 3  # of what is kept of a file, and of how text files are read
 As = Literal[
     "auto", "laion", "cc3m", "cc12m", "yfcc15m", "redcaps", "wit", "shutterstock", "datacomp", "imagenet-captions",
     "sbu",
@@ -46,14 +50,17 @@ def table(*, path: str | list[str], as_: As = "auto") -> Source:
 
     Parquet, CSV, TSV, JSON and JSON lines, plain or as `.gz` or `.zst`. Rows get `url`, `caption` and, where the table
     tells, `width`, `height`, `similarity`, `language`, `nsfw` and `sha256`; its other columns are carried along, their
-    names in lower case. `key` is the MD5 of URL and text, so a row is the same row in every release. Rows without a
-    URL of http or https, without a text, or that are not UTF-8 are left out and counted; of rows with the same URL and
-    text one stays. The table is not copied: steps that look at each row alone (`filter`, `where`, `compute`,
-    `clip_score`) and draws (`sample`, `mix`) read it as it lies; other steps get the rows in DuckDB.
+    names in lower case: those of CSV and TSV as texts, those of JSON with a type for all rows. A caption that is
+    a list of texts becomes `captions`, and its first the `caption`. `key` is the MD5 of URL and text, so a row is the
+    same row in every release. Rows without a URL of http or https, without a text, or that are not UTF-8 are left out
+    and counted, and so is a line that is no row; of rows with the same URL and text one stays. Numbers that are none,
+    or too large, are NULL and counted. The table is not copied: steps that look at each row alone (`filter`, `where`,
+    `compute`, `clip_score`) and draws (`sample`, `mix`) read it as it lies; other steps get the rows in DuckDB.
 
     Args:
         path: a file, a folder of them, a pattern such as `/laion/part-*.parquet`, or a list of these; local or a
-            URL. What lies elsewhere is copied to the cache once.
+            URL. What lies elsewhere is copied to the cache once. In a folder, names that begin with `.` or `_` are
+            passed over.
         as: how it is laid out, see docs/layouts.md; auto goes by the names of the columns, and the ledger says what
             it took.
     """
@@ -66,7 +73,7 @@ class Table(Source):
     has_bytes = False
 
     def __init__(self, paths: list[str], name: str) -> None:
-        self.files = sorted({f for path in paths for f in find_files(path, ENDINGS, "table")})
+        self.files = sorted({f for path in paths for f in find_files(path, ENDINGS, "table", hidden=HIDDEN)})
         if not self.files:
             raise RecipeError(
                 f"no table at {', '.join(paths)}", hint=f"its files end in {', '.join(ENDINGS[:4])}, …"
@@ -84,7 +91,9 @@ class Table(Source):
         self.layout = guess.layout if guess else layouts.find(name)
         self.why = guess.why if guess else None
         there = columns_in(path, self.layout, where)
-        self.planned = json_types(path) if is_json(path) else {}
+        texts = self.layout.source_of("caption", there)
+        # A caption may be one text in one file and a list in the next.
+        self.planned = {c: kind for c, kind in there.items() if c != texts} if is_json(path) else {}
         self.chosen = self.layout.select(there, where=where)
         kinds = layouts.kinds(self.chosen, there)
         self.columns = dict(CORE) | {c: "INTEGER" if kind == NULLS else kind for c, kind in kinds.items()}
@@ -112,7 +121,11 @@ class Table(Source):
         rows = sum(f.rows - sum(f.unusable.values()) for f in found)
         require_rows(rows, self.files[0], left_out, what="rows that can be used")
         views = [_View.of(self.layout, f) for f in found]
-        content = digest(["table", self.layout.name, sorted(self.chosen.items()), [f.sha256 for f in found]])
+        # What is read of the same bytes may change with how texts are read.
+        read = [] if all(f.lower().endswith(".parquet") for f in self.files) else [VERSION]
+        content = digest(
+            ["table", self.layout.name, sorted(self.chosen.items()), [f.sha256 for f in found], *read]
+        )
         return Index(
             classes=(),
             digest=content,
@@ -137,14 +150,26 @@ class Table(Source):
                 lacking.setdefault(column, view.file.file)
         for column, file in sorted(lacking.items()):
             yield printable(f"column {column!r} is left out: {file} has it, the first file {first} does not")
+        for column in NUMBERS:
+            if odd := [(v.file.file, *v.file.misfits[column]) for v in views if column in v.file.misfits]:
+                file, _, example = odd[0]
+                what = "whole number below 2^31" if TOLD[column] == "INTEGER" else "number"
+                count = sum(n for _, n, _ in odd)
+                said = f"{count:,} values of {column!r} are NULL, for they are no {what}"
+                yield printable(f"{said} (such as {example!r} in {file})")
         others = {
-            (c, sql): view.file.file
+            (c, self._told_from(c, view)): view.file.file
             for view in reversed(views)
-            for c, sql in view.chosen.items()
-            if c in ("url", "caption") and sql.lower() != self.chosen[c].lower()
+            for c in layouts.NEEDED
+            if self._told_from(c, view).lower() != self._told_from(c, views[0]).lower()
         }
         for (column, sql), file in sorted(others.items()):
             yield printable(f"{column} from {sql} in {file}")
+
+    def _told_from(self, column: str, view: _View) -> str:
+        """Return the column of a file that one of ours is taken from, or the SQL that makes it."""
+        name = self.layout.source_of(column, view.file.columns)
+        return quoted(name) if name else view.chosen[column]
 
     def _query(self, views: list[_View]) -> str:
         """Return SQL for the usable rows, as they stand in the files; columns that nobody asks for stay unread."""
@@ -191,7 +216,7 @@ def _known(file: str, layout: layouts.Layout, planned: Mapping[str, str], state:
 
     Args:
         layout: how the file is laid out.
-        planned: of JSON, the columns and types of the table's first file.
+        planned: of JSON, columns of the table's first file and their types.
         state: what changes when the file does.
 
     Raises:

@@ -138,8 +138,7 @@ def test_relabel_reads_a_csv_as_a_map(source: Source, apply: Apply, content: Con
         ("old,new\nn02084071\n", "line 2: two columns are needed"),
         ("old,new\ndog,pet\ndog,beast\n", "line 3: 'dog' is mapped twice, to 'pet' and 'beast'"),
         ("old,new\nunicorn,pet\n", "no class 'unicorn'"),
-        ("", "the map is empty"),
-        ("old,new\nn02084071,\xff\n", "cannot be read as CSV"),
+        ("old,new\n", "the map is empty"),
     ],
 )
 def test_relabel_refuses_a_bad_csv(
@@ -150,6 +149,25 @@ def test_relabel_refuses_a_bad_csv(
     with pytest.raises(RecipeError) as raised:
         apply("relabel", source(), file=str(file), others="drop")
     assert raised.match(message)
+
+
+def test_relabel_names_the_line_of_its_csv_that_is_no_row(
+    source: Source, apply: Apply, tmp_path: Path
+) -> None:
+    for text, message in (("", "is empty"), ("old,new\nn02084071,\xff\n", "line 2: .*not UTF-8"),
+                          ('old,new\n"dog"s,pet\n', "line 2: not a row")):  # fmt: skip
+        (tmp_path / "map.csv").write_bytes(text.encode("latin-1"))
+        with pytest.raises(DataError, match=message):
+            apply("relabel", source(), file=str(tmp_path / "map.csv"), others="drop")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_relabel_takes_a_csv_as_excel_writes_it(
+    encoding: str, source: Source, apply: Apply, tmp_path: Path
+) -> None:
+    (tmp_path / "map.csv").write_text("old;new\nn02084071;Tier, groß\n", encoding=encoding)
+    made = apply("relabel", source(), file=str(tmp_path / "map.csv"), others="drop")
+    assert [c.name for c in made.classes] == ["Tier, groß"]
 
 
 @pytest.mark.parametrize("arguments", [{}, {"map": PETS, "file": "map.csv"}, {"map": {}}])

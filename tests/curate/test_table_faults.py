@@ -19,8 +19,9 @@ from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
+from curate.readers import jsons
 from curate.recipes import parse
-from curate.sources import _tables, _texts
+from curate.sources import _tables
 from curate.sources.table import table
 
 Slice = Callable[..., Dataset]
@@ -319,10 +320,10 @@ def test_a_document_is_known_without_reading_it_all(tmp_path: Path, monkeypatch:
     for content, wanted in cases.items():
         for ending, document in zip(("json", "jsonl"), wanted, strict=True):
             (tmp_path / f"t.{ending}").write_text(content)
-            assert _texts._is_document(tmp_path / f"t.{ending}") is document, (content, ending)
-    monkeypatch.setattr(_texts.json, "loads", lambda *_: pytest.fail("parsed"))
+            assert jsons.is_document(tmp_path / f"t.{ending}") is document, (content, ending)
+    monkeypatch.setattr(jsons.json, "loads", lambda *_: pytest.fail("parsed"))
     (tmp_path / "long.json").write_text(json.dumps([{"a": "x" * 100}] * 50_000))
-    assert _texts._is_document(tmp_path / "long.json")
+    assert jsons.is_document(tmp_path / "long.json")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""CSV and TSV files as SQL: every column is text, and what is no row is counted or refused by its line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+
+from curate.errors import DataError, printable
+from curate.manifests import plain, text
+from curate.readers.dialects import MAX_LINE_BYTES, Dialect
+from curate.readers.encodings import encoding
+from curate.readers.repairs import NO_ROW, NOT_UTF8, first_fault, write_sound_rows
+
+# What DuckDB says of a row where more than that row may be lost; a row over several lines may have swallowed others.
+_MORE_THAN_A_ROW = (
+    "error_type IN ('UNQUOTED VALUE', 'LINE SIZE OVER MAXIMUM') "
+    r"OR contains(trim(csv_line, E'\r\n'), E'\n')"
+)
+_SHOWN = 60  # characters of a line in a message
+
+
+def relation(path: Path, dialect: Dialect, *, names: Sequence[str] = (), strict: bool = False) -> str:
+    """Return SQL that reads a CSV or TSV file in UTF-8, each column as text.
+
+    Args:
+        names: of the columns, where they are not those of the dialect.
+        strict: whether what is no row is an error, and not put into DuckDB's `reject_errors`.
+    """
+    columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names or dialect.header)
+    told = [
+        f"delim = {text(dialect.delimiter)}",
+        f"quote = {text(dialect.quote)}",
+        f"escape = {text(dialect.quote)}",
+        f"header = {str(not dialect.headless).lower()}",
+        f"skip = {dialect.blank}",
+        f"max_line_size = {MAX_LINE_BYTES}",
+        f"auto_detect = false, columns = {{{columns}}}",
+    ]
+    if not strict:
+        told.append("ignore_errors = true, store_rejects = true")
+    return f"read_csv({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
+
+
+def write_parquet(path: Path, dialect: Dialect, out: Path, *, names: Sequence[str] = ()) -> dict[str, int]:
+    """Write a CSV or TSV file as Parquet; return how many of its lines became no row, by reason.
+
+    Raises:
+        duckdb.Error: DuckDB cannot make a table of it.
+    """
+    if encoding(path) == "utf-8":
+        try:
+            lost, swallowed = _copied(relation(path, dialect, names=names), out)
+        except duckdb.Error:
+            swallowed = True
+        if not swallowed:
+            return lost
+    with TemporaryDirectory(dir=out.parent) as work:
+        sound = Path(work, "sound.csv")
+        lost = write_sound_rows(path, dialect, sound)
+        bare = Dialect(dialect.delimiter, dialect.quote, dialect.header, headless=True)
+        more, _ = _copied(relation(sound, bare, names=names), out)
+    both = {reason: lost.get(reason, 0) + more.get(reason, 0) for reason in sorted({*lost, *more})}
+    return both
+
+
+def _copied(read: str, out: Path) -> tuple[dict[str, int], bool]:
+    """Write what is read as Parquet; return the lines lost, by reason, and whether others may be lost with them."""
+    with duckdb.connect() as con:
+        con.execute(f"SET temp_directory = {text(str(out.parent))}")
+        con.execute(f"COPY (FROM {read}) TO {text(str(out))} (FORMAT parquet, COMPRESSION zstd)")
+        return _rejected(con)
+
+
+def _rejected(con: Any) -> tuple[dict[str, int], bool]:
+    kinds = f"CASE error_type WHEN 'INVALID ENCODING' THEN {text(NOT_UTF8)} ELSE {text(NO_ROW)} END"
+    found = con.execute(
+        f"SELECT {kinds}, count(DISTINCT line), bool_or({_MORE_THAN_A_ROW}) FROM reject_errors GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    return {reason: count for reason, count, _ in found}, any(more for *_, more in found)
+
+
+def refuse_faults(path: Path, dialect: Dialect, where: str) -> None:
+    """Refuse a file with a line that is no row of it.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        DataError: there is such a line; the message has its number.
+    """
+    fault = first_fault(path, dialect)
+    if fault is None:
+        return
+    number, row, reason = fault
+    what = f"{reason} of {dialect.width} columns" if reason == NO_ROW else reason
+    shown = printable(row[:_SHOWN] + ("…" if len(row) > _SHOWN else ""))
+    raise DataError(
+        f"{where}, line {number}: {what}: {shown}",
+        hint="texts are UTF-8, and one with the delimiter, a quotation mark or a line break stands in quotes, "
+        'a quotation mark in it twice (`""`)',
+    )

@@ -1,0 +1,63 @@
+"""The types of columns of text: what all of their values are, and none where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curate.manifests import quoted
+
+# Kind of a value → SQL that tells, the first that is true. Numbers that begin with 0 and dates in other forms than
+# ISO's are texts: 0012 is not 12, and 01/02 is two days. `exact` is a whole number that a DOUBLE holds, too.
+_KINDS = {
+    "exact": r"regexp_full_match({c}, '\s*[-+]?(0|[1-9][0-9]{{0,14}})\s*')",
+    "whole": r"regexp_full_match({c}, '\s*[-+]?[1-9][0-9]{{15,18}}\s*') AND TRY_CAST({c} AS BIGINT) IS NOT NULL",
+    "real": r"regexp_full_match({c}, '\s*[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*') "
+    r"AND NOT regexp_full_match({c}, '\s*[-+]?[0-9]+\s*') AND isfinite(TRY_CAST({c} AS DOUBLE))",
+    "word": r"regexp_full_match({c}, '\s*[-+]?(nan|inf|infinity)\s*', 'i')",
+    "truth": "lower({c}) IN ('true', 'false')",
+    "day": r"regexp_full_match({c}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') AND TRY_CAST({c} AS DATE) IS NOT NULL",
+    "moment": r"regexp_full_match({c}, '[0-9]{{4}}(-[0-9]{{2}}){{2}} ([0-9]{{2}}:){{2}}[0-9]{{2}}(\.[0-9]{{1,6}})?') "
+    "AND TRY_CAST({c} AS TIMESTAMP) IS NOT NULL",
+}
+# Type → the kinds that it holds, and those of which it needs one.
+_TYPES = {
+    "BIGINT": ({"exact", "whole"}, {"exact", "whole"}),
+    "DOUBLE": ({"exact", "real", "word"}, {"exact", "real"}),
+    "BOOLEAN": ({"truth"}, {"truth"}),
+    "DATE": ({"day"}, {"day"}),
+    "TIMESTAMP": ({"moment"}, {"moment"}),
+}
+
+
+def kinds_of(con: Any, read: str, columns: Sequence[str]) -> dict[str, str]:
+    """Return the DuckDB type of each of these columns of text, by all values; NULL is none.
+
+    Whole numbers that neither BIGINT nor, beside decimals, DOUBLE holds exactly are texts.
+
+    Args:
+        con: a DuckDB connection that may read it.
+        read: what stands after FROM.
+    """
+    if not columns:
+        con.execute(
+            f"SELECT count(COLUMNS(*)) FROM {read}"
+        )  # its faults are found now, as where there are some
+        return {}
+    [found] = con.execute(f"SELECT {', '.join(map(_distinct, columns))} FROM {read}").fetchall()
+    return {c: _type({k for k in kinds or [] if k}) for c, kinds in zip(columns, found, strict=True)}
+
+
+def cast(column: str, kind: str) -> str:
+    """Return SQL for a column of text as a type that `kinds_of` gives it."""
+    # Without the trim DuckDB 2.0 moves the cast into the reading of the CSV, which knows fewer forms.
+    return quoted(column) if kind == "VARCHAR" else f"trim({quoted(column)})::{kind} AS {quoted(column)}"
+
+
+def _distinct(column: str) -> str:
+    cases = " ".join(f"WHEN {sql.format(c=quoted(column))} THEN '{kind}'" for kind, sql in _KINDS.items())
+    return f"list(DISTINCT CASE WHEN {quoted(column)} IS NULL THEN NULL {cases} ELSE 'text' END)"
+
+
+def _type(found: set[str]) -> str:
+    return next((t for t, (most, some) in _TYPES.items() if found <= most and found & some), "VARCHAR")
