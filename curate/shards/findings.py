@@ -17,6 +17,7 @@ KINDS = {
     "members after the end": "error",
     "empty shard": "error",
     "merged samples": "error",
+    "cut name": "error",
     "split sample": "error",
     "duplicate key": "error",
     "duplicate member": "error",
@@ -34,12 +35,29 @@ KINDS = {
     "mixed extensions": "warning",
     "wrong extension": "warning",
     "unreadable field": "warning",
+    "oversize field": "warning",
     "name is not UTF-8": "warning",
     "PAX headers": "warning",
     "animated": "note",
     "CMYK": "note",
     "16 bits a channel": "note",
 }
+# What `build` counts a member or a sample by, where a finding costs it one. It reads what else there is as it should
+# be, or refuses the tar.
+LEFT_OUT = {
+    "link": "not a plain file in its tar",
+    "device": "not a plain file in its tar",
+    "member of an unknown kind": "not a plain file in its tar",
+    "sparse file": "not a plain file in its tar",
+    "duplicate member": "members that their sample has already",
+    "no image": "without an image",
+    "several images": "images after the first of their sample",
+    "cut name": "without an image",
+    "merged samples": "images after the first of their sample",
+    "members after the end": "samples behind the end-of-archive marker",
+    "empty shard": "tars without a sample",
+}
+NO_NAME, NO_EXTENSION = "without a name", "without an extension"  # of "no key"
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ class Report:
         self.counts[kind] += 1
         kept = self.kept.setdefault(kind, [])
         if len(kept) < KEPT:
-            kept.append(Finding(KINDS[kind], kind, shown(shard), shown(member), what))
+            kept.append(Finding(KINDS[kind], kind, shown(shard), shown(member), plain(what)))
 
     def raise_to(self, kind: str, count: int) -> None:
         """Count so many findings of a kind, of which only the first were added."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import duckdb
 
+from curate.images import EXTENSIONS
 from curate.manifests import text
-from curate.shards.findings import KEPT, Report, shown
+from curate.shards.findings import KEPT, Report, plain, shown
 
 MEMORY = "1GB"  # of DuckDB, before it goes to disk
 ROWS_PER_INSERT = 50_000
@@ -26,9 +27,10 @@ class Groups:
         self._con.execute(f"SET temp_directory = {text(work)}")
         self._con.execute(f"SET memory_limit = '{MEMORY}'")
         self._con.execute(
-            "CREATE TEMP TABLE groups (shard INTEGER, number BIGINT, key VARCHAR, extensions VARCHAR, alike BOOLEAN)"
+            "CREATE TEMP TABLE groups (shard INTEGER, number BIGINT, key VARCHAR, extensions VARCHAR, alike BOOLEAN, "
+            "cut BOOLEAN)"
         )
-        self._rows: list[tuple[int, int, str, str, bool]] = []
+        self._rows: list[tuple[int, int, str, str, bool, bool]] = []
 
     def __enter__(self) -> Groups:
         return self
@@ -40,7 +42,9 @@ class Groups:
         """Take the next sample of a shard, with the extensions of its members."""
         last = [e.rpartition(".")[2] for e in extensions]
         alike = len(set(last)) < len(last)  # `a.jpg` and `b.jpg` of x: was it x.a and x.b?
-        self._rows.append((shard, number, key, " ".join(sorted(extensions)), alike))
+        cut = not EXTENSIONS.isdisjoint(last) and EXTENSIONS.isdisjoint(extensions)  # has an image, to nobody
+        together = "\n".join(sorted(map(plain, extensions)))  # a plain text has no line's end
+        self._rows.append((shard, number, plain(key), together, alike, cut))
         if len(self._rows) >= ROWS_PER_INSERT:
             self._insert()
 
@@ -48,7 +52,7 @@ class Groups:
         import pyarrow as pa
 
         if self._rows:
-            names = ["shard", "number", "key", "extensions", "alike"]
+            names = ["shard", "number", "key", "extensions", "alike", "cut"]
             columns = [pa.array(values) for values in zip(*self._rows, strict=True)]
             self._con.register("more", pa.table(columns, names))
             self._con.execute("INSERT INTO groups FROM more")
@@ -74,19 +78,19 @@ class Groups:
 
         A field such as `left.jpg` is in every sample of its shard; what is left of a name is in one.
         """
-        chosen = (
-            "FROM groups WHERE alike AND shard IN (SELECT shard FROM groups GROUP BY shard "
-            "HAVING count(*) = 1 OR count(DISTINCT extensions) > 1)"
-        )
-        for shard, key, extensions in self._all(
-            f"SELECT shard, key, extensions {chosen} ORDER BY shard, number LIMIT {KEPT}"
-        ):
-            members = shown(", ".join(f"{key}.{e}" for e in extensions.split(" ")))
-            report.add(
-                "merged samples", tars[shard], key, f"one sample to a reader, cut at the first dot: {members}"
+        for kind, which in (("merged samples", "alike"), ("cut name", "cut AND NOT alike")):
+            chosen = (
+                f"FROM groups WHERE {which} AND shard IN (SELECT shard FROM groups GROUP BY shard "
+                "HAVING count(*) = 1 OR count(DISTINCT extensions) > 1)"
             )
-        [(count,)] = self._all(f"SELECT count(*) {chosen}")
-        report.raise_to("merged samples", count)
+            for shard, key, extensions in self._all(
+                f"SELECT shard, key, extensions {chosen} ORDER BY shard, number LIMIT {KEPT}"
+            ):
+                members = shown(", ".join(f"{key}.{e}" for e in extensions.split("\n")))
+                what = "one sample" if kind == "merged samples" else "a sample without an image"
+                report.add(kind, tars[shard], key, f"{what} to a reader, cut at the first dot: {members}")
+            [(count,)] = self._all(f"SELECT count(*) {chosen}")
+            report.raise_to(kind, count)
 
     def _twice(self, report: Report, tars: Sequence[str]) -> None:
         self._con.execute(
@@ -98,8 +102,8 @@ class Groups:
             "row_number() OVER w AS nth FROM twice WINDOW w AS (PARTITION BY key ORDER BY shard, number)"
         )
         self._con.execute(
-            "CREATE TEMP TABLE kinds AS SELECT *, shard = before AND NOT list_has_any(string_split(extensions, ' '), "
-            "string_split(had, ' ')) AS split FROM pairs WHERE nth > 1"
+            "CREATE TEMP TABLE kinds AS SELECT *, shard = before AND NOT list_has_any("
+            "string_split(extensions, chr(10)), string_split(had, chr(10))) AS split FROM pairs WHERE nth > 1"
         )
         for split, kind in ((True, "split sample"), (False, "duplicate key")):
             for shard, key, before, extensions, had in self._all(
@@ -107,7 +111,7 @@ class Groups:
                 f"ORDER BY shard, number LIMIT {KEPT}"
             ):
                 if split:
-                    what = f"its members do not stand together: {had}, then others, then {extensions}"
+                    what = f"its members do not stand together: {_told(had)}, then others, then {_told(extensions)}"
                 else:
                     what = (
                         "stands twice in this shard" if shard == before else f"stands in {tars[before]} too"
@@ -122,5 +126,10 @@ class Groups:
             f"GROUP BY 1 ORDER BY n DESC, 1 LIMIT {KEPT + 1}"
         )
         for extensions, count, (shard, key) in found[1:]:
-            what = f"{count:,} samples have {extensions}, where {found[0][1]:,} have {found[0][0]}"
+            most = f"{found[0][1]:,} have {_told(found[0][0])}"
+            what = f"{count:,} samples have {_told(extensions)}, where {most}"
             report.add("mixed extensions", tars[shard], key, what)
+
+
+def _told(extensions: str) -> str:
+    return shown(extensions.replace("\n", " "))

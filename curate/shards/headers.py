@@ -12,6 +12,7 @@ KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"5": FOLDER, b"D": FOLDER, b"1": 
          b"4": DEVICE, b"6": DEVICE, b"S": SPARSE}  # fmt: skip
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd",
            b"\x04\x22\x4d\x18": "lz4", b"\x1f\x9d": "compress"}  # fmt: skip
+MAX_DIGITS = 20  # of a size; Python makes no number of thousands
 
 
 class BadTar(ValueError):
@@ -95,9 +96,10 @@ def changed(told: dict[str, str], name: str, size: int, kind: str, at: int) -> t
     """Return name, size and kind as PAX records change them; an empty value changes nothing."""
     name = told.get("path") or name
     if value := told.get("size"):
-        if not (value.isascii() and value.isdigit()):
-            raise BadTar(f"a size that is no number at byte {at}: {value!r}")
-        size = int(value)
+        digits = value.lstrip("0") or "0"
+        if not (value.isascii() and value.isdigit() and len(digits) <= MAX_DIGITS):
+            raise BadTar(f"a size that is no number at byte {at}: {digits[:MAX_DIGITS]!r}")
+        size = int(digits)
     if any(keyword.startswith("GNU.sparse.") for keyword in told):
         name, kind = told.get("GNU.sparse.name") or name, SPARSE
     return name, size, kind

@@ -5,13 +5,12 @@ Samples are what webdataset makes of a tar: members that stand together and shar
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from curate.errors import DataError, RecipeError
@@ -19,15 +18,15 @@ from curate.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, pr
 from curate.places import is_remote
 from curate.progress import Quiet
 from curate.ranges import Reader
-from curate.shards.findings import Report, plain, shown
+from curate.shards.findings import Report, shown
 from curate.shards.groups import Groups
-from curate.shards.headers import FILE, FOLDER, BadTar
-from curate.shards.scans import Member, Tar, find_tars, open_tar, split_name
+from curate.shards.headers import BadTar
+from curate.shards.samples import Sample, count, samples
+from curate.shards.scans import Member, Tar, find_tars, open_tar
+from curate.shards.sides import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader
 
-ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # packed ones are findings
 IMAGES_PER_TASK = 64
 MAX_IMAGE_BYTES = 1 << 28  # read whole, one a thread
-MAX_FIELD_BYTES = 1 << 20
 PAX_SHARE = 0.02  # of a shard's bytes, from which on it is worth a word
 SAME_KIND = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff", "pgm": "ppm"}
 
@@ -38,14 +37,6 @@ class Found(NamedTuple):
     kind: str
     member: str
     what: str
-
-
-@dataclass
-class Sample:
-    """The members of one sample so far: extension → member's name."""
-
-    key: str
-    members: dict[str, str] = field(default_factory=dict)
 
 
 def lint(
@@ -63,7 +54,7 @@ def lint(
     Raises:
         RecipeError: nothing stands at a path.
     """
-    tars = sorted({tar: _as_given(tar, path) for path in paths for tar in find_tars(path, ENDINGS)}.values())
+    tars = sorted({tar: _as_given(tar, path) for path in paths for tar in find_tars(path)}.values())
     if not tars:
         raise RecipeError(f"no tars at {', '.join(paths)}", hint="give a .tar, a folder of them or a pattern")
     report = Report(shards=len(tars))
@@ -99,6 +90,7 @@ class Shard:
         self.path, self.number = path, number
         self.report, self.groups, self.decoders = report, groups, decoders
         self.samples = self.pax = 0
+        self.fields = FieldReader()
 
     def _add(self, kind: str, member: str, what: str) -> None:
         self.report.add(kind, self.path, member, what)
@@ -118,59 +110,23 @@ class Shard:
             self.decoders.flush(self.path)
 
     def _members(self, tar: Tar) -> None:
-        sample: Sample | None = None
-        try:
-            for member in tar.members():
-                self.report.members += 1
-                self.pax += member.pax
-                self._name(member)
-                if member.kind != FILE:
-                    self._no_file(member)
-                    continue
-                key, extension = split_name(member.name)
-                if not extension or not key.rpartition("/")[2]:
-                    self._add(
-                        "no key", member.name, "most readers pass over it: a member is called KEY.EXTENSION"
-                    )
-                    continue
-                if sample is None or sample.key != key:
-                    self._sample(sample)
-                    sample = Sample(key)
-                if extension in sample.members:
-                    self._add(
-                        "duplicate member", member.name, f"its sample has {sample.members[extension]} already"
-                    )
-                sample.members[extension] = member.name
-                if self.decoders:
-                    self._content(tar, member, extension.rpartition(".")[2])
-        finally:
-            self._sample(sample)  # what came before a fault counts
+        for sample in samples(self._counted(tar), self._add, partial(self._content, tar)):
+            self._sample(sample)
 
-    def _name(self, member: Member) -> None:
-        name = member.name
-        if name.isprintable() and name[:1] != "/" and ".." not in name:
-            return
-        if name.startswith("/") or ".." in name.split("/"):
-            self._add("escaping name", name, "leads out of the folder that it is unpacked to")
-        if any("\udc80" <= c <= "\udcff" for c in name):
-            self._add("name is not UTF-8", name, "readers differ in what they make of it")
+    def _counted(self, tar: Tar) -> Iterator[Member]:
+        for member in tar.members():
+            self.report.members += 1
+            self.pax += member.pax
+            yield member
 
-    def _no_file(self, member: Member) -> None:
-        if member.kind == "sparse file":
-            self._add("sparse file", member.name, "its bytes are no range of the tar")
-        elif member.kind != FOLDER:
-            self._add(member.kind, member.name, "readers pass over it")
-
-    def _sample(self, sample: Sample | None) -> None:
+    def _sample(self, sample: Sample) -> None:
         """Take a sample that is complete."""
-        if sample is None:
-            return
-        self.groups.add(self.number, self.samples, plain(sample.key), list(sample.members))
+        self.groups.add(self.number, self.samples, sample.key, list(sample.members))
         self.samples += 1
         self.report.samples += 1
         images = [e for e in sample.members if e in EXTENSIONS]
         if not images:
-            dotted = [n for e, n in sample.members.items() if e.rpartition(".")[2] in EXTENSIONS]
+            dotted = [m.name for e, m in sample.members.items() if e.rpartition(".")[2] in EXTENSIONS]
             why = (
                 f": to a reader the extension of {shown(dotted[0])} begins at the first dot" if dotted else ""
             )
@@ -180,20 +136,22 @@ class Shard:
                 "several images", sample.key, f"has {shown(' '.join(images))}; readers take the first or any"
             )
 
-    def _content(self, tar: Tar, member: Member, extension: str) -> None:
+    def _content(self, tar: Tar, extension: str, member: Member) -> None:
         """Have an image decoded; look into a text while it is near."""
-        assert self.decoders is not None
-        if extension in EXTENSIONS:
+        kind = extension.rpartition(".")[2]
+        if kind in SIDE_FIELDS and member.size > MAX_FIELD_BYTES:
+            self._add("oversize field", member.name, f"{member.size:,} bytes; a field is read up to 1 MiB")
+        elif self.decoders is None:
+            return
+        elif kind in EXTENSIONS:
             if member.size > MAX_IMAGE_BYTES:
                 self._add("oversize image", member.name, f"{member.size:,} bytes")
             else:
                 self.decoders.put(self.path, member)
-        elif extension in ("json", "cls", "txt") and member.size <= MAX_FIELD_BYTES:
-            content = tar.read(member.offset, member.size)
-            try:
-                json.loads(content) if extension == "json" else content.decode()
-            except (ValueError, RecursionError) as error:
-                self._add("unreadable field", member.name, str(error))
+        elif kind in SIDE_FIELDS:
+            self.fields.read(kind, tar.read(member.offset, member.size))
+            for fault in self.fields.faults:
+                self._add("unreadable field", member.name, f"a .{kind} {fault}")
 
     def _end(self, tar: Tar) -> None:
         """Look at a tar that could be walked to its end."""
@@ -207,9 +165,10 @@ class Shard:
             self._add("PAX headers", "", told)
         beyond = tar.beyond()
         if beyond is not None:
-            more = tar.member_at(beyond)
-            what = f"after the end-of-archive marker, at byte {beyond:,}; no reader goes there"
-            self._add("members after the end" if more else "bytes after the end", "", what)
+            found = count(tar.behind())
+            told = f"{found:,} samples " if found else ""
+            what = f"{told}after the end-of-archive marker, at byte {beyond:,}; no reader goes there"
+            self._add("members after the end" if found else "bytes after the end", "", what)
 
 
 class Decoders:

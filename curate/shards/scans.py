@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
@@ -27,6 +28,10 @@ from curate.shards.tars import BLOCK
 
 MIN_WINDOW, MAX_WINDOW = 1 << 14, 1 << 20  # bytes read at once: more where members are small
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a PAX header; a tar may claim gigabytes
+
+# Of a tar's name; only the first can be read in the middle.
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4",
+           ".tar.lzma", ".tar.z")  # fmt: skip
 
 _LONG_NAME, _GLOBAL, _OLD_SPARSE = b"L", b"g", b"S"
 _PAX = frozenset((b"x", b"X"))
@@ -113,15 +118,18 @@ class Tar:
             data += more
         return data
 
-    def members(self) -> Iterator[Member]:
+    def members(self, start: int = 0) -> Iterator[Member]:
         """Yield the members in order.
 
         Understands USTAR, V7, GNU (long names, sizes in base 256) and PAX (path and size, also global).
 
+        Args:
+            start: the byte at which the first header stands.
+
         Raises:
             BadTar: the tar is cut, damaged, compressed or none at all; what came before has been yielded.
         """
-        at = 0  # of the next header
+        at = start  # of the next header
         last = ""
         ahead = _Ahead()
         everywhere: dict[str, str] = {}
@@ -206,6 +214,12 @@ class Tar:
         block = self.read(at, BLOCK)
         return len(block) == BLOCK and is_header(block)
 
+    def behind(self) -> Iterator[Member]:
+        """Yield the members behind the end-of-archive marker, as far as one can come; `tar -i` reads them too."""
+        with suppress(BadTar):
+            while (at := self.beyond()) is not None and self.member_at(at):
+                yield from self.members(at)
+
     def beyond(self) -> int | None:
         """Return where something stands behind the end-of-archive marker; None where all is zeros."""
         assert self.end is not None
@@ -226,9 +240,9 @@ def split_name(name: str) -> tuple[str, str]:
     return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
 
 
-def find_tars(path: str, endings: tuple[str, ...] = (".tar",)) -> list[str]:
-    """Return the tars at a path; see `find_files`."""
-    return find_files(path, endings, "tar")
+def find_tars(path: str) -> list[str]:
+    """Return the tars at a path, compressed ones too; see `find_files`."""
+    return find_files(path, ENDINGS, "tar")
 
 
 def open_tar(path: str) -> Tar:

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,12 @@ def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
 
 
 class LeftOut:
-    """What became no row, and why."""
+    """What became no row, and why; and what else the ledger should say of the rows."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.names: dict[str, list[str]] = {}
+        self.notes: list[str] = []
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
         """Count a file, or so many rows of it, under a reason."""
@@ -160,6 +162,7 @@ def _write(
         "rows": count,
         "left_out": left_out.names,
         "counts": dict(left_out.counts),
+        "notes": left_out.notes,
     }
 
 
@@ -177,7 +180,8 @@ def _refuse_duplicates(con: Any) -> None:
 
 def _index(record: dict[str, Any], parquet: Path) -> Index:
     classes = tuple(Class(name, wnid, tuple(fine)) for name, wnid, fine in record["classes"])
-    return Index.of(parquet, classes, record["digest"], record["rows"], record["left_out"], record["counts"])
+    index = Index.of(parquet, classes, record["digest"], record["rows"], record["left_out"], record["counts"])
+    return replace(index, notes=tuple(record["notes"]))
 
 
 def require_rows(count: int, place: str, left_out: LeftOut, what: str = "images") -> None:

@@ -4,72 +4,63 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Literal
 
-from curate.errors import DataError, RecipeError
-from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
-from curate.manifests import CORE, Class
+import duckdb
+
+from curate.errors import DataError, RecipeError, printable
+from curate.manifests import CORE, Class, parquet
 from curate.places import filesystem, is_remote
-from curate.shards.headers import FILE, FOLDER, BadTar
-from curate.shards.scans import Member, Tar, find_tars, open_tar, split_name
+from curate.rows import columns_of
+from curate.shards.scans import find_tars
+from curate.shards.sides import is_unicode
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, make_key, require_rows
-from curate.sources._sides import SIDE_FIELDS, read_side, side_columns, side_kinds
+from curate.sources._sides import side_columns, side_kinds
+from curate.sources._tars import peeked, read_tar
+from curate.sources._types import cast, told_types
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PEEKED_SAMPLES = 100  # read while planning, to learn the columns
-MAX_FIELD_BYTES = 1 << 20  # of a .cls, .txt or .json member
+Duplicates = Literal["error", "prefix", "first"]
 
 
-def shards(*, path: str | list[str]) -> Source:
+def shards(*, path: str | list[str], duplicates: Duplicates = "error") -> Source:
     """Take the samples of WebDataset tars.
 
-    Members that share a name up to the first dot are one sample: an image, `.cls` (a class number or name),
-    `.txt` (the caption) and `.json` (other columns, in lower case; lists and objects stay JSON text). Without
-    class names, classes are called by their numbers, or by wnid where a column `wnid` tells one for each.
+    Members of a tar that share a name up to the first dot are one sample, also where they stand apart: an image,
+    `.cls` (a class number or name), `.txt` (the caption) and `.json` (other columns, in lower case). `captions` is a
+    list of texts; other lists and objects stay JSON text, but in shards of a dataset, whose columns have the types
+    that it says. Without class names, classes are called by their numbers, or by wnid where a column `wnid` tells one
+    for each. What becomes no row, and fields that cannot be read, are counted by their reason.
 
     Args:
         path: a tar, a folder of tars, a pattern such as `/pool/{000..019}.tar` or `*.tar`, or a list of these;
             local or a URL. Compressed tars are refused, for they cannot be read in the middle.
+        duplicates: what to do with a key that stands in two tars: refuse, put each tar's name (its path below the
+            folder of all) before its keys, or keep the row of the tar that is first by name and count the others.
     """
-    return Shards([path] if isinstance(path, str) else path)
-
-
-@dataclass
-class Sample:
-    """One sample as it stands in a tar: where its image is and what it is, and its side fields' bytes."""
-
-    name: str
-    image: Member | None = None
-    header: Header | str = ""  # of the image, or why it has none
-    fields: dict[str, bytes] = field(default_factory=dict)
+    return Shards([path] if isinstance(path, str) else path, duplicates)
 
 
 class Shards(Source):
     """The source that `shards` opens."""
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], duplicates: Duplicates) -> None:
         self.tars = sorted({tar for path in paths for tar in find_tars(path)})
+        self.duplicates: Duplicates = duplicates
         if not self.tars:
             raise RecipeError(
                 f"no tars at {', '.join(paths)}", hint="give a .tar, a folder of them or a pattern"
             )
-        packed = [t for t in self.tars if not t.endswith(".tar")]
-        if packed:
-            raise RecipeError(
-                f"{packed[0]}: not a plain .tar", hint="a compressed tar has no byte ranges: unpack it"
-            )
+        _refuse_names(self.tars)
         self.root = _common(self.tars)
-        with closing(_samples(self.tars[0], LeftOut())) as samples:
-            peeked = list(islice(samples, PEEKED_SAMPLES))
-        self.columns = dict(CORE) | side_kinds([read_side(s.fields) for s in peeked])
+        self.types = told_types(self.tars)
+        kinds = side_kinds(peeked(self.tars[0]))
+        self.columns = dict(CORE) | kinds | {c: t for c, t in self.types.items() if c in kinds}
 
     def fingerprint(self) -> str:
         """Name, size and time of each tar; for a remote one what its store says of it."""
@@ -80,22 +71,50 @@ class Shards(Source):
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
         """Read the headers of all members, the side fields, and each image's first bytes."""
-        return cached("shards", {"tars": self.tars}, fingerprint, lambda: self._read(progress))
+        identity = {"tars": self.tars, "duplicates": self.duplicates, "types": self.types}
+        index = cached("shards", identity, fingerprint, lambda: self._read(progress))
+        with duckdb.connect() as con:  # the first samples need not have all columns, nor their widest types
+            con.execute(f"CREATE TEMP VIEW found AS FROM {parquet(*index.files)}")
+            self.columns = columns_of(con, "found")
+        return index
 
     def _read(self, progress: Progress | None) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
         left_out = LeftOut()
         rows: list[dict[str, Any]] = []
         sides: list[dict[str, Any]] = []
+        keys = _Keys(self.duplicates, left_out)
+        apart = 0
         with ThreadPoolExecutor(max_workers=4) as pool:
-            for tar, (found, missed) in zip(self.tars, pool.map(_read_tar, self.tars), strict=True):
-                left_out.take(missed.counts, missed.names)
+            for tar, read in zip(self.tars, pool.map(read_tar, self.tars), strict=True):
+                left_out.take(read.left_out.counts, read.left_out.names)
+                apart += read.apart
                 relative = tar[len(self.root) :].lstrip("/")
-                rows += [row | {"file": relative} for row, _ in found]
-                sides += [side for _, side in found]
+                before = f"{relative[: -len('.tar')]}/" if self.duplicates == "prefix" else ""
+                for name, row, side in read.rows:
+                    key = make_key(before + name.removeprefix("./").lstrip("/"))
+                    if keys.take(key, relative):
+                        rows.append({"key": key, "file": relative, **row})
+                        sides.append(side)
                 if progress:
                     progress(1, len(self.tars))
+        keys.refuse()
+        if apart:
+            left_out.notes.append(f"{apart:,} samples put together whose members stand apart in their tar")
         require_rows(len(rows), self.tars[0] if len(self.tars) == 1 else self.root, left_out)
-        return _assemble(rows, sides, left_out)
+        return _assemble(rows, sides, left_out, self.types)
+
+
+def _refuse_names(tars: list[str]) -> None:
+    """Refuse tars that have no byte ranges, or a name that no manifest can hold."""
+    packed = [t for t in tars if not t.lower().endswith(".tar")]
+    if packed:
+        more = f" (and {len(packed) - 1:,} more)" if len(packed) > 1 else ""
+        raise RecipeError(
+            f"{printable(packed[0])}: not a plain .tar{more}",
+            hint="a compressed tar has no byte ranges: unpack it; to leave it out, name the others: `*.tar`",
+        )
+    if odd := [t for t in tars if not is_unicode(t)]:
+        raise RecipeError(f"{printable(odd[0])}: its name is not UTF-8", hint="rename it, or its folder")
 
 
 def _common(tars: list[str]) -> str:
@@ -107,83 +126,54 @@ def _common(tars: list[str]) -> str:
     return "/".join(shared) or "/"
 
 
-Read = tuple[list[tuple[dict[str, Any], dict[str, Any]]], LeftOut]
+class _Keys:
+    """The keys so far, and what becomes of one that comes again."""
 
+    def __init__(self, duplicates: Duplicates, left_out: LeftOut) -> None:
+        self.duplicates, self.left_out = duplicates, left_out
+        self.files: dict[str, str] = {}  # key → its tar
+        self.again: list[tuple[str, str, str]] = []
 
-def _read_tar(tar: str) -> Read:
-    """Return the rows of a tar, each with its side fields, and what became none."""
-    left_out = LeftOut()
-    found = []
-    for sample in _samples(tar, left_out):
-        row, reason = _row(sample)
-        if row is None:
-            left_out.add(reason, f"{tar}: {sample.name}")
+    def take(self, key: str, file: str) -> bool:
+        """Whether a sample's row is to be kept."""
+        if key not in self.files:
+            self.files[key] = file
+            return True
+        if self.duplicates == "first":
+            self.left_out.add("samples whose key stood before", f"{file}: {key}")
         else:
-            found.append((row, read_side(sample.fields)))
-    return found, left_out
+            self.again.append((key, self.files[key], file))
+        return False
 
+    def refuse(self) -> None:
+        """Refuse keys that stand for two samples.
 
-def _samples(path: str, left_out: LeftOut) -> Generator[Sample, None, None]:
-    """Yield the samples of a tar; members of one sample must stand together.
-
-    Raises:
-        DataError: the tar is damaged, cut, or cannot be read.
-    """
-    try:
-        with open_tar(path) as tar:
-            sample: Sample | None = None
-            for member in tar.members():
-                if member.kind != FILE:
-                    if member.kind != FOLDER:
-                        left_out.add("not a plain file in its tar", f"{path}: {member.name}")
-                    continue
-                name, extension = split_name(member.name)
-                if sample is None or sample.name != name:
-                    if sample is not None:
-                        yield sample
-                    sample = Sample(name)
-                if extension in EXTENSIONS:
-                    if sample.image is None:
-                        sample.image, sample.header = member, _header(tar, member)
-                elif extension in SIDE_FIELDS and member.size <= MAX_FIELD_BYTES:
-                    sample.fields[extension] = tar.read(member.offset, member.size)
-            if sample is not None:
-                yield sample
-    except (BadTar, OSError) as error:
-        raise DataError(f"{path}: not a sound tar ({error})", hint="fetch or write it again") from error
-
-
-def _header(tar: Tar, member: Member) -> Header | str:
-    """Return the header of an image, or the reason why it has none."""
-    try:
-        try:
-            return probe(tar.read(member.offset, min(member.size, HEADER_BYTES)))
-        except NeedMore:
-            return probe(tar.read(member.offset, member.size))
-    except NeedMore:
-        return "damaged header"
-    except BadImage as error:
-        return str(error)
-
-
-def _row(sample: Sample) -> tuple[dict[str, Any] | None, str]:
-    """Return the row of a sample, or why it is none."""
-    image, header = sample.image, sample.header
-    if not sample.name.rpartition("/")[2]:
-        return None, "without a name"
-    if image is None:
-        return None, "without an image"
-    if isinstance(header, str):
-        return None, header
-    key = make_key(sample.name.removeprefix("./").lstrip("/"))
-    return {"key": key, "offset": image.offset, "size": image.size, **header._asdict()}, ""
+        Raises:
+            DataError: there are some.
+        """
+        if not self.again:
+            return
+        key, first, second = min(self.again)
+        alone = first == second
+        hint = "`duplicates: first` keeps the first sample of each key and counts the rest"
+        if not alone:
+            hint = f"`duplicates: prefix` puts each tar's name before its keys; {hint}"
+        raise DataError(
+            f"{len({k for k, _, _ in self.again}):,} keys stand for two samples or more; {key!r} is "
+            + (f"twice in {first}" if alone else f"{first} and {second}"),
+            hint=hint,
+        )
 
 
 def _assemble(
-    rows: list[dict[str, Any]], sides: list[dict[str, Any]], left_out: LeftOut
+    rows: list[dict[str, Any]], sides: list[dict[str, Any]], left_out: LeftOut, types: dict[str, str]
 ) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
     import pyarrow as pa
 
     columns = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
-    told, classes = side_columns(sides)
-    return pa.table(columns | told), classes, left_out
+    told, classes, notes = side_columns(sides, types)
+    table, lost = cast(pa.table(columns | told), types)
+    left_out.notes += notes
+    for column, number in lost.items():
+        left_out.add(f".json whose {column} is no {types[column]}", "such rows have none", number)
+    return table, classes, left_out

@@ -80,7 +80,7 @@ class Union(Source):
             query,
             tuple(f for i in indexes.values() for f in i.files),
             streamed=True,
-            notes=tuple(f"{name}: {note}" for name, i in indexes.items() for note in i.notes),
+            notes=tuple(left_out.notes),
             left_out=left_out.names,
             counts=left_out.counts,
         )
@@ -97,8 +97,9 @@ class Union(Source):
     def _joined(self, indexes: dict[str, Index]) -> tuple[str, tuple[Class, ...], LeftOut]:
         """Return SQL for the rows of all parts, their classes, and what they left out."""
         left_out = LeftOut()
-        for index in indexes.values():
+        for name, index in indexes.items():
             left_out.take(index.counts, index.left_out)
+            left_out.notes += [f"{name}: {note}" for note in index.notes]
         classes, place = _classes([index.classes for index in indexes.values()])
         selects = [
             self._select(number, name, index, [place[c.id] for c in index.classes])

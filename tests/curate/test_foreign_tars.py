@@ -211,7 +211,9 @@ def test_odd_side_fields_never_cost_an_image(
     assert query("SELECT count(*) AS n FROM derived", tmp_path).to_pylist() == [{"n": len(made)}]
 
 
-def test_side_fields_that_are_no_text_are_passed_over(built_from: Built, tmp_path: Path, jpeg: Jpeg) -> None:
+def test_side_fields_that_cannot_be_read_are_counted_and_their_samples_stay(
+    built_from: Built, tmp_path: Path, jpeg: Jpeg
+) -> None:
     members = [
         ("s0.jpg", jpeg(0)),
         ("s0.json", b"{"),
@@ -221,7 +223,8 @@ def test_side_fields_that_are_no_text_are_passed_over(built_from: Built, tmp_pat
     ]
     made = built_from({"shards": str(write_tar(tmp_path / "a.tar", members))}, overlay=True)
     captions = {r["key"]: (r["caption"], r["label"]) for r in made.table().to_pylist()}
-    assert captions == {"s0": (None, None), "s1": ("\ufffd\ufffd", None)}
+    assert captions == {"s0": (None, None), "s1": (None, None)}
+    assert made.info.source["left_out"] == {".json that is no JSON": 1, ".txt not UTF-8": 1}
 
 
 def test_members_by_any_name_are_rows_or_counted(built_from: Built, tmp_path: Path, jpeg: Jpeg) -> None:
