@@ -30,7 +30,7 @@ Fault = Callable[[str, str], None]  # takes an extension and what is wrong with 
 def side_values(contents: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
     """Return the columns of a sample: label, caption and what else its fields tell.
 
-    `.cls` and `.txt` come before what the `.json` says of the same; `captions` is a list of texts.
+    `.cls` and `.txt` come before what the `.json` says of the same; `captions` is a list of all texts.
 
     Args:
         contents: extension → what `FieldReader` made of it.
@@ -47,6 +47,8 @@ def side_values(contents: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
     caption = contents.get("txt") or next(filter(None, captions), None)
     if caption:
         values["caption"] = caption
+        if caption not in (known := values.get(CAPTIONS, [caption])):  # the list holds all texts of the row
+            values[CAPTIONS] = [caption, *known]
     label = (contents.get("cls") or "").strip()
     for column in LABELS:
         name = (column == "label" and label) or _label(told.get(column), column, fault)

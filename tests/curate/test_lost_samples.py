@@ -282,10 +282,10 @@ def test_byte_order_mark_is_no_part_of_a_text(built_from: Built, tmp_path: Path,
 
 CAPTIONS: dict[str, tuple[dict[str, Any], str | None, list[str] | None, str | None]] = {
     "a list": ({"captions": ["", "a", "b"]}, None, ["", "a", "b"], "a"),
-    "a list beside a text": ({"captions": ["a", "b"]}, "t", ["a", "b"], "t"),
+    "a list beside a text": ({"captions": ["a", "b"]}, "t", ["t", "a", "b"], "t"),
     "a list under caption": ({"caption": ["a", "b"]}, None, ["a", "b"], "a"),
     "one text": ({"captions": "a"}, None, ["a"], "a"),
-    "a caption and a list": ({"caption": "c", "captions": ["a", "b"]}, None, ["a", "b"], "c"),
+    "a caption and a list": ({"caption": "c", "captions": ["a", "b"]}, None, ["c", "a", "b"], "c"),
     "a hole": ({"captions": ["a", None]}, None, ["a"], "a"),
 }
 
