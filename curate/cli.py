@@ -194,7 +194,7 @@ def synth(
     images: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 250,
     val_images: Annotated[int, typer.Option(min=1, help="Validation images a class.")] = 50,
     size: Annotated[int, typer.Option(min=16, max=1024, help="Width and height in pixels.")] = 48,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     downstream: Annotated[
         bool, typer.Option("--downstream", help="The classes of the downstream task instead.")
     ] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.errors import CurateError, RecipeError, printable
+from curate.errors import CurateError, RecipeError, of_machine, printable
 
 if TYPE_CHECKING:
     from curate.progress import Quiet
@@ -35,24 +35,38 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
+            sys.stdout.flush()  # here, where a full disk can still be told
         except CurateError as error:
-            rank = int(
-                os.environ.get("RANK", "0") or 0
-            )  # of several processes, each may have its own trouble
-            said = printable(f"rank {rank}: error: {error}" if rank else f"error: {error}")
-            typer.echo(said, err=True)
-            raise typer.Exit(error.code) from None
-        except (KeyboardInterrupt, RuntimeError) as error:
-            # DuckDB has a word of its own for Ctrl-C.
-            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
-                raise
-            typer.echo("stopped; the same command goes on from here", err=True)
-            raise typer.Exit(130) from None
+            raise _ended(error) from None
         except BrokenPipeError:  # the reader of our output went away, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _close_stdout()
             raise typer.Exit(0) from None
+        except (KeyboardInterrupt, Exception) as error:
+            # DuckDB has a word of its own for Ctrl-C.
+            if isinstance(error, KeyboardInterrupt) or str(error) == "Query interrupted":
+                typer.echo("stopped; the same command goes on from here", err=True)
+                raise typer.Exit(130) from None
+            if (said := of_machine(error)) is None:
+                raise
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _close_stdout()
+            raise _ended(said) from None
 
     return command
+
+
+def _ended(error: CurateError) -> typer.Exit:
+    """Say what is wrong, and return what ends the command with its code."""
+    rank = int(os.environ.get("RANK", "0") or 0)  # of several processes, each may have its own trouble
+    typer.echo(printable(f"rank {rank}: error: {error}" if rank else f"error: {error}"), err=True)
+    return typer.Exit(error.code)
+
+
+def _close_stdout() -> None:
+    """Let what is still to be printed go nowhere; else Python complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def settings(pairs: list[str] | None) -> dict[str, str]:

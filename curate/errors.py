@@ -6,6 +6,7 @@ Anything else that is raised is a fault of ours and may show a traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -44,6 +45,44 @@ class MissingError(CurateError):
     """Something that is needed is not there: a package, a file, a device (exit code 4)."""
 
     code = 4
+
+
+def of_machine(error: Exception) -> MissingError | None:
+    """Return what to say of an error of the disk, the memory or the file system; None of any other.
+
+    A full disk, a folder that may not be written, a file where a folder is wanted: nothing that a traceback explains.
+    """
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # numpy's, and torch's
+        return MissingError("not enough memory on this machine", hint="ask for less at once")
+    kind = type(error).__module__.strip("_").partition(".")[0], type(error).__name__
+    if not isinstance(error, OSError) and kind not in _MACHINE:
+        return None
+    number = getattr(error, "errno", None)
+    why = getattr(error, "strerror", None) or str(error).strip() or kind[1]
+    places = [
+        str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name
+    ]
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "space" in why.lower() or "is full" in why.lower()
+    return MissingError(
+        f"{' to '.join(places)}: {why}" if places else why,
+        hint="make room, then run the same command"
+        if full
+        else _HINTS.get(number or 0, "see that the place is there, and may be read and written"),
+    )
+
+
+_MACHINE = {("duckdb", "IOException"), ("duckdb", "OutOfMemoryException"), ("sqlite3", "OperationalError")}
+_HINTS = {
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name another place, or ask for the right to this one",
+    errno.EPERM: "name another place, or ask for the right to this one",
+    errno.ENOTDIR: "a file stands where a folder is wanted: name another place",
+    errno.EEXIST: "a file stands where a folder is wanted: name another place",
+    errno.EISDIR: "a folder stands where a file is wanted: name another place",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), or write elsewhere",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+}
 
 
 def printable(text: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from curate.errors import DataError
 from curate.places import Place, Remote
+
+_UNFINISHED = re.compile(r"\..+\.([1-9][0-9]{0,8})\.tmp")  # as `unfinished` names them
 
 
 def write_atomic(path: Place, data: bytes) -> None:
@@ -57,6 +60,29 @@ def inside(folder: Path, below: str) -> Path:
 def is_unfinished(name: str) -> bool:
     """Tell whether a file has a name of `unfinished`: somebody writes it, or was killed while he did."""
     return name.startswith(".") and name.endswith(".tmp")
+
+
+def clear_unfinished(*folders: Path) -> None:
+    """Remove what killed processes left of files in some folders, not in what is below them.
+
+    What a process of this machine still writes stays, and so does whatever else ends in `.tmp`.
+    """
+    for folder in folders:
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for entry in folder.iterdir():
+            if (found := _UNFINISHED.fullmatch(entry.name)) and not _runs(int(found[1])):
+                entry.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, and is somebody else's
+        return True
+    return True
 
 
 def sync_file(path: Path) -> None:

@@ -99,12 +99,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:true|false)$"), ["t", "f"])
 
 
-def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Recipe:
+def load(path: str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe from a file and fill in its variables.
 
     Args:
         path: a YAML file.
-        settings: variable → value as YAML text, as `--set` has them; they win over the recipe's own `set:`
+        settings: variable → value, or its YAML text as `--set` has it; they win over the recipe's own `set:`
             and may fix a variable of its `matrix:`, its `seed` or its `name`.
 
     Raises:
@@ -153,7 +153,7 @@ def _unquoted(lines: list[str]) -> str | None:
 
 def parse(
     document: Mapping[str, Any],
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     *,
     where: str = "recipe",
     base: Path = Path(),
@@ -200,7 +200,7 @@ def _points(matrix: Any, given: Mapping[str, Any], where: str) -> list[dict[str,
     return [dict(zip(matrix, values, strict=True)) for values in itertools.product(*axes)]
 
 
-def filled(document: Mapping[str, Any], settings: Mapping[str, str] | None, *, where: str) -> dict[str, Any]:
+def filled(document: Mapping[str, Any], settings: Mapping[str, Any] | None, *, where: str) -> dict[str, Any]:
     """Return a document that is no recipe itself (an experiment) with its variables filled in.
 
     Raises:
@@ -211,7 +211,7 @@ def filled(document: Mapping[str, Any], settings: Mapping[str, str] | None, *, w
 
 
 def _settled(
-    body: dict[str, Any], settings: Mapping[str, str] | None, where: str, also: Collection[str] = ()
+    body: dict[str, Any], settings: Mapping[str, Any] | None, where: str, also: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Split off the defaults of a document's variables; return it, them, and what was given instead."""
     given = {name: _value(text) for name, text in (settings or {}).items()}
@@ -268,7 +268,10 @@ def _fits(document: Any) -> bool:
     return count <= MAX_NODES
 
 
-def _value(text: str) -> Any:
+def _value(text: Any) -> Any:
+    """Return what a text says in YAML; what is a value already is that."""
+    if not isinstance(text, str):
+        return text
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):  # such as a path, or a date that is none

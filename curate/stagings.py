@@ -15,10 +15,12 @@ from typing import IO, Any
 
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
-from curate.files import cache_folder, is_unfinished, sync_folder, write_atomic
+from curate.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
 from curate.places import WEB, Place, Remote, StoreError, is_remote
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
+
+WITHIN = (SHARDS, ".nv-meta")  # folders of a dataset that sidecars are written into, besides its own
 
 PLAN = "plan.json"  # names the plan that an unfinished build belongs to
 LOCK = "lock"
@@ -114,7 +116,8 @@ class Staging:
         shutil.rmtree(old, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Leave what is beside the result to `__exit__`, which knows whether it is kept."""
+        """Clear what killed exports left in the result; what is beside it is the business of `__exit__`."""
+        clear_unfinished(*(self.out / name for name in ("", *WITHIN)))
 
 
 class RemoteStaging:

@@ -48,7 +48,7 @@ def score(
     dataset: Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")],
     out: Annotated[Path, typer.Option(help="A Parquet file.")] = Path("scores.parquet"),
     split: Annotated[str | None, typer.Option(help="Score its rows alone.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, max=1024, help="Processes that decode.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -88,7 +88,7 @@ def transfer(
         str,
         typer.Option(help="Images of each class, `full`, and `total-1000` for so many in all; with commas."),
     ] = "1,5,10,20,full",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each shot count.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Draws of each shot count.")] = 3,
     protocol: Annotated[list[str] | None, typer.Option(help=PROTOCOL)] = None,
     select: Annotated[
         str | None,
@@ -98,7 +98,7 @@ def transfer(
         str, typer.Option(help="What a class with fewer images than shots gives: distinct or replacement.")
     ] = "distinct",
     image_size: Annotated[
-        int | None, typer.Option(min=8, help="In pixels; the run's own by default.")
+        int | None, typer.Option(min=8, max=16_384, help="In pixels; the run's own by default.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     executor: Annotated[str, typer.Option(help="local; or ray, for a grid over GPUs.")] = "local",

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import MissingError, RecipeError, did_you_mean
 from train.geometries import CropFrom
-from train.loader import Cache
+from train.loader import MAX_WORKERS, Cache
 from train.models import Stem
+from train.options import require
 from train.ranks import ranks_of
 from train.runs import Machine
 
@@ -29,6 +30,13 @@ POSITIVE = (
     "clip_norm", "evaluate_epochs", "keep_checkpoints", "log_steps",
 )  # fmt: skip
 SHARES = ("momentum", "beta1", "beta2", "ema")
+# The most that can be meant of whole numbers that memory or processes are made of; of others, as far as floats count.
+MOST = {
+    "image_size": 16_384, "workers": MAX_WORKERS, "profile": 100_000, "seed": 2**63 - 1, "views": 1000,
+    "randaugment": 1000, "context_length": 65_536, "embed_dim": 65_536, "text_width": 65_536, "hidden_dim": 65_536,
+    "projection_dim": 65_536, "text_layers": 1000, "projector_layers": 1000,
+}  # fmt: skip
+MOST_OF_OTHERS = 2**53
 CHOICES = {"stem": Stem, "crop_from": CropFrom, "schedule": Schedule, "precision": Precision}
 
 C = TypeVar("C", bound="LoopConfig")
@@ -142,6 +150,7 @@ class LoopConfig:
         Raises:
             RecipeError: the first of them.
         """
+        self._check_numbers()
         must: dict[str, tuple[Callable[[Any], bool], str]] = {
             **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
             **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
@@ -167,6 +176,16 @@ class LoopConfig:
                 f"accumulate is {self.accumulate} for batches of {self.batch_size}",
                 hint="a piece needs two samples at least",
             )
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that are none, and whole ones beyond anything."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                require(math.isfinite(value), field.name, value, "a finite number")
+            elif isinstance(value, int):
+                most = MOST.get(field.name, MOST_OF_OTHERS)
+                require(value <= most, field.name, value, f"{most:,} at most")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the steps of the whole run."""

@@ -39,6 +39,7 @@ from train.workers import Workers
 Cache = Literal["auto", "device", "memory", "none"]
 
 CACHE_BYTES = 2_000_000_000  # what "auto" may keep
+MAX_WORKERS = 1024
 CACHE_CHUNK = 512  # samples decoded at a time when the cache is filled
 
 
@@ -179,7 +180,7 @@ class Loader:
         need_labels: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
-        require(workers >= 0, "workers", workers, "0 or more")
+        require(0 <= workers <= MAX_WORKERS, "workers", workers, f"in 0..{MAX_WORKERS}")
         require_one_of(Cache, "cache", cache)
         self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         if not all(isinstance(one, Dataset) for one in self.datasets):

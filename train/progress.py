@@ -133,14 +133,20 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
         except ImportError as error:
             raise MissingError("wandb is not installed", hint="pip install wandb") from error
         name = path.resolve().name
-        run = wandb.init(
-            project=config.wandb,
-            name=name,
-            id=_own_id(path),
-            resume="allow",
-            dir=str(path),
-            config=config.deciding(),
-        )
+        try:
+            run = wandb.init(
+                project=config.wandb,
+                name=name,
+                id=_own_id(path),
+                resume="allow",
+                dir=str(path),
+                config=config.deciding(),
+            )
+        except getattr(wandb, "Error", ()) as error:  # no key, no such project, no answer
+            raise MissingError(
+                f"wandb: {error}",
+                hint="`wandb login`, or set WANDB_API_KEY; WANDB_MODE=offline needs neither",
+            ) from error
         sinks.append(Sink(lambda metrics, step: run.log(metrics, step=step), run.finish))
     return sinks
 

@@ -117,7 +117,9 @@ def export(
     """
     from curate.contracts import outside
     from curate.datasets import open_dataset
+    from curate.files import clear_unfinished
     from curate.progress import Quiet
+    from curate.stagings import WITHIN
 
     formats = [find(name) for name in to]
     dataset = open_dataset(path)
@@ -127,6 +129,7 @@ def export(
     if out is not None and formats[0].kind == "copy":
         return [_copy(formats[0], dataset, Path(out), progress or Quiet())]
     folder = Path(out or str(dataset.path))
+    clear_unfinished(*(folder / name for name in ("", *WITHIN)))
     done, note = [], _mixed(dataset)
     for form in formats:
         folder.mkdir(parents=True, exist_ok=True)

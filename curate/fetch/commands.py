@@ -26,9 +26,9 @@ def fetch(
     number: Annotated[
         int | None, typer.Option(min=1, help="With --again: ask so many, drawn by chance.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="One a core by default.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Transfers at once in each process.")] = 64,
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="At most.")] = 10_000,
+    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="One a core by default.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=10_000, help="Transfers at once in each process.")] = 64,
+    samples_per_shard: Annotated[int, typer.Option(min=1, max=100_000_000, help="At most.")] = 10_000,
     distributor: Annotated[
         str, typer.Option(metavar="multiprocessing|pyspark|ray", help="Of img2dataset's.")
     ] = "multiprocessing",

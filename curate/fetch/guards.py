@@ -9,6 +9,8 @@ from curate.errors import RecipeError
 from curate.images import MAX_PIXELS
 
 _POSITIVE = ("timeout_s", "deadline_s", "max_bytes", "max_pixels", "connections_per_host")
+_MOST = {"max_bytes": 2**40, "max_pixels": 2**40}
+_MOST_OF_OTHERS = 1_000_000  # seconds (eleven days), connections, attempts
 _NOT_NEGATIVE = ("max_redirects", "retries", "backoff_s", "max_wait_s", "interval_s")
 
 
@@ -63,11 +65,11 @@ class Guards:
         object.__setattr__(self, "opt_outs", tuple(word.lower() for word in self.opt_outs))
         for name in (*_POSITIVE, *_NOT_NEGATIVE):
             value = getattr(self, name)
-            if value < 0 or (value == 0 and name in _POSITIVE):
-                raise RecipeError(
-                    f"{name} is {value!r}",
-                    hint=f"give {'more than zero' if name in _POSITIVE else 'zero or more'}",
-                )
+            least = "more than zero" if name in _POSITIVE else "zero or more"
+            # Written so that what is no number fails too.
+            if not (0 <= value <= _MOST.get(name, _MOST_OF_OTHERS)) or (value == 0 and name in _POSITIVE):
+                most = _MOST.get(name, _MOST_OF_OTHERS)
+                raise RecipeError(f"{name} is {value!r}", hint=f"give {least}, and {most:,} at most")
         wrong = [c for c in self.user_agent if not c.isprintable() or ord(c) > 0xFF]
         if wrong:
             raise RecipeError(
