@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,9 @@ from curate.chance import chance
 from curate.errors import DataError, RecipeError
 from curate.images import EXTENSIONS
 from curate.places import place
+from curate.shards.headers import is_header
 from curate.shards.scans import find_tars
+from curate.shards.sides import MAX_FIELD_BYTES, NOT_UTF8, TOO_LONG
 from curate.shards.tars import BLOCK
 from train import chances
 from train.geometries import CropFrom, Geometry, geometry
@@ -35,6 +37,7 @@ from train.texts import Texts
 from train.workers import Workers
 
 BUFFER_SAMPLES = 4096
+MAX_LABEL_DIGITS = 18  # what a label of 64 bits holds
 COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7")  # gzip, bzip2, xz: the first two bytes
 EPOCH_BITS = 48  # a place of a run is told by the epoch and the place in it: nobody knows how long epochs are
 
@@ -94,7 +97,9 @@ class Stream:
         device: where the batches go.
 
     A sample is an image with `.cls` (a number) and `.txt` beside it, where there are. `left_out` counts samples
-    without an image, and images after the first of a sample (`a.0.jpg` and `a.1.jpg` are one sample to webdataset).
+    without an image, and images after the first of a sample (`a.0.jpg` and `a.1.jpg` are one sample to webdataset);
+    samples whose key came before in their tar, as those have whose members stand apart; labels that are no number and
+    texts that are not UTF-8 or over 1 MiB, whose samples have none; and tars with bytes behind their end.
     One that cannot be decoded is noted in `broken` and its place taken by its neighbour in the batch;
     a batch of which none can be is empty.
 
@@ -232,17 +237,29 @@ class _Fill:
 
 
 class _Tailed:
-    """A stream that remembers its last block: a tar that ends in no zeros was cut, which readers do not notice."""
+    """A stream that remembers its last block: a tar that ends in no zeros was cut, which readers do not notice.
+
+    And what was read last, in which the end-of-archive marker stands when a reader stops.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
-        self.head = self.tail = b""
+        self.head = self.tail = self.last = b""
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
         self.head = self.head or data[:2]
         self.tail = (self.tail + data[-BLOCK:])[-BLOCK:]
+        self.last = data or self.last
         return data
+
+    def goes_on(self) -> bool:
+        """Read to the end; whether more members stand behind the marker that a reader stopped at."""
+        blocks = [self.last[i : i + BLOCK] for i in range(0, len(self.last), BLOCK)]
+        more = any(not any(a) and len(b) == BLOCK and is_header(b) for a, b in pairwise(blocks))
+        while data := self.read(1 << 20):
+            more = more or data.strip(b"\0") != b""
+        return more
 
 
 def _read(tars: Iterable[str], left_out: Counter[str]) -> Iterator[Sample]:
@@ -254,18 +271,25 @@ def _read(tars: Iterable[str], left_out: Counter[str]) -> Iterator[Sample]:
             stream = _Tailed(opened)
             try:
                 members = tariterators.tar_file_expander([{"url": tar, "stream": stream}])
+                keys: set[str] = set()
                 for sample in tariterators.group_by_keys(members):
+                    if sample["__key__"] in keys:
+                        left_out["samples whose key came before in their tar"] += 1
+                    keys.add(sample["__key__"])
                     if (found := _sample(sample, left_out)) is not None:
                         yield found
-                while stream.read(1 << 20):
-                    pass
+                goes_on = stream.goes_on()
             # tarfile's own errors and what it leaks on damaged archives; webdataset adds the stream to their words.
             except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
                 said = str(error.args[0] if error.args else error).split(" @ ")[0]
                 raise _unsound(tar, said) from error
         # What is compressed has an end of its own, and its reader has looked for it.
-        if stream.head not in COMPRESSED and (any(stream.tail) or not stream.tail):
+        if stream.head in COMPRESSED:
+            continue
+        if any(stream.tail) or not stream.tail:
             raise _unsound(tar, "it has no end-of-archive marker: it was cut")
+        if goes_on:
+            left_out["tars with bytes behind their end"] += 1
 
 
 def _unsound(tar: str, why: object) -> DataError:
@@ -282,5 +306,21 @@ def _sample(fields: dict[str, Any], left_out: Counter[str]) -> Sample | None:
     if len(images) > 1:
         left_out["images after the first of a sample"] += len(images) - 1
     label = fields.get("cls", b"").strip()
-    caption = fields["txt"].decode("utf-8", "replace") if "txt" in fields else None
-    return Sample(fields["__key__"], fields[images[0]], int(label) if label.isdigit() else -1, caption)
+    if label not in (b"", b"-1") and not (label.isdigit() and len(label) <= MAX_LABEL_DIGITS):
+        left_out["labels that are no number"] += 1
+        label = b""
+    # A name that is not UTF-8 cannot be stored; it is told as it is printed.
+    key = fields["__key__"].encode("utf-8", "backslashreplace").decode()
+    return Sample(key, fields[images[0]], int(label or -1), _caption(fields.get("txt"), left_out))
+
+
+def _caption(data: bytes | None, left_out: Counter[str]) -> str | None:
+    if data is None:
+        return None
+    try:
+        if len(data) <= MAX_FIELD_BYTES:
+            return data.decode().removeprefix("\ufeff")
+        left_out[f"texts {TOO_LONG}"] += 1
+    except UnicodeDecodeError:
+        left_out[f"texts {NOT_UTF8}"] += 1
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -132,3 +133,58 @@ def test_paths_without_tars_are_refused(tmp_path: Path) -> None:
     for nothing in ([], str(tmp_path / "*.tar"), str(tmp_path / "nowhere")):
         with pytest.raises(RecipeError):
             stream(nothing)
+
+
+def put(path: Path, members: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_what_a_sample_loses_is_counted(tmp_path: Path) -> None:
+    image = picture(1, 1, (40, 32), "JPEG")
+    members = [
+        *(("a.jpg", image), ("a.txt", "caf\u00e9".encode("latin-1")), ("a.cls", b"dog")),
+        *(("b.jpg", image), ("b.txt", b"w " * (1 << 20)), ("b.cls", b"9" * 30)),
+        *(("c.jpg", image), ("d.jpg", image), ("c.txt", b"far away")),
+        *(("\udce9.jpg", image), ("\udce9.txt", b"sound"), ("\udce9.cls", b"-1")),
+    ]
+    put(tmp_path / "0.tar", members)
+    one = stream(str(tmp_path), buffer_samples=0, augment=False)
+    (batch,) = one.epoch(0)
+    assert batch.keys == ["a", "b", "c", "d", "\\udce9"]
+    assert batch.captions == [None, None, None, None, "sound"]
+    assert batch.labels.tolist() == [-1] * 5
+    assert one.left_out == {
+        "texts not UTF-8": 1,
+        "texts over 1 MiB": 1,
+        "labels that are no number": 2,
+        "samples whose key came before in their tar": 1,
+        "samples without an image": 1,
+    }
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_tars_laid_end_to_end_are_counted(tmp_path: Path, count: int) -> None:
+    parts = []
+    for number in range(2):
+        write_tar(tmp_path / "in.tar", range(number * count, number * count + count))
+        parts.append((tmp_path / "in.tar").read_bytes().rstrip(b"\0"))
+        parts[-1] += bytes(-len(parts[-1]) % 512 + 1024)
+    (tmp_path / "in.tar").unlink()
+    (tmp_path / "0.tar").write_bytes(b"".join(parts))
+    one = stream(str(tmp_path), buffer_samples=0)
+    assert sum(len(batch) for batch in one.epoch(0)) == count
+    assert one.left_out == {"tars with bytes behind their end": 1}
+
+
+def test_compressed_tars_of_a_folder_are_read_too(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", range(5))
+    write_tar(tmp_path / "1.tar", range(5, 10))
+    (tmp_path / "1.tar.gz").write_bytes(gzip.compress((tmp_path / "1.tar").read_bytes()))
+    (tmp_path / "1.tar").unlink()
+    (batch,) = stream(str(tmp_path), buffer_samples=0).epoch(0)
+    assert batch.keys == [f"all/{i:04d}" for i in range(10)]
