@@ -11,6 +11,7 @@ from pathlib import Path
 
 from curate.errors import CurateError, DataError
 from curate.places import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote, lacks_credentials
+from curate.shards.headers import BadTar, number
 
 __all__ = ["Reader", "is_remote"]
 
@@ -195,8 +196,8 @@ def _inside(file: str) -> str:
 def _check_member(path: str, head: bytes | bytearray, size: int) -> None:
     """Refuse bytes of a tar whose header is not that of a member of this size."""
     try:
-        found = int(head[124:136].strip(b" \0") or b"0", 8)
-    except ValueError:
+        found = number(bytes(head[124:136]), 0)
+    except BadTar:
         found = -1
     if found != size:
         raise DataError(
