@@ -96,7 +96,7 @@ def _size(data: bytes) -> tuple[int, int] | tuple[None, None]:
 
 
 def _shard(path: Path, samples: list[Sample]) -> ShardRecord:
-    tar_path = path / "shards" / "00000.tar"
+    tar_path = path / "shards" / "000000.tar"
     tar_path.parent.mkdir()
     with tarfile.open(tar_path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
@@ -105,10 +105,11 @@ def _shard(path: Path, samples: list[Sample]) -> ShardRecord:
             tar.addfile(member, io.BytesIO(sample.data))
     with tarfile.open(tar_path) as tar:
         offsets = [member.offset_data for member in tar]
-    index = {"file": ["shards/00000.tar"] * len(samples), "offset": offsets}
+    index = {"file": ["shards/000000.tar"] * len(samples), "offset": offsets}
     pq.write_table(
-        pa.table(index | {"size": [len(s.data) for s in samples]}), path / "shards" / "index.parquet"
+        pa.table({"key": [s.key for s in samples]} | index | {"size": [len(s.data) for s in samples]}),
+        path / "shards" / "index.parquet",
     )
     return ShardRecord(
-        file="shards/00000.tar", samples=len(samples), bytes=tar_path.stat().st_size, sha256="0"
+        file="shards/000000.tar", samples=len(samples), bytes=tar_path.stat().st_size, sha256="0"
     )

@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_without_a_traceback(
         ["train", "supervised", "data", "--out", "file/below"],
         ["synth", "x" * 300],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:60],
 )
 def test_a_file_where_a_folder_is_wanted_is_told(
     place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
