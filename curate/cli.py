@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from curate import exports
-from curate.commands import ExecutorOption, Json, QuietOption, Sets, Workers, bars, settings, told
+from curate.commands import (
+    AllowLoopback,
+    ExecutorOption,
+    Json,
+    QuietOption,
+    Sets,
+    Workers,
+    bars,
+    settings,
+    told,
+)
 from curate.errors import RecipeError
 from curate.fetch.commands import fetch
 from train.cli import more_app, train_app  # neither imports torch
@@ -36,6 +46,7 @@ def build(
     ] = False,
     workers: Workers = None,
     executor: ExecutorOption = "local",
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -60,6 +71,7 @@ def shard(
     dataset: Annotated[str, typer.Argument(help="An overlay.")],
     workers: Workers = None,
     executor: ExecutorOption = "local",
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -79,6 +91,7 @@ def verify(
         typer.Argument(help="Datasets; or tars of anyone: files, folders of them, patterns, URLs."),
     ],
     images: Annotated[bool, typer.Option(help="Also decode every image.")] = True,
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -102,6 +115,7 @@ def export(
             help="The folder of a copy. Sidecars stand beside the shards; those of dali and wids may stand here."
         ),
     ] = None,
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -157,6 +171,7 @@ def show(
     html: Annotated[
         bool, typer.Option("--html", help="Also write gallery.html with thumbnails into it.")
     ] = False,
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
 ) -> None:
     """Show what is in a dataset: ledger, classes, sizes, captions, noise."""

@@ -25,6 +25,22 @@ Workers = Annotated[
 ExecutorOption = Annotated[
     str, typer.Option("--executor", metavar="local|ray", help="What writes the shards: threads here, or Ray.")
 ]
+
+
+def _permit(allow: bool) -> bool:
+    from curate.fetch.sessions import LOOPBACK
+
+    if allow:
+        os.environ[LOOPBACK] = "1"  # where workers find it too
+    return allow
+
+
+AllowLoopback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-loopback", callback=_permit, help="Allow http URLs of this machine: a server of your own."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 

@@ -81,10 +81,17 @@ def filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     refuse_url(url)
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if url.partition("://")[0] in WEB:
+        from curate.fetch.sessions import guarded
+
+        options["get_client"] = guarded
     try:
-        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+        return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         hint = "pip install 'curate-train[s3]'" if url.startswith("s3") else "install what fsspec asks for"
+        if url.partition("://")[0] in WEB:
+            hint = "pip install 'aiohttp>=3.12'"
         raise MissingError(f"{url}: {error}", hint=hint) from error
     except ValueError as error:  # fsspec's word for a protocol that it does not know
         raise DataError(f"{url}: {error}", hint="write s3://BUCKET/PREFIX") from error
@@ -183,7 +190,8 @@ def find_files(path: str, endings: tuple[str, ...], what: str, *, hidden: tuple[
 def _find(path: str, endings: tuple[str, ...], what: str, hidden: tuple[str, ...]) -> list[str]:
     """Return the files at one path or pattern without braces."""
     files, place = filesystem(path) if is_remote(path) else _local(path)
-    if files.isdir(place):
+    web = path.partition("://")[0] in WEB  # where to look for a folder means to read all that is there
+    if (place.endswith("/") or not web) and files.isdir(place):
         matches = [m for m in files.find(place) if m.lower().endswith(endings)]
         if hidden:
             matches = [m for m in matches if not any(p.startswith(hidden) for p in _below(m, place))]

@@ -60,9 +60,12 @@ class Reader:
             if isinstance(found, DataError):
                 raise found
             return found
+        return self._read_here(file, offset, size, whole=not offset)
+
+    def _read_here(self, file: str, start: int | None, size: int | None, *, whole: bool) -> bytes:
         path = self._place(file)
         try:
-            data = self._read_whole(path, size) if not offset else self._tar(path).read(offset, size or 0)
+            data = self._read_whole(path, size) if whole else self._tar(path).read(start or 0, size or 0)
         except OSError as error:
             raise _unreadable(path, error) from error
         return _checked(path, data, size)
@@ -75,15 +78,25 @@ class Reader:
         Ranges of objects in a store are fetched at once, and those that lie close together as one. A store that
         fails is asked three times in all, each time only for what is missing.
         """
+        return self._read_ranges(files, offsets, sizes, [not offset for offset in offsets])
+
+    def _read_ranges(
+        self,
+        files: Sequence[str],
+        starts: Sequence[int | None],
+        sizes: Sequence[int | None],
+        wholes: Sequence[bool],
+    ) -> list[bytes | DataError]:
+        """Do what `read_many` does; a range that is no whole file may begin at byte 0, as a tar's first header."""
         found: list[bytes | DataError] = [b""] * len(files)
         remote: dict[int, Range] = {}
-        for i, (file, offset, size) in enumerate(zip(files, offsets, sizes, strict=True)):
+        for i, (file, start, size, whole) in enumerate(zip(files, starts, sizes, wholes, strict=True)):
             try:
                 if not self._is_remote(file):
-                    found[i] = self.read(file, offset, size)
+                    found[i] = self._read_here(file, start, size, whole=whole)
                 else:  # of a whole file one byte more than indexed, which tells one that has grown
-                    end = None if size is None else (offset or 0) + size + (not offset)
-                    remote[i] = (self._place(file), offset or 0, end)
+                    end = None if size is None else (start or 0) + size + whole
+                    remote[i] = (self._place(file), start or 0, end)
             except DataError as error:
                 found[i] = error
         for i, data in _fetch(remote).items():
@@ -107,7 +120,7 @@ class Reader:
             heads = [HEAD_BYTES if offset else 0 for offset in offsets]
             starts = [(offset or 0) - head for offset, head in zip(offsets, heads, strict=True)]
             sizes = [len(view) + head for view, head in zip(views, heads, strict=True)]
-            for i, data in enumerate(self.read_many(files, starts, sizes)):
+            for i, data in enumerate(self._read_ranges(files, starts, sizes, [not o for o in offsets])):
                 if isinstance(data, DataError):
                     raise data
                 if heads[i]:
@@ -234,6 +247,8 @@ def _fetch(wanted: dict[int, Range]) -> dict[int, bytes | DataError]:
                 for i in members:
                     _, start, end = wanted[i]
                     found[i] = data[start - first : None if end is None else end - first]
+            elif isinstance(data, DataError):
+                found |= dict.fromkeys(members, data)
             elif _is_final(data):
                 found |= {i: _unreadable(url, data) for i in members}
             elif attempt == ATTEMPTS or lacks_credentials(data):

@@ -145,12 +145,17 @@ def resolve(target: Target, *, loopback: bool) -> list[Address]:
         if family not in (socket.AF_INET, socket.AF_INET6):
             continue
         ip = ip_address(str(place[0]).split("%")[0])
-        if not (public(ip) or (loopback and any(ip in net for net in _LOOPBACK))):
+        if not permitted(ip, loopback=loopback):
             raise Failure("refused address", str(ip) if str(ip) == target.host else f"{target.host} is {ip}")
         addresses.append(Address(family, place))
     if not addresses:
         raise Failure("no such host", target.host)
     return addresses
+
+
+def permitted(ip: IPv4Address | IPv6Address, *, loopback: bool) -> bool:
+    """Tell whether an address may be connected to: a public one, or with `loopback` one of this machine."""
+    return public(ip) or (loopback and any(ip in net for net in _LOOPBACK))
 
 
 def public(ip: IPv4Address | IPv6Address) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.commands import Json, QuietOption, bars, told
+from curate.commands import AllowLoopback, Json, QuietOption, bars, told
 
 
 @told
@@ -48,9 +48,7 @@ def fetch(
         bool, typer.Option("--opt-out/--no-opt-out", help="Obey X-Robots-Tag: noai and the like.")
     ] = True,
     user_agent: Annotated[str | None, typer.Option(help="What servers are told.")] = None,
-    allow_loopback: Annotated[
-        bool, typer.Option("--allow-loopback", help="Allow URLs of this machine, for tests.")
-    ] = False,
+    allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
