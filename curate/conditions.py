@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
 
+from curate import trees
 from curate.errors import RecipeError, did_you_mean
-from curate.manifests import text
+from curate.functions import ALLOWED, CARRIES_NAN, CHANGING, FAMILIES, LONGER, MULTIPLIES
+from curate.rows import FLOATS, number
+from curate.trees import Node, arguments, called, constant, nodes
 
 # What a condition on one row cannot need, by the parser's name, and what to say of it.
 _REFUSED = {
@@ -18,100 +20,199 @@ _REFUSED = {
     "WINDOW": "looks at other rows; take `sample` or `per_class` to choose by rank or count",
     "PARAMETER": "holds a parameter; write the value, or `${NAME}` and `--set NAME=VALUE`",
     "STAR": "holds a star; name columns",
+    "POSITIONAL_REFERENCE": "counts columns; name them",
 }
+_TAKEN = frozenset(
+    [
+        "COLUMN_REF",
+        "CONSTANT",
+        "COMPARISON",
+        "CONJUNCTION",
+        "BETWEEN",
+        "OPERATOR",
+        "CASE",
+        "CAST",
+        "FUNCTION",
+        "TYPE",
+    ]
+) | {"COLLATE", "LAMBDA", "LAMBDA_REF"}
+MAX_LENGTH = 20_000  # characters of a condition
+MAX_WIDTH = 1_000  # characters that `lpad` and the like fill up to
+MAX_MADE = 1_000_000  # characters that an expression may make of columns of 100 each
+MAX_WRAPPED = 6  # each doubles what DuckDB is given
+_FILLS = ("lpad", "rpad")
+_FORMATS = ("printf", "format")
 
 
 def checked(condition: str, columns: Mapping[str, str], *, constant: bool = False) -> str:
     """Return a condition, or another expression over one row, that is safe to put into a query.
 
-    It is parsed, not searched for words: no subquery, no table function, nothing that changes from one call
-    to the next (`random()`, `now()`) or looks at the machine, and unless it may be constant it names a column.
+    It is parsed, not searched for words: no subquery, no function but those of `curate.functions`, which answer
+    from their arguments alone, nothing that makes endless texts or lists; and unless it may be constant it names
+    a column. What is not a number in the middle of it is NULL, so that no comparison takes it for a large one.
 
     Raises:
         RecipeError: with the fault and what to do.
     """
-    tree = _parse(condition)
+    if len(condition) > MAX_LENGTH:
+        raise RecipeError(
+            f"{called(condition)} has {len(condition):,} characters, at most {MAX_LENGTH:,} are read",
+            hint="put a long list into a table and `join` it",
+        )
+    try:
+        return _checked(condition, columns, may_be_constant=constant)
+    except (RecursionError, duckdb.SerializationException):
+        raise RecipeError(f"{called(condition)} is nested too deeply") from None
+
+
+def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: bool) -> str:
+    tree = trees.parse(condition)
     named = False
     lambdas = _lambda_names(tree)
-    for node in _nodes(tree):
+    for node in nodes(tree):
         kind = node["class"]
-        if kind in _REFUSED:
-            raise RecipeError(f"condition {condition!r} {_REFUSED[kind]}")
+        if kind not in _TAKEN:
+            told = _REFUSED.get(kind, f"holds {kind.lower()!r}, which a condition on one row cannot need")
+            raise RecipeError(f"{called(condition)} {told}")
         if kind == "FUNCTION":
-            _check_function(node["function_name"], condition)
+            _check_function(node, condition)
         if kind == "COLUMN_REF":
             name = node["column_names"][0]
             if name.lower() not in {c.lower() for c in columns} | lambdas:
                 hint = did_you_mean(name, columns) or f"the rows have {', '.join(columns)}"
-                raise RecipeError(f"condition {condition!r}: no column {name!r}", hint=hint)
+                raise RecipeError(f"{called(condition)}: no column {name!r}", hint=hint)
             named = named or name.lower() not in lambdas
-    if not named and not constant:
+    if not named and not may_be_constant:
         raise RecipeError(
-            f"condition {condition!r} names no column, so it keeps all rows or none",
+            f"{called(condition)} names no column, so it keeps all rows or none",
             hint=f"the rows have {', '.join(columns)}",
         )
-    return f"({condition}\n)"  # the line break ends a comment
-
-
-@lru_cache(maxsize=64)
-def _parse(condition: str) -> Any:
-    queries, plain = _queries(condition), _queries("true")
-    where = queries[0].pop("where_clause", None)
-    del plain[0]["where_clause"]
-    if queries != plain:  # it closed our bracket and went on: LIMIT, UNION, USING SAMPLE, …
-        raise RecipeError(f"condition {condition!r} is more than one condition")
-    return where
-
-
-def _queries(condition: str) -> list[dict[str, Any]]:
-    answer = _serialized(f"SELECT 1 FROM rows WHERE ({condition}\n)")
-    if answer["error"]:
-        fault = answer["error_message"]
-        alone = _serialized(f"SELECT 1 FROM rows WHERE {condition}")
-        if fault.endswith(')"') and not alone.get("error_message", "").endswith(')"'):  # the bracket is ours
-            fault = "it ends too early"
-        raise RecipeError(f"condition {condition!r} is not SQL: {fault}")
-    return [s["node"] for s in answer["statements"]]
-
-
-def _serialized(statement: str) -> Any:
-    with duckdb.connect() as con:
-        return json.loads(con.execute(f"SELECT json_serialize_sql({text(statement)})").fetchone()[0])
-
-
-@lru_cache(maxsize=1)
-def _unstable() -> frozenset[str]:
-    with duckdb.connect() as con:
-        found = con.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() "
-            "WHERE stability IS DISTINCT FROM 'CONSISTENT' AND function_type = 'scalar' "
-            # From DuckDB 2.0.1 on, + and - are so for times with a zone, and mostly used for numbers.
-            "AND regexp_matches(function_name, '^[a-z_]')"
-        ).fetchall()
-    return frozenset(name for (name,) in found) | {"getenv", "version"}
-
-
-def _check_function(name: str, condition: str) -> None:
-    if name.lower() in _unstable():
+    if _size(tree, lambdas) > MAX_MADE:
         raise RecipeError(
-            f"condition {condition!r}: {name}() depends on when or where it runs",
+            f"{called(condition)} may make a text or list of more than {MAX_MADE:,} characters of one row",
+            hint="nest fewer functions that make texts longer",
+        )
+    return f"({_without_nan(tree, condition, columns) or condition}\n)"  # the line break ends a comment
+
+
+def _check_function(node: Node, condition: str) -> None:
+    """Refuse a function that is not known to answer from its arguments alone, or that fills up without a bound."""
+    name = node["function_name"].lower()
+    if name in CHANGING:
+        raise RecipeError(
+            f"{called(condition)}: {name}() depends on when or where it runs",
             hint="chance comes from `sample`; it is the same on every machine",
+        )
+    if name not in ALLOWED:
+        families = ", ".join(FAMILIES)
+        near = did_you_mean(name, ALLOWED)
+        raise RecipeError(
+            f"{called(condition)}: no function {name}() for one row",
+            hint=f"{near + '; ' if near else ''}docs/reference.md lists them: {families}",
+        )
+    given = [constant(argument) for argument in arguments(node)]
+    if name in _FILLS and not _is_width(given[1] if len(given) > 1 else None):
+        raise RecipeError(
+            f"{called(condition)}: {name}() must say its length as a number, at most {MAX_WIDTH:,}"
+        )
+    if name in _FORMATS and (not given or given[0] is None or re.search(r"\d{4}|\*|\{[^}]*\{", given[0])):
+        raise RecipeError(
+            f"{called(condition)}: {name}() must begin with a format whose widths have at most 3 digits"
         )
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
+def _is_width(given: str | None) -> bool:
+    return given is not None and re.fullmatch(r"\d{1,4}", given) is not None and int(given) <= MAX_WIDTH
+
+
+def _size(tree: Any, lambdas: set[str]) -> int:
+    """Return a bound on the characters or elements that an expression makes, were each column 100 long."""
+    if not isinstance(tree, dict):
+        return 0
+    if tree["class"] == "COLUMN_REF":
+        return 1 if tree["column_names"][0].lower() in lambdas else 100
+    if tree["class"] in ("CONSTANT", "TYPE"):
+        return len(constant(tree) or "")
+    sizes = [_size(node, lambdas) for node in arguments(tree)]
+    name = str(tree.get("function_name", "")).lower()
+    if name in _FILLS:
+        return sum(sizes) + MAX_WIDTH
+    if name in _FORMATS:
+        return sum(sizes) + MAX_WIDTH * len(sizes)
+    if name in MULTIPLIES:
+        longest = max(sizes, default=0)
+        sizes.remove(longest)
+        return max(longest, 1) * max(sum(sizes), 1)
+    return sum(sizes) * LONGER.get(name, 1)
 
 
 def _lambda_names(tree: Any) -> set[str]:
-    heads = [node.get("lhs", {}) for node in _nodes(tree) if node["class"] == "LAMBDA"]
-    return {
-        n["column_names"][0].lower() for head in heads for n in _nodes(head) if n["class"] == "COLUMN_REF"
-    }
+    heads = [node.get("lhs", {}) for node in nodes(tree) if node["class"] == "LAMBDA"]
+    return {n["column_names"][0].lower() for head in heads for n in nodes(head) if n["class"] == "COLUMN_REF"}
+
+
+def _without_nan(tree: Any, condition: str, columns: Mapping[str, str]) -> str | None:
+    """Return the expression with NULL wherever a number in it may be none; None where it has no such place.
+
+    DuckDB sorts NaN above all numbers: `0 / 0 > 3` would be true, and so would `'nan'::DOUBLE > 3`.
+    """
+    found = _candidates(tree)
+    kinds = trees.types(found, columns) if found else None
+    floats = {id(n) for n, kind in zip(found, kinds or [], strict=False) if kind in FLOATS}
+    if not floats:
+        return None
+    frame = trees.parse(number("x"))
+    changed, depth = _wrapped(tree, floats, frame, carried=False)
+    if depth > MAX_WRAPPED:
+        raise RecipeError(f"{called(condition)} nests too many numbers in one another")
+    return trees.written([changed])[0]
+
+
+def _candidates(tree: Any) -> list[Node]:
+    """Return the nodes that may be numbers with a fraction; what is inside a lambda has no type of its own."""
+    found, waiting = list[Node](), [tree]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, dict) or node["class"] == "LAMBDA":
+            continue
+        nested = node["class"] == "COLUMN_REF" and len(node["column_names"]) > 1
+        if nested or node["class"] in ("FUNCTION", "CAST", "OPERATOR", "CASE"):
+            found.append(node)
+        waiting += arguments(node)
+    return found
+
+
+def _wrapped(value: Any, floats: set[int], frame: Node, *, carried: bool) -> tuple[Any, int]:
+    """Return a tree with the numbers in it framed, and how deep frames nest.
+
+    Args:
+        floats: the ids of the nodes that are numbers with a fraction.
+        frame: the tree to put such a node into, in place of its column.
+        carried: whether the node around this one is framed, and is no number where this is none.
+    """
+    if isinstance(value, list):
+        pairs = [_wrapped(v, floats, frame, carried=carried) for v in value]
+        return [v for v, _ in pairs], max((depth for _, depth in pairs), default=0)
+    if not isinstance(value, dict) or value.get("class") == "LAMBDA":
+        return value, 0
+    is_float = id(value) in floats
+    if "class" in value:
+        carries = value["class"] == "CAST" or value.get("function_name") in CARRIES_NAN
+        inside = is_float and carries
+    else:
+        inside = carried
+    found = {k: _wrapped(v, floats, frame, carried=inside) for k, v in value.items()}
+    node = {k: v for k, (v, _) in found.items()}
+    depth = max((depth for _, depth in found.values()), default=0)
+    if is_float and not carried:  # what it is called, as a part of a struct, the frame is called
+        return _put(frame, node | {"alias": ""}) | {"alias": node["alias"]}, depth + 1
+    return node, depth
+
+
+def _put(frame: Any, node: Node) -> Any:
+    """Return a frame with a node in place of its column."""
+    if isinstance(frame, list):
+        return [_put(v, node) for v in frame]
+    if not isinstance(frame, dict):
+        return frame
+    return node if frame.get("class") == "COLUMN_REF" else {k: _put(v, node) for k, v in frame.items()}

@@ -12,7 +12,7 @@ RESIZE_VERSION = 2  # goes up when the same images become others
 class Strict(BaseModel):
     """A mapping with no keys but its own, and values of their types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Span(Strict):

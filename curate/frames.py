@@ -15,14 +15,14 @@ import duckdb
 
 from curate.chance import order_sql
 from curate.datasets import MANIFEST, StepRecord
-from curate.errors import DataError
+from curate.errors import CurateError, DataError
 from curate.expectations import enforce
 from curate.files import sync_file
 from curate.ledgers import compare, reasons, streamed
 from curate.manifests import Class, content_digest, ordered, parquet, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, check_result, run, told
 from curate.progress import Quiet
-from curate.rows import Rows, columns_of, keep_classes
+from curate.rows import Rows, columns_of, keep_classes, without_nan
 from curate.sources import Index
 from curate.texts import settled
 
@@ -117,10 +117,13 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
     rows, notes = (source, []) if index.streamed else _compacted(source)
     ledger = [_source_record(index, plan, rows, [*index.notes, *notes])]
     seconds: Seconds = []
+    unread: list[tuple[Step, Rows]] = []  # streamed, so that a value that a step cannot take is met later
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
-            rows, record = take_step(step, rows, f"step_{number}")
+            with _told_where_it_began(unread):
+                rows, record = take_step(step, rows, f"step_{number}")
+            unread = [*unread, (step, rows)] if rows.streamed else []
             ledger.append(record)
             if not record.rows_out:
                 why = "; ".join(f"{count:,} {reason}" for reason, count in record.refused.items())
@@ -134,7 +137,8 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
             seconds.append([step.operation.name, time.monotonic() - started])
             stage.advance()
     if rows.streamed:
-        rows = rows.kept()
+        with _told_where_it_began(unread):
+            rows = rows.kept()
         kept, left = _compacted(replace(rows, notes=()))
         told_of = {
             "rows_out": rows.count(),
@@ -144,6 +148,22 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
         ledger[-1] = ledger[-1].model_copy(update=told_of)
         rows = kept
     return rows, ledger, seconds
+
+
+@contextmanager
+def _told_where_it_began(unread: list[tuple[Step, Rows]]) -> Iterator[None]:
+    """Tell what goes wrong as streamed rows are read with the place of the step whose expression it is.
+
+    Raises:
+        RecipeError, DataError: from the first such step, or as it came.
+    """
+    try:
+        yield
+    except (duckdb.Error, CurateError):
+        for step, rows in unread:
+            with told(step):
+                rows.con.execute(f"SELECT bit_xor(hash(r)) FROM {rows} r").fetchall()
+        raise
 
 
 def _forget(con: Any, name: str) -> None:
@@ -166,7 +186,9 @@ def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
         con.execute(f"SET memory_limit = {text(os.environ.get('CURATE_MEMORY', MEMORY))}")
         read = [file for step in plan.steps for file in step.reads]
         allow_only(con, files=[*map(str, index.files), *read], folders=[str(folder)])
-        con.execute(f"CREATE TEMP VIEW source AS {index.query}")
+        con.execute(f"CREATE TEMP VIEW source_as_read AS {index.query}")
+        numbers = without_nan(columns_of(con, "source_as_read"))
+        con.execute(f"CREATE TEMP VIEW source AS SELECT * {numbers} FROM source_as_read")
         yield con
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from curate.fields import RESIZE_VERSION
 from curate.manifests import Class, digest, plain, quoted, text
 from curate.ops import Operation, find
 from curate.recipes import Recipe
-from curate.rows import NotKnownYet, Rows, columns_of, located
+from curate.rows import FLOATS, NotKnownYet, Rows, columns_of, located
 from curate.sources import Source, open_source, placed
 from curate.texts import check_list
 
@@ -81,6 +81,10 @@ class Plan:
             "resize": recipe.resize and {**recipe.resize.model_dump(), "version": RESIZE_VERSION},
         }
         parts += [[name, value] for name, value in told.items() if value is not None]
+        if any(kind in FLOATS for kind in self.source.columns.values()):
+            parts.append(
+                ["NaN", "NULL"]
+            )  # as they enter, see frames; sets that were built before may hold some
         return digest([*parts, source_digest, steps, wordnet_digest()])
 
 
@@ -150,12 +154,33 @@ def told(step: Step) -> Iterator[None]:
     except CurateError as error:
         raise located(error, where) from error
     except (duckdb.ProgrammingError, duckdb.DataError) as error:
-        raise RecipeError(f"{where}: {first_line(error)}") from error
+        said = first_line(error)
+        hint = next((hint for part, hint in _WAYS_OUT.items() if part in said), None)
+        raise RecipeError(f"{where}: {said}{_asked(step)}", hint=hint) from error
+
+
+# What DuckDB says of a value that an expression cannot take → what to write instead.
+_WAYS_OUT = {
+    "Overflow in": "count in a wider type: `width::BIGINT * height`",
+    "Could not convert": "`try_cast(x AS INTEGER)` is NULL where x is no such number",
+    "Division by zero": "`x // nullif(y, 0)` is NULL where y is 0",
+}
+
+
+def _asked(step: Step) -> str:
+    """Return the SQL that a step was given, for a message; nothing where it has none."""
+    columns = step.arguments.get("columns")
+    found = [step.arguments.get(name) for name in ("condition", "equal_to")]
+    found += (
+        list(columns.values()) if isinstance(columns, Mapping) and step.operation.name == "compute" else []
+    )
+    shown = ", ".join(repr(sql if len(sql) <= 200 else f"{sql[:60]}…") for sql in found if sql)
+    return f" (in {shown})" if shown else ""
 
 
 def first_line(error: Exception) -> str:
-    """Return what DuckDB says is wrong, without its drawing of the query."""
-    return str(error).split("\n")[0].removeprefix("Binder Error: ")
+    """Return what DuckDB says is wrong, without its drawing of the query and its own ways out."""
+    return str(error).split("\n")[0].removeprefix("Binder Error: ").partition(" Use TRY(")[0]
 
 
 def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
@@ -177,6 +202,8 @@ def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = 
     for option, paths in (("allowed_paths", files), ("allowed_directories", folders)):
         both = [*paths, *map(plain, paths)]  # as they are for writing, as patterns for reading
         con.execute(f"SET {option} = [{', '.join(map(text, both))}]")
+    with suppress(duckdb.Error):  # a DuckDB without ICU has no zones, and no clock of the machine's to go by
+        con.execute("SET TimeZone = 'UTC'")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
 

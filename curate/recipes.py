@@ -15,9 +15,10 @@ from pydantic import Field, ValidationError
 from curate.errors import RecipeError, did_you_mean
 from curate.expressions import fill, variables
 from curate.fields import Expect, Resize, Strict
-from curate.signatures import Count, Seed, explain
+from curate.signatures import Count, Seed, WrittenInt, explain
 
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
+MAX_DIGITS = 100  # of a whole number; 1,000,000 take seconds to read
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -88,14 +89,30 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
+            said = key if isinstance(key, str) else str(key)  # 123 and "123" are one name
+            if said in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key!r} stands twice", key_node.start_mark
                 )
-            seen.add(key if isinstance(key, str) else repr(key))
+            seen.add(said)
         return super().construct_mapping(node, deep)
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number that knows how it was written, where that is not how Python writes it.
 
+        Raises:
+            ConstructorError: it has more digits than any number in a recipe.
+        """
+        if len(node.value) > MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value):,} digits; {MAX_DIGITS} are read", node.start_mark
+            )
+        value = self.construct_yaml_int(node)
+        return value if str(value) == node.value else WrittenInt(value, node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
+yaml.SafeDumper.add_representer(WrittenInt, lambda dumper, number: dumper.represent_int(int(number)))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:true|false)$"), ["t", "f"])
 
 

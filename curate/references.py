@@ -11,9 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from curate import ops, sources
+from curate.conditions import MAX_WIDTH
 from curate.errors import RecipeError, did_you_mean
 from curate.examples import shown
 from curate.fields import Expect, Resize
+from curate.functions import FAMILIES
 from curate.recipes import Recipe
 from curate.signatures import Signature
 
@@ -99,7 +101,23 @@ def markdown() -> str:
                 ]
                 if kind == "operation" and (tables := shown(ops.find(name))):
                     lines += ["```text", tables, "```", ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *_functions()]).rstrip() + "\n"
+
+
+def _functions() -> list[str]:
+    """Return what SQL over a row may call, as a section of the page."""
+    lines = [
+        "## Functions",
+        "",
+        "`where`, `compute` and the `equal_to` of `join` take SQL over one row: columns, literals, comparisons, "
+        "`CASE`, `CAST` and `TRY_CAST`, `TRY`, `coalesce`, lambdas, and these functions of DuckDB. All answer from "
+        f"their arguments alone. `lpad` and `rpad` take a number of at most {MAX_WIDTH:,} for their length, `printf` "
+        "and `format` a literal for their format. What is not a number (`0 / 0`) is NULL; infinity is a number.",
+        "",
+    ]
+    for family, names in FAMILIES.items():
+        lines += [f"- {family}: {', '.join(f'`{name}`' for name in names.split())}"]
+    return [*lines, ""]
 
 
 def _recipe() -> list[str]:

@@ -217,12 +217,35 @@ class Rows:
 
 
 _names = itertools.count()
+FLOATS = ("FLOAT", "DOUBLE")  # the types that have a NaN
 
 
 def columns_of(con: Any, name: str) -> dict[str, str]:
     """Return a relation's columns and their DuckDB types, in order."""
     query = f"DESCRIBE SELECT * FROM {name}" if name.startswith("(") else f"DESCRIBE {name}"
     return {c[0]: str(c[1]) for c in con.execute(query).fetchall()}
+
+
+def without_nan(columns: Mapping[str, str]) -> str:
+    """Return what makes of `SELECT *` a selection that has NULL where a number is none.
+
+    DuckDB sorts NaN above all numbers and says that it is at least any of them, so it would be the best score. What
+    rows bring along passes here once, as they enter; expressions over them see to it in `curate.conditions`.
+
+    Args:
+        columns: column → DuckDB type.
+    """
+    floats = [c for c, kind in columns.items() if kind in FLOATS]
+    return f"REPLACE ({', '.join(f'{number(quoted(c))} AS {quoted(c)}' for c in floats)})" if floats else ""
+
+
+def number(sql: str) -> str:
+    """Return SQL for a number with a fraction, NULL where it is not a number.
+
+    Neither `isnan(x)` nor a comparison with NaN would do: Parquet's statistics leave NaN out, and DuckDB 2.0 answers
+    both from them.
+    """
+    return f"CASE WHEN isfinite({sql}) OR isinf({sql}) THEN {sql} END"
 
 
 def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:

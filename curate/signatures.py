@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from curate.errors import RecipeError, did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]  # 0..1, never a percentage
+
+
+class WrittenInt(int):
+    """A whole number that a recipe writes otherwise than Python does: `0123` (83 in YAML), `0x1F`, `1_000`, `1:30`.
+
+    Args:
+        written: how it stands there.
+    """
+
+    written: str
+
+    def __new__(cls, value: int, written: str) -> WrittenInt:
+        """Make the number."""
+        made = super().__new__(cls, value)
+        made.written = written
+        return made
+
+
+def _as_name(value: Any) -> Any:
+    """Take a whole number for the text that stands in the recipe; refuse what YAML does not give back as it stood."""
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, WrittenInt):
+        raise ValueError(f"put quotes around {value.written}, which YAML reads as a number")
+    if isinstance(value, bool | float | datetime.date):
+        raise ValueError("put quotes around it, for YAML does not read it as a text")
+    return value
+
+
+# What a class, a source or a split is called: YAML reads the name of a folder `123` as a number.
+ClassName = Annotated[str, BeforeValidator(_as_name)]
 
 
 class RecipeFile:
@@ -30,7 +62,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 class Signature:
@@ -156,7 +188,7 @@ def explain(
     faults = error.errors()
     first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     kind, value, place = first["type"], first["input"], first["loc"]
-    option = ".".join(str(part) for part in place if isinstance(part, int | str))
+    option = ".".join(_said(place))
     message = first["msg"].removeprefix("Value error, ")
     told, hint = f"{option}: {message[0].lower()}{message[1:]}, not {value!r}", None
     if kind == "model_type":
@@ -181,6 +213,13 @@ def explain(
     if kind == "string_pattern_mismatch" and hint:
         told = f"{option}: should be written otherwise, not {value!r}"
     return RecipeError(f"{where}: {told}" if where else told, hint=hint)
+
+
+def _said(place: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the parts of a fault's place that stand in a recipe: not which of several types pydantic had tried."""
+    for number, part in enumerate(place):
+        if isinstance(part, int) or not (number and re.fullmatch(r"(\w|-)*\[.*\]|str|int|float|bool", part)):
+            yield str(part)
 
 
 def _number(value: str) -> int | float | None:

@@ -11,7 +11,7 @@ from curate.ops import op
 from curate.ops._options import one_choice, refuse_strangers
 from curate.readers.dialects import lines_of, texts_of
 from curate.rows import Rows, class_ids, keep_classes
-from curate.signatures import Count, RecipeFile, Seed
+from curate.signatures import ClassName, Count, RecipeFile, Seed
 from curate.wordnet import Parents, nouns
 from curate.wordnet import below as everything_below
 from curate.wordnet.hierarchies import WNID
@@ -23,7 +23,7 @@ def classes(
     rows: Rows,
     *,
     number: Count | None = None,
-    names: list[str] | None = None,
+    names: list[ClassName] | None = None,
     below: list[str] | str | None = None,
     file: Annotated[str, RecipeFile] | None = None,
     list: str | None = None,

@@ -1,13 +1,13 @@
 """Bring columns from a table to the rows by key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from curate.conditions import checked
 from curate.errors import DataError, RecipeError, did_you_mean
 from curate.manifests import quoted, text
 from curate.ops import op
-from curate.rows import Rows, columns_of
+from curate.rows import FLOATS, Rows, columns_of, number
 from curate.signatures import RecipeFile
 from curate.texts import brought
 
@@ -19,7 +19,7 @@ def join(
     rows: Rows,
     *,
     file: Annotated[str, RecipeFile],
-    columns: list[str] | None = None,
+    columns: list[str] | dict[str, str] | None = None,
     by: str = "key",
     equal_to: str | None = None,
     missing: Literal["error", "keep", "drop"] = "error",
@@ -28,14 +28,16 @@ def join(
     """Bring columns from a table: scores, human labels, captions.
 
     A column that the rows have already is replaced, except what says where the bytes are and the label, which
-    `label_from` sets. Rows of the table that no row of the set has are passed over. A `caption` comes in place of all
-    texts that a row had. A list of texts, as `caption` or `captions`, is all that a row may say; where its caption is
-    none of them, the first becomes it. Texts that were spoilt are not replaced: join before that step.
+    `label_from` sets from a column of another name. Rows of the table that no row of the set has are passed over. A
+    `caption` comes in place of all texts that a row had. A list of texts, as `caption` or `captions`, is all that a
+    row may say; where its caption is none of them, the first becomes it. Texts that were spoilt are not replaced:
+    join before that step. What is not a number (NaN) in a column of numbers is NULL.
 
     Args:
         file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too. A column of text is numbers,
             truths or days where all of its values are; `0012` is a text. A line that is no row is refused.
-        columns: which; all but `by` by default.
+        columns: which, as a list, or with the names that they get here: `{label: their_label}`; all but `by` by
+            default.
         by: the table's column that holds the key, or a column that both have, such as `url`.
         equal_to: what `by` must be equal to instead: SQL over the row, such as `parse_filename(file)`.
         missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop. That it has
@@ -48,29 +50,24 @@ def join(
     """
     mine = checked(equal_to, rows.columns) if equal_to else quoted(by if by in rows.columns else "key")
     kind = "VARCHAR" if equal_to else rows.columns.get(by, "VARCHAR")
-    table = rows.read(file, columns=columns, texts=[by, "caption"])
+    captions = [c for c, name in columns.items() if name == "caption"] if isinstance(columns, dict) else ["caption"]
+    table = rows.read(file, columns=columns, texts=[by, *captions])
     found = columns_of(rows.con, table)
-    wanted = [c for c in found if c != by] if columns is None else columns
-    for column in [by, *wanted]:
-        if column not in found:
-            hint = did_you_mean(column, found) or f"it has {', '.join(found)}; `by` names the one to go by"
-            raise RecipeError(f"{file}: has no column {column!r}", hint=hint)
-    if taken := FIXED & set(wanted):
-        raise RecipeError(
-            f"{file}: column {min(taken)!r} would replace the rows' own",
-            hint="name the `columns` to take; `label_from` turns a column into labels",
-        )
-    table = rows.keep(_as_wanted(table, by, wanted, several))
+    wanted = _wanted(found, columns, by, file)
+    table = rows.keep(_as_wanted(table, by, found, wanted, several))
     _refuse_twice(rows, table, by, file)
-    new = [c for c in wanted if c not in rows.columns]
-    chosen = [f"{'t' if c in wanted else 'r'}.{quoted(c)}" for c in rows.columns]
-    chosen += [f"t.{quoted(c)}" for c in new]
+    taken = {c.lower(): c for c in wanted.values()}  # SQL's names have no case
+    chosen = [
+        f"t.{quoted(taken.pop(c.lower()))} AS {quoted(c)}" if c.lower() in taken else f"r.{quoted(c)}"
+        for c in rows.columns
+    ]
+    chosen += [f"t.{quoted(c)}" for c in taken.values()]
     joined = rows.sql(
-        f"SELECT {', '.join(chosen)}, t.{quoted(by)} IS NOT NULL AS in_table, r.to_find "
+        f"SELECT {', '.join(chosen)}, t.to_go_by IS NOT NULL AS in_table, r.to_find "
         f"FROM (SELECT *, {mine}::{kind} AS to_find FROM {rows}) r LEFT JOIN {table} t "
-        f"ON r.to_find = t.{quoted(by)}::{kind}"
+        f"ON r.to_find = t.to_go_by::{kind}"
     )
-    joined = _counted(brought(rows, joined, wanted), table, by, file)
+    joined = _counted(brought(rows, joined, list(map(str.lower, wanted.values()))), table, by, file)
     if missing == "error" and not rows.planning:
         joined.refuse(
             "NOT in_table", f"are not in {file}", hint="`missing: keep` or `missing: drop` allows that"
@@ -81,12 +78,44 @@ def join(
     return bare.sql(f"SELECT * EXCLUDE (in_table, to_find) FROM {bare}")
 
 
-def _as_wanted(table: str, by: str, wanted: Sequence[str], several: str) -> str:
-    """Return SQL for the columns to join, each key once where lists are wanted."""
-    if several == "error":
-        return f"SELECT {', '.join(map(quoted, [by, *wanted]))} FROM {table}"
-    lists = "".join(f", list({quoted(c)} ORDER BY {quoted(c)}) AS {quoted(c)}" for c in wanted)
-    return f"SELECT {quoted(by)}{lists} FROM {table} GROUP BY {quoted(by)}"
+def _wanted(
+    found: Mapping[str, str], columns: Sequence[str] | Mapping[str, str] | None, by: str, file: str
+) -> dict[str, str]:
+    """Return the columns of the table to take, each with its name among the rows.
+
+    Raises:
+        RecipeError: the table lacks one, or a name is the rows' own or that of two.
+    """
+    if columns is None:
+        columns = [c for c in found if c != by]
+    wanted = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
+    for column in [by, *wanted]:
+        if column not in found:
+            hint = did_you_mean(column, found) or f"it has {', '.join(found)}; `by` names the one to go by"
+            raise RecipeError(f"{file}: has no column {column!r}", hint=hint)
+    taken: dict[str, str] = {}
+    for column, name in wanted.items():
+        if name.lower() in FIXED:
+            after = f", and after that `label_from: their_{column}`" if name.lower() == "label" else ""
+            raise RecipeError(
+                f"{file}: column {name!r} would replace the rows' own",
+                hint=f"give it another name: `columns: {{{column}: their_{column}}}`{after}",
+            )
+        if other := taken.get(name.lower()):
+            raise RecipeError(f"{file}: columns {other!r} and {column!r} would both be {name!r}")
+        taken[name.lower()] = column
+    return wanted
+
+
+def _as_wanted(table: str, by: str, found: Mapping[str, str], wanted: Mapping[str, str], several: str) -> str:
+    """Return SQL for the columns to join and the one `to_go_by`, each key once where lists are wanted."""
+    values = {c: number(quoted(c)) if found[c] in FLOATS else quoted(c) for c in wanted}
+    if several == "list":
+        values = {c: f"list({value} ORDER BY {value})" for c, value in values.items()}
+    chosen = [f"{quoted(by)} AS to_go_by", *(f"{v} AS {quoted(wanted[c])}" for c, v in values.items())]
+    return f"SELECT {', '.join(chosen)} FROM {table}" + (
+        f" GROUP BY {quoted(by)}" if several == "list" else ""
+    )
 
 
 def _counted(joined: Rows, table: str, by: str, file: str) -> Rows:
@@ -97,7 +126,7 @@ def _counted(joined: Rows, table: str, by: str, file: str) -> Rows:
         f"SELECT count(*), count(*) FILTER (in_table), min(to_find) FROM {joined}"
     ).fetchall()[0]
     if total and not matched:
-        [(theirs,)] = joined.con.execute(f"SELECT min({quoted(by)}) FROM {table}").fetchall()
+        [(theirs,)] = joined.con.execute(f"SELECT min(to_go_by) FROM {table}").fetchall()
         raise DataError(
             f"none of the {total:,} rows is in {file}: the rows have {ours!r}, its {by!r} has {theirs!r}",
             hint="`by` names the table's column, `equal_to` what it must be equal to: `equal_to: parse_filename(file)`",
@@ -109,8 +138,8 @@ def _refuse_twice(rows: Rows, table: str, by: str, file: str) -> None:
     if rows.planning:
         return
     count, examples = rows.con.execute(
-        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT {quoted(by)} AS k, "
-        f"row_number() OVER (ORDER BY {quoted(by)}) AS rank FROM {table} WHERE {quoted(by)} IS NOT NULL "
+        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT to_go_by AS k, "
+        f"row_number() OVER (ORDER BY to_go_by) AS rank FROM {table} WHERE to_go_by IS NOT NULL "
         f"GROUP BY 1 HAVING count(*) > 1)"
     ).fetchall()[0]
     if count:

@@ -1,19 +1,26 @@
 """Take labels from a column."""
 
+import re
+
 from curate.errors import RecipeError
 from curate.manifests import quoted
 from curate.ops import op
 from curate.rows import NotKnownYet, Rows
-from curate.sources._indexes import class_list
+from curate.sources._indexes import class_list, in_order
+
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)").fullmatch
+MAX_WHOLE = 10**15  # beyond, not every whole number is a DOUBLE
 
 
-@op(version=1)
+@op(version=2)
 def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
     """Take each row's label from a column of class names or wnids, such as the labels of human annotators.
 
     Where the set has classes, each value must be the name or the wnid of one of them. Where it has none, the
-    column's values become the classes, in sorted order. Where no class is called by a number, numbers from 0 are
-    labels. NULL is no label.
+    column's values become the classes, in sorted order, and numbers in the order of numbers: 2 comes before 10, as in
+    `source: shards`. A whole number is called so whatever the column's type: 1.0 is `1`. -1 is a class like any other;
+    `compute: {columns: {y: "nullif(y, -1)"}}` makes it none. Where no class is called by a number, numbers from 0
+    are labels. NULL is no label.
 
     Args:
         column: the column.
@@ -29,26 +36,37 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
         raise RecipeError(
             "these rows have noise already (column clean_label)", hint="`clean` undoes it first"
         )
-    name = quoted(column)
+    name, kind = quoted(column), rows.columns[column]
+    value = _called(name, kind)
     classes = rows.classes
     if not classes:
         if rows.planning:
             raise NotKnownYet
-        found = rows.con.execute(
-            f"SELECT DISTINCT {name}::VARCHAR FROM {rows} WHERE {name} IS NOT NULL"
-        ).fetchall()
-        classes = class_list(sorted(value for (value,) in found))
+        found = rows.con.execute(f"SELECT DISTINCT {value} FROM {rows} WHERE {name} IS NOT NULL").fetchall()
+        values = [value for (value,) in found]
+        classes = class_list(sorted(values, key=float) if _NUMBER(kind) else in_order(values))
     index = {c.name: i for i, c in enumerate(classes)} | {c.id: i for i, c in enumerate(classes)}
     if not any(called.isdecimal() for called in index):
         index |= {str(i): i for i in range(len(classes))}
     table = rows.lookup({"called": ("VARCHAR", list(index)), "given": ("INTEGER", list(index.values()))})
     joined = rows.sql(
-        f"SELECT r.*, given FROM {rows} r LEFT JOIN {table} ON r.{name}::VARCHAR = called", classes=classes
+        f"SELECT r.*, given FROM {rows} r LEFT JOIN {table} ON {_called(f'r.{name}', kind)} = called",
+        classes=classes,
     )
     joined.refuse(
-        f"given IS NULL AND {name} IS NOT NULL", f"have a {column!r} that is no class", show=f"{name}::VARCHAR",
+        f"given IS NULL AND {name} IS NOT NULL", f"have a {column!r} that is no class", show=value,
         hint=f"the classes are {', '.join(c.name for c in classes[:3])}, …",
     )  # fmt: skip
     clean = {"clean_label": "label"} if keep_clean else {}
     labelled = joined.with_columns({"label": "given"} | clean)
     return labelled.sql(f"SELECT * EXCLUDE (given) FROM {labelled}")
+
+
+def _called(name: str, kind: str) -> str:
+    """Return SQL for what a column's value is called: a whole number without a fraction, whatever its type."""
+    if not re.match("FLOAT|DOUBLE|DECIMAL", kind):
+        return f"{name}::VARCHAR"
+    return (
+        f"CASE WHEN {name} = trunc({name}) AND abs({name}) < {MAX_WHOLE} THEN {name}::BIGINT::VARCHAR "
+        f"ELSE {name}::VARCHAR END"
+    )

@@ -10,7 +10,7 @@ from curate.manifests import quoted, text
 from curate.ops import op
 from curate.ranks import drawn
 from curate.rows import Rows
-from curate.signatures import Count, Seed
+from curate.signatures import ClassName, Count, Seed
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -19,8 +19,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 def mix(
     rows: Rows,
     *,
-    counts: dict[str, Count] | None = None,
-    shares: dict[str, Share] | None = None,
+    counts: dict[ClassName, Count] | None = None,
+    shares: dict[ClassName, Share] | None = None,
     number: Count | None = None,
     by: str = "source",
     seed: Seed,

@@ -11,7 +11,7 @@ from curate.noises.flips import hits
 from curate.ops import op
 from curate.ops._options import refuse_strangers
 from curate.rows import Rows
-from curate.signatures import Fraction, RecipeFile, Seed
+from curate.signatures import ClassName, Fraction, RecipeFile, Seed
 
 Name = Literal[
     "symmetric", "symmetric_inclusive", "pair", "asymmetric", "sibling", "hierarchy", "confusion", "instance"
@@ -25,7 +25,7 @@ def noise(
     kind: Name = "symmetric",
     rate: Fraction | None = None,
     per: Literal["overall", "class"] = "overall",
-    map: dict[str, str] | str | None = None,
+    map: dict[ClassName, ClassName] | str | None = None,
     parents: Literal["first", "huh2016", "breeds"] | None = None,
     temperature: Annotated[float, Field(gt=0)] | None = None,
     file: Annotated[str, RecipeFile] | None = None,

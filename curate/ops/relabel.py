@@ -11,7 +11,7 @@ from curate.ops._maps import by_name, by_pairs, read
 from curate.ops._merges import merge
 from curate.ops._options import one_choice, refuse_strangers
 from curate.rows import Rows
-from curate.signatures import Count, RecipeFile
+from curate.signatures import ClassName, Count, RecipeFile
 from curate.wordnet import Parents
 
 
@@ -19,7 +19,7 @@ from curate.wordnet import Parents
 def relabel(
     rows: Rows,
     *,
-    map: dict[str, str] | str | None = None,
+    map: dict[ClassName, ClassName] | str | None = None,
     file: Annotated[str, RecipeFile] | None = None,
     cut: Kind | None = None,
     level: Count | None = None,

@@ -7,15 +7,15 @@ from curate.manifests import quoted, text
 from curate.ops import op
 from curate.quotas import allocate, mark, strata
 from curate.rows import Rows
-from curate.signatures import Count, Fraction, Seed
+from curate.signatures import ClassName, Count, Fraction, Seed
 
 
 @op(version=1)
 def split(
     rows: Rows,
     *,
-    shares: dict[str, Fraction] | None = None,
-    images: dict[str, Count] | None = None,
+    shares: dict[ClassName, Fraction] | None = None,
+    images: dict[ClassName, Count] | None = None,
     rest: str = "train",
     seed: Seed,
 ) -> Rows:

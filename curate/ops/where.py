@@ -5,7 +5,7 @@ from curate.ops import op
 from curate.rows import Rows
 
 
-@op(version=1, streams=True)
+@op(version=2, streams=True)
 def where(rows: Rows, *, condition: str) -> Rows:
     """Keep the rows for which a SQL condition is true.
 

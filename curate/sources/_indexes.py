@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,11 @@ from curate.sources import Index
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 NAMES_KEPT = 100  # of the files left out, for each reason
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]+").fullmatch
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
 _ODD = re.compile(r"[^A-Za-z0-9_/-]|_(?=x[0-9A-F]{2})")
 
 
@@ -68,6 +69,12 @@ def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
             names[name] += " (folder)"
         taken.add(names[name])
     return tuple(Class(names[i], i if i in nouns() else None) for i in ids)
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return the ids of classes in their order: sorted, and by value where all are whole numbers."""
+    ids = list(ids)
+    return sorted(ids, key=int) if all(map(_WHOLE, ids)) else sorted(ids)
 
 
 class LeftOut:

@@ -12,7 +12,7 @@ from curate.errors import RecipeError
 from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
 from curate.ranges import is_remote
 from curate.sources import Index, Progress, Source
-from curate.sources._indexes import LeftOut, cached
+from curate.sources._indexes import LeftOut, cached, in_order
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
 SOURCE = "source"
@@ -156,7 +156,8 @@ def _classes(lists: list[tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[st
         fine = tuple(dict.fromkeys([*before.fine, *one.fine]))
         found[one.id] = Class(before.name, before.wnid, fine)
     same = all(classes == lists[0] for classes in lists)
-    order = [c.id for c in lists[0]] if same else sorted(found)
+    numbers = all([c.id for c in classes] == in_order(c.id for c in classes) for classes in lists)
+    order = [c.id for c in lists[0]] if same else in_order(found) if numbers else sorted(found)
     taken: set[str] = set()
     named = []
     for c in (found[i] for i in order):

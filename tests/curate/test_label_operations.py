@@ -5,11 +5,13 @@ from __future__ import annotations
 import runpy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from operation_examples import Example
 
 from curate.errors import DataError, RecipeError
 from curate.rows import Rows
@@ -242,3 +244,40 @@ def test_bad_templates_are_refused(source: Source, apply: Apply, templates: Any,
     with pytest.raises(RecipeError) as raised:
         apply("caption", source(), templates=templates)
     assert raised.match(message)
+
+
+WHOLE = [0, 1, 2, 5, 10, 11]
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["{}::BIGINT", "{}::DOUBLE", "{}::FLOAT", "{}::DECIMAL(6,2)", "{}::SMALLINT", "{}::UBIGINT", "'{}'"],
+)
+def test_numbers_are_classes_in_the_order_of_numbers(
+    source: Source, apply: Apply, content: Content, values: str
+) -> None:
+    cases = " ".join(f"WHEN {i} THEN {values.format(n)}" for i, n in enumerate(WHOLE))
+    bare = replace(source(example=Example({}, columns={"y": f"CASE i % 7 {cases} END"})), known=())
+    after = apply("label_from", bare, column="y")
+    assert [c.name for c in after.classes] == [str(n) for n in WHOLE]
+    found = {(r["y"] if r["y"] is None else int(r["y"]), r["label"]) for r in content(after)}
+    assert found == {(n, i) for i, n in enumerate(WHOLE)} | {(None, None)}
+
+
+def test_numbers_below_zero_and_between_are_classes_too(source: Source, apply: Apply) -> None:
+    for values, names in (
+        ("[-1, 10, 2][i % 3 + 1]", ["-1", "2", "10"]),
+        ("[-1.5, 10, 2][i % 3 + 1]::DOUBLE", ["-1.5", "2", "10"]),
+        (
+            "['010', '2', '10'][i % 3 + 1]",
+            ["010", "10", "2"],
+        ),  # names, of which one is no number as it stands
+        ("['10', 'b', '9'][i % 3 + 1]", ["10", "9", "b"]),
+    ):
+        bare = replace(source(example=Example({}, columns={"y": values})), known=())
+        assert [c.name for c in apply("label_from", bare, column="y").classes] == names
+
+
+def test_a_number_names_a_class_whatever_its_type(source: Source, apply: Apply, content: Content) -> None:
+    rows = source(12, example=Example({}, columns={"y": "[3, 0, NULL][i % 3 + 1]::DOUBLE"}))
+    assert [r["label"] for r in content(apply("label_from", rows, column="y"))] == [3, 0, None] * 4
