@@ -13,13 +13,23 @@ from curate.errors import RecipeError, did_you_mean
 _HOLE = re.compile(r"\$\{([^${}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "round": round, "int": int}
+MAX_LENGTH = 200  # characters; and so no deep nesting
+MAX_NUMBER = 10**30  # what arithmetic may come to: no count is near it, and larger ones take ever longer
+MAX_TEXT = 1_000_000  # characters of one text that is filled in
+
+
+def _rounded(number: float, digits: int = 0) -> float:
+    if not -30 <= digits <= 30:
+        raise TypeError(f"round takes at most 30 digits, not {digits}")
+    return round(number, digits) if digits else round(number)
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "round": _rounded, "int": int}
 _OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.USub: operator.neg, ast.Eq: operator.eq, ast.NotEq: operator.ne,
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
-MAX_LENGTH = 200  # characters; and so no deep nesting
 
 
 def variables(value: Any) -> set[str]:
@@ -49,7 +59,25 @@ def fill(value: Any, given: Mapping[str, Any], where: str) -> Any:
     whole = _HOLE.fullmatch(value)
     if whole:
         return _evaluate(whole[1], given, where)
-    return _HOLE.sub(lambda hole: str(_evaluate(hole[1], given, where)), value)
+    return _filled(value, given, where)
+
+
+def _filled(text: str, given: Mapping[str, Any], where: str) -> str:
+    """Return a text with its holes filled in.
+
+    Raises:
+        RecipeError: it would be longer than `MAX_TEXT`.
+    """
+    parts, length, last = list[str](), 0, 0
+    for hole in _HOLE.finditer(text):
+        parts += [text[last : hole.start()], str(_evaluate(hole[1], given, where))]
+        length, last = length + len(parts[-2]) + len(parts[-1]), hole.end()
+        if length > MAX_TEXT:
+            raise RecipeError(
+                f"{where}: {text[:40]!r}… would have more than {MAX_TEXT:,} characters once it is filled in",
+                hint="put long texts and lists into files of their own",
+            )
+    return "".join([*parts, text[last:]])
 
 
 def _evaluate(text: str, given: Mapping[str, Any], where: str) -> Any:
@@ -59,7 +87,7 @@ def _evaluate(text: str, given: Mapping[str, Any], where: str) -> Any:
     try:
         if len(text) > MAX_LENGTH:
             raise SyntaxError
-        return _value(ast.parse(text, mode="eval").body, given, where)
+        return _bounded(_value(ast.parse(text, mode="eval").body, given, where))
     except (SyntaxError, TypeError, ZeroDivisionError, ValueError, OverflowError) as error:
         told = (
             str(error) if isinstance(error, ZeroDivisionError | TypeError) else "not a variable or arithmetic"
@@ -85,7 +113,7 @@ def _value(node: ast.expr, given: Mapping[str, Any], where: str) -> Any:
             numbers = value(left), value(right)
             if not all(isinstance(n, int | float) for n in numbers):
                 raise TypeError(f"arithmetic takes numbers, not {numbers[0]!r} and {numbers[1]!r}")
-            return _OPERATORS[type(sign)](*numbers)
+            return _bounded(_OPERATORS[type(sign)](*numbers))
         case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _OPERATORS:
             return _OPERATORS[type(sign)](value(left), value(right))
         case ast.IfExp(test=test, body=body, orelse=other):
@@ -93,6 +121,17 @@ def _value(node: ast.expr, given: Mapping[str, Any], where: str) -> Any:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
             return _FUNCTIONS[name](*map(value, arguments))
     raise SyntaxError
+
+
+def _bounded(value: Any) -> Any:
+    """Return what arithmetic came to.
+
+    Raises:
+        TypeError: it is larger than any number in a recipe, or none.
+    """
+    if isinstance(value, int | float) and not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise TypeError(f"the result is beyond {MAX_NUMBER:.0e}")
+    return value
 
 
 def _variable(name: str, given: Mapping[str, Any], where: str) -> Any:

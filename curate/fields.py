@@ -40,5 +40,5 @@ class Resize(Strict):
         quality: of the JPEGs that are written.
     """
 
-    short: int = Field(ge=1)
+    short: int = Field(ge=1, lt=2**31)
     quality: int = Field(default=90, ge=1, le=95)

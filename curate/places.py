@@ -7,7 +7,9 @@ of the code does not ask which it has.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from typing import IO, Any, TypeAlias, TypeVar
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 
 ATTEMPTS = 3  # each is one call of the store's own client, which has retries of its own (S3: 4, some seconds)
+MAX_PATHS = 100_000  # that braces in a path may stand for
 WAIT_S = 1.0  # before the second attempt, and twice as long before each further one
 PART_BYTES = 16 << 20  # of a multipart upload; S3 takes 10,000 parts, so 160 GB a file
 
@@ -177,14 +180,38 @@ def find_files(path: str, endings: tuple[str, ...], what: str, *, hidden: tuple[
         RecipeError: nothing stands there.
         DataError: a store does not answer, or has no such bucket.
     """
-    import braceexpand
-
     found: list[str] = []
-    literal = any(c in path for c in "{*?[") and place(path).exists()
-    for one in [path] if literal else braceexpand.braceexpand(path):
+    try:
+        literal = any(c in path for c in "{*?[") and place(path).exists()
+    except OSError:  # no name of a file is as long
+        literal = False
+    for one in [path] if literal else _expanded(path):
         find = partial(_find, one, endings, what, hidden)
         found += retried(one, find) if is_remote(one) else find()
     return found
+
+
+def _expanded(path: str) -> list[str]:
+    """Return the paths that a pattern with braces stands for.
+
+    Raises:
+        RecipeError: they are too many, or its braces do not fit.
+    """
+    import braceexpand
+
+    shown = path if len(path) <= 200 else f"{path[:60]}…"
+    ranges = re.findall(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}", path)
+    many = any(len(a + b) > 20 or abs(int(b) - int(a)) >= MAX_PATHS for a, b in ranges)
+    try:
+        paths = [] if many else list(itertools.islice(braceexpand.braceexpand(path), MAX_PATHS + 1))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{shown}: braces that stand for no paths ({error})") from None
+    if many or len(paths) > MAX_PATHS:
+        raise RecipeError(
+            f"{shown}: braces that stand for more than {MAX_PATHS:,} paths",
+            hint="name the folder, or a pattern with `*`",
+        )
+    return paths
 
 
 def _find(path: str, endings: tuple[str, ...], what: str, hidden: tuple[str, ...]) -> list[str]:

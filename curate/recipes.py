@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from curate.expressions import fill, variables
 from curate.fields import Expect, Resize, Strict
 from curate.signatures import Count, Seed, WrittenInt, explain
 
+MAX_BYTES = 4 << 20  # of a recipe's file
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times
+MAX_CHARACTERS = 10_000_000  # of its texts, once aliases and variables are written out
+MAX_SETS = 10_000  # of one matrix
+MAX_FAMILY = 5_000_000  # values in all sets of one
 MAX_DIGITS = 100  # of a whole number; 1,000,000 take seconds to read
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -140,7 +145,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     content = ""
     try:
-        content = path.read_text(encoding="utf-8")
+        content = _read(path)
         document = yaml.load(content, _Loader)
     except OSError as error:
         raise RecipeError(
@@ -152,8 +157,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or str(error)
         hint = _unquoted(content.splitlines()[mark.line : mark.line + 1]) if mark else None
         raise RecipeError(f"{path}{line}: not plain YAML: {problem}", hint=hint) from None
-    if not _fits(document):
-        raise RecipeError(f"{path}: more than {MAX_NODES:,} values once its aliases are written out")
+    _weigh(document, f"{path}", "its aliases are written out")
     if not isinstance(document, dict):
         raise RecipeError(
             f"{path}: a recipe is a mapping, got {type(document).__name__}", hint="begin with `name:`"
@@ -163,7 +167,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _unquoted(lines: list[str]) -> str | None:
     """Return a hint where a variable stands in a line without quotes, which YAML takes for a mapping."""
-    bare = re.sub(r"""\"[^"]*\"|'[^']*'""", "", "".join(lines))
+    bare = re.sub(r"""\"[^"]*\"|'[^']*'""", "", "".join(lines)[:1_000])
     found = re.search(r"[^\s,{}\[\]]*\$\{[^{}]*\}[^\s,{}\[\]]*", bare)
     return f'inside braces a variable needs quotes: write "{found[0]}"' if found else None
 
@@ -183,7 +187,13 @@ def parse(
     if not matrix:
         return frame.make(body, defaults | given)
     family = []
-    for point in _points(matrix, given, where):
+    points = _points(matrix, given, where)
+    if (values := len(points) * _weigh(body, where, "its aliases are written out")) > MAX_FAMILY:
+        raise RecipeError(
+            f"{where}: {len(points):,} sets of matrix have {values:,} values together, at most {MAX_FAMILY:,} are read",
+            hint="put long lists and maps into files of their own, or make several recipes",
+        )
+    for point in points:
         label = str(point["name"]) if "name" in point else "-".join(f"{k}-{v}" for k, v in point.items())
         named = {"name": f"{body['name']}-{label}"} if "name" in body else {}
         variant = frame.make(body | named, defaults | given | fill(point, defaults | given, where))
@@ -203,6 +213,7 @@ def _axes(matrix: Any, where: str) -> set[str]:
 def _points(matrix: Any, given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """Return each set's values: all combinations of the axes, or the points of a list; what is given fixes a value."""
     if isinstance(matrix, list):
+        _refuse_many(len(matrix), "its list", where)
         points = [p for p in matrix if all(p[n] == v for n, v in given.items() if n in p and n != "name")]
         if not points:
             raise RecipeError(f"{where}: no point of matrix has {dict(given)}", hint="drop one --set")
@@ -214,7 +225,16 @@ def _points(matrix: Any, given: Mapping[str, Any], where: str) -> list[dict[str,
         if not isinstance(values, list) or not values:
             raise RecipeError(f"{where}: matrix: {name} must be a list of values, got {values!r}")
     axes = [[given[name]] if name in given else values for name, values in matrix.items()]
+    _refuse_many(math.prod(map(len, axes)), " x ".join(str(len(a)) for a in axes), where)
     return [dict(zip(matrix, values, strict=True)) for values in itertools.product(*axes)]
+
+
+def _refuse_many(sets: int, told: str, where: str) -> None:
+    if sets > MAX_SETS:
+        raise RecipeError(
+            f"{where}: matrix: {told} makes {sets:,} sets, at most {MAX_SETS:,} are made",
+            hint="leave values out, or fix an axis by `--set NAME=VALUE`",
+        )
 
 
 def filled(document: Mapping[str, Any], settings: Mapping[str, Any] | None, *, where: str) -> dict[str, Any]:
@@ -251,6 +271,7 @@ class _Frame:
 
     def make(self, body: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
         filled = fill(body, values, self.where)
+        _weigh(filled, self.where, "its variables are filled in")
         for name in filled:
             if name not in Recipe.model_fields or Recipe.model_fields[name].exclude:
                 allowed = [n for n, f in Recipe.model_fields.items() if not f.exclude] + ["set", "matrix"]
@@ -275,14 +296,38 @@ class _Frame:
             raise explain(error, where=self.where, model=Recipe, hints=hints) from None
 
 
-def _fits(document: Any) -> bool:
-    """Whether a document stays small when its aliases are followed, which can nest without end."""
-    count, stack = 0, [document]
-    while stack and count <= MAX_NODES:
+def _read(path: Path) -> str:
+    """Return the text of a recipe.
+
+    Raises:
+        ValueError: it is too long for one.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    return content.decode("utf-8")
+
+
+def _weigh(document: Any, where: str, when: str) -> int:
+    """Return how many values a document has when its aliases are followed, which can nest without end.
+
+    Raises:
+        RecipeError: they or their texts are too many.
+    """
+    count, characters, stack = 0, 0, [document]
+    while stack:
         value = stack.pop()
         count += 1
-        stack += value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return count <= MAX_NODES
+        characters += len(value) if isinstance(value, str) else 0
+        if count > MAX_NODES or characters > MAX_CHARACTERS:
+            what = f"{MAX_NODES:,} values" if count > MAX_NODES else f"{MAX_CHARACTERS:,} characters"
+            raise RecipeError(f"{where}: more than {what} once {when}")
+        if isinstance(value, Mapping):
+            stack += [*value, *value.values()]
+        elif isinstance(value, list):
+            stack += value
+    return count
 
 
 def _value(text: Any) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from curate.errors import RecipeError, did_you_mean
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**53)]  # what a float can count, and a product of two fits a HUGEINT
 Fraction = Annotated[float, Field(ge=0, le=1)]  # 0..1, never a percentage
 
 

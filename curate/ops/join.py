@@ -50,7 +50,9 @@ def join(
     """
     mine = checked(equal_to, rows.columns) if equal_to else quoted(by if by in rows.columns else "key")
     kind = "VARCHAR" if equal_to else rows.columns.get(by, "VARCHAR")
-    captions = [c for c, name in columns.items() if name == "caption"] if isinstance(columns, dict) else ["caption"]
+    captions = (
+        [c for c, name in columns.items() if name == "caption"] if isinstance(columns, dict) else ["caption"]
+    )
     table = rows.read(file, columns=columns, texts=[by, *captions])
     found = columns_of(rows.con, table)
     wanted = _wanted(found, columns, by, file)
