@@ -266,7 +266,7 @@ def test_a_mixture_refuses_what_cannot_be_meant(dataset: MakeDataset, options: d
 
 def test_a_label_below_zero_is_refused(dataset: MakeDataset) -> None:
     data = dataset([*pictures(4), Sample("all/below", -1, picture(9, 1))])
-    with pytest.raises(DataError, match="label -1 where there are 4 classes"):
+    with pytest.raises(DataError, match=r"label.* 4 classes"):
         loader(data)
 
 

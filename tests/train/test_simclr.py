@@ -271,7 +271,7 @@ def test_what_cannot_be_learned_is_refused_before_the_first_step(
 
 def test_labels_out_of_range_and_other_classes_are_refused(dataset: MakeDataset, tmp_path: Path) -> None:
     wrong = [dataclasses.replace(s, label=9) for s in pictures(16)]
-    with pytest.raises(DataError, match="label 9 where there are 4 classes"):
+    with pytest.raises(DataError, match=r"label.* 4 classes"):
         train(dataset(wrong, "wrong"), tmp_path / "run", SMALL, quiet=True)
     val = dataset(pictures(8, 3), "val", classes=3)
     with pytest.raises(RecipeError, match="3 classes, not the 4"):
