@@ -134,7 +134,10 @@ class Tar:
         ahead = _Ahead()
         everywhere: dict[str, str] = {}
         while True:
-            block = self.read(at, BLOCK)
+            begin = at - self._start  # as `read`, without the call where members are small
+            block = self._window[begin : begin + BLOCK] if begin >= 0 else b""
+            if len(block) < BLOCK:
+                block = self.read(at, BLOCK)
             if len(block) < BLOCK or block == _ZEROS:
                 self._close(at, block, last, ahead)
                 return

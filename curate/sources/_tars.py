@@ -202,11 +202,13 @@ class _Walk:
         if image is None or isinstance(header, str):
             self._leave_out(LEFT_OUT["no image"] if image is None else str(header), found.name)
             return None
-        row = {"offset": image.offset, "size": image.size, **header._asdict()}
+        row = {"offset": image.offset, "size": image.size, "ext": header.ext, "width": header.width,
+               "height": header.height}  # fmt: skip
         sides = side_values(found.sides, partial(self._fault, found.name))
-        for reason, member in (*found.faults, *self._faults):  # a sample that is no row is counted once
-            self._leave_out(reason, member)
-        self._faults = ()
+        if found.faults or self._faults:  # not before: a sample that is no row is counted once
+            for reason, member in (*found.faults, *self._faults):
+                self._leave_out(reason, member)
+            self._faults = ()
         return found.name, row, sides
 
 

@@ -93,7 +93,8 @@ class Shards(Source):
                 for name, row, side in read.rows:
                     key = make_key(before + name.removeprefix("./").lstrip("/"))
                     if keys.take(key, relative):
-                        rows.append({"key": key, "file": relative, **row})
+                        row["key"], row["file"] = key, relative
+                        rows.append(row)
                         sides.append(side)
                 if progress:
                     progress(1, len(self.tars))
