@@ -15,6 +15,7 @@ from torch import Tensor
 
 from train import chances
 from train.chances import Chances, Passes
+from train.uploads import upload
 
 ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
 DRAWS = 10  # of a crop, until one fits into its image
@@ -122,8 +123,7 @@ def _resampling(
 ) -> Tensor:
     """Return weights_BTS: each of T output pixels is a triangle over S input pixels, of sum 1."""
     start_B1, length_B1, flip_B1 = (
-        torch.from_numpy(one).to(device, non_blocking=True)[:, None]
-        for one in (start.astype("f4"), length.astype("f4"), flip)
+        upload(one, device)[:, None] for one in (start.astype("f4"), length.astype("f4"), flip)
     )
     scale_B1 = length_B1 * side / size  # input pixels an output pixel
     place_T = torch.arange(size, dtype=torch.float32, device=device) + 0.5

@@ -30,6 +30,7 @@ from train.ranks import Ranks
 from train.runs import WEIGHTS, Run, fill
 from train.texts import Choices
 from train.tokens import Tokenizer
+from train.uploads import upload
 from train.zeroshot import prompts_of, zero_shot_accuracy
 
 LossName = Literal["clip", "siglip"]
@@ -206,9 +207,7 @@ def method_of(
     def lesson(batch: Batch) -> Lesson:
         texts_B = [text or "" for text in choices.draw(batch.rows, batch.chances, batch.passes)]
         tokens_BL = pair.cropped(tokenizer(texts_B))
-        if device.type == "cuda":
-            tokens_BL = tokens_BL.pin_memory()  # else the copy waits for all that the GPU has yet to do
-        return Lesson((normalize(batch.images), tokens_BL.to(device, non_blocking=True)))
+        return Lesson((normalize(batch.images), upload(tokens_BL, device)))
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert measured is not None

@@ -88,7 +88,7 @@ class LoopConfig:
         compile: make kernels for the model by torch.compile: minutes at the start, faster steps.
         deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there.
         cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
-            that take less than 2 GB on the device.
+            on the device that take less than a quarter of a GPU's free memory, or of the host's 2 GB.
         order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for
             storage that is slow to read here and there.
         evaluate_epochs: epochs between two measurements; None measures at the end alone.

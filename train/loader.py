@@ -34,11 +34,13 @@ from train.samples import Samples, Union, samples_of
 from train.spools import Spool
 from train.steps import Last, Part, Step, Steps
 from train.texts import Texts
+from train.uploads import upload
 from train.workers import Workers
 
 Cache = Literal["auto", "device", "memory", "none"]
 
-CACHE_BYTES = 2_000_000_000  # what "auto" may keep
+CACHE_BYTES = 2_000_000_000  # what "auto" may keep in the host's memory
+CACHE_SHARE = 0.25  # and of a GPU's, of what is free
 MAX_WORKERS = 1024
 CACHE_CHUNK = 512  # samples decoded at a time when the cache is filled
 
@@ -138,7 +140,8 @@ class Loader:
         max_broken_fraction: share of the samples that may be unreadable before it is an error.
         split: only the rows of this split; "train" means all that are not held out (val, test).
         cache: keep the decoded squares, on the "device" or in "memory" of the host; "auto" does on the device
-            where they take less than 2 GB. It changes the speed and nothing else.
+            where they take less than a quarter of a GPU's free memory, or of the host's 2 GB. It changes the speed
+            and nothing else.
         crop_from: the middle "square", at 8/7 of the image size, or the whole "photo"; "auto" takes squares up to
             96 px. Only squares can be cached.
         min_area: smallest share of the image that a random crop may take.
@@ -269,17 +272,18 @@ class Loader:
         """
         if self.cache == "none" or self._squares is not None:
             return
-        squares_NSS3 = torch.empty(len(self), *self.geometry.shape, dtype=torch.uint8)
+        place = self.device if self.cache == "device" else torch.device("cpu")
+        squares_NSS3 = torch.empty(len(self), *self.geometry.shape, dtype=torch.uint8, device=place)
         in_turn = Steps(Straight(len(self)), min(CACHE_CHUNK, len(self)), rank=0, ranks=1, last="keep")
         workers = self._new_workers(in_turn.part_size)
         with closing(workers), closing(workers.run(in_turn.epoch(0))) as filled:
             for step, images, broken in filled:
                 rows = step.part().rows
                 self.broken.note({int(rows[i]): reason for i, reason in broken.items()})
-                squares_NSS3[rows[0] : rows[-1] + 1] = torch.from_numpy(images)
+                squares_NSS3[rows[0] : rows[-1] + 1] = upload(images, place)
                 if report:
                     report(len(images))
-        self._squares = squares_NSS3.to(self.device) if self.cache == "device" else squares_NSS3
+        self._squares = squares_NSS3
 
     def close(self) -> None:
         """End the workers; the next epoch starts them again."""
@@ -307,8 +311,8 @@ class Loader:
 
     def _taken(self, images: np.ndarray) -> Tensor:
         """Copy images out of memory that workers will use again, to the device."""
-        if self.device.type == "cuda":  # torch keeps the pinned copy until the device has it
-            return torch.from_numpy(images).pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cuda":  # by way of a pinned copy, which torch keeps until the device has it
+            return upload(images, self.device)
         # numpy's copy asks for huge pages, and takes half the time of torch's clone.
         return torch.from_numpy(images.copy())
 
@@ -318,9 +322,7 @@ class Loader:
             rows = step.part().rows.tolist()
             broken = {i: self.broken.by_row[row] for i, row in enumerate(rows) if row in self.broken}
         rows_B, kept_B = self._repaired(step, broken, None)
-        images_BSS3 = squares_NSS3[
-            torch.from_numpy(rows_B.astype(np.int64)).to(squares_NSS3.device, non_blocking=True)
-        ]
+        images_BSS3 = squares_NSS3[upload(rows_B.astype(np.int64), squares_NSS3.device)]
         return self._batch(step, rows_B, kept_B, images_BSS3)
 
     def _batch(self, step: Step, rows_B: np.ndarray, kept_B: np.ndarray | None, images: Tensor) -> Batch:
@@ -329,9 +331,8 @@ class Loader:
         if kept_B is not None:
             rows_B, places_B, images = rows_B[kept_B], places_B[kept_B], images[torch.from_numpy(kept_B)]
         chances_B = self.samples.chances_N[rows_B]
-        views = self.geometry.finish(images.to(self.device), chances_B, passes)
-        labels_B = torch.from_numpy(self.labels_N[rows_B].astype(np.int64))
-        labels_B = labels_B.to(self.device, non_blocking=True)
+        views = self.geometry.finish(upload(images, self.device), chances_B, passes)
+        labels_B = upload(self.labels_N[rows_B].astype(np.int64), self.device)
         seen = chances.fingerprint(chances_B, step.epoch * len(self.order) + places_B)
         return Batch(views, labels_B, rows_B, chances_B, passes, step.epoch, seen, self.samples)
 
@@ -379,5 +380,13 @@ class Loader:
                 hint="crop_from 'square' keeps the middle square of each image, at 8/7 of the image size",
             )
         if wanted == "auto":
-            return "device" if squares and len(self) * square_bytes <= CACHE_BYTES else "none"
+            return "device" if squares and len(self) * square_bytes <= _cache_bytes(self.device) else "none"
         return wanted
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Return what "auto" may keep on a device."""
+    if device.type != "cuda":
+        return CACHE_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * CACHE_SHARE)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from curate.errors import RecipeError
 from train import chances
 from train.chances import Chances, Passes
+from train.uploads import upload
 
 
 class Boxes(NamedTuple):
@@ -92,8 +93,13 @@ class Mix:
             cut_B, cut_kept_B, kept_B
         )  # as much as was cut in the end: an edge may have cut it short
         weights_BHW = weights(np.where(cut_B, 1.0, kept_B), boxes, height, width, images_B3HW.device)
-        mixed_B3HW = blend(images_B3HW, images_B3HW.roll(1, dims=0), weights_BHW)
+        mixed_B3HW = blend(images_B3HW, _rolled(images_B3HW), weights_BHW)
         return mixed_B3HW, targets(labels_B2, kept_B, num_classes, self.smoothing)
+
+
+def _rolled(images_B3HW: Tensor) -> Tensor:
+    """Return each image's neighbour; on a GPU, Tensor.roll would lose channels_last."""
+    return torch.cat([images_B3HW[-1:], images_B3HW[:-1]])
 
 
 def cuts(chances_B: Chances, passes: Passes, mix: Mix) -> np.ndarray:
@@ -131,14 +137,12 @@ def patches(kept_B: np.ndarray, chances_B: Chances, passes: Passes, height: int,
 
 def weights(kept_B: np.ndarray, boxes: Boxes, height: int, width: int, device: torch.device) -> Tensor:
     """Return the weight of each pixel of the images themselves, weights_BHW: none in the boxes, `kept_B` elsewhere."""
-    top, bottom, left, right = (
-        torch.from_numpy(side).to(device, non_blocking=True)[:, None] for side in boxes
-    )
+    top, bottom, left, right = (upload(side, device)[:, None] for side in boxes)
     row_H, column_W = torch.arange(height, device=device), torch.arange(width, device=device)
     inside_BHW = ((row_H >= top) & (row_H < bottom))[:, :, None] & ((column_W >= left) & (column_W < right))[
         :, None
     ]
-    kept_B11 = torch.from_numpy(kept_B.astype(np.float32)).to(device, non_blocking=True)[:, None, None]
+    kept_B11 = upload(kept_B.astype(np.float32), device)[:, None, None]
     return kept_B11 * ~inside_BHW
 
 
@@ -149,6 +153,6 @@ def blend(images_B3HW: Tensor, others_B3HW: Tensor, weights_BHW: Tensor) -> Tens
 
 def targets(labels_B2: Tensor, kept_B: np.ndarray, num_classes: int, smoothing: float = 0.0) -> Tensor:
     """Return targets_BC, float32: the first label for the share that stays, the second for the rest, then smoothed."""
-    kept_B1 = torch.from_numpy(kept_B.astype(np.float32)).to(labels_B2.device, non_blocking=True)[:, None]
+    kept_B1 = upload(kept_B.astype(np.float32), labels_B2.device)[:, None]
     first_BC, second_BC = functional.one_hot(labels_B2, num_classes).float().unbind(1)
     return torch.lerp(second_BC, first_BC, kept_B1) * (1 - smoothing) + smoothing / num_classes

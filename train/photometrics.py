@@ -22,6 +22,7 @@ from torch import Tensor
 from train import chances
 from train.chances import Chances, Passes
 from train.options import require
+from train.uploads import upload
 
 GREY = (0.2989, 0.587, 0.114)  # what red, green and blue weigh in a pixel's lightness, as torchvision has it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -67,7 +68,7 @@ class Photometry:
         rows = np.flatnonzero(draws.sigma)
         radius = int(images_B3TT.shape[-1] * self.blur_span) // 2
         if len(rows) and radius:
-            index = _on(rows, images_B3TT.device)
+            index = upload(rows, images_B3TT.device)
             images_B3TT.index_copy_(0, index, blurred(images_B3TT[index], draws.sigma[rows], radius))
         return solarized(images_B3TT, draws.solarize) if self.solarize_share else images_B3TT
 
@@ -120,7 +121,7 @@ def jitter(images_B3HW: Tensor, order_B4: np.ndarray, factors_B4: np.ndarray) ->
         factor_B = np.take_along_axis(factors_B4, op_B[:, None], axis=1)[:, 0]
         hue = np.flatnonzero((op_B == HUE) & (factor_B != 0))
         if len(hue):
-            index = _on(hue, device)
+            index = upload(hue, device)
             images_B3HW.index_copy_(0, index, hue_turned(images_B3HW[index], factor_B[hue]))
         factor_B = np.where(op_B == HUE, 1.0, factor_B)
         if (factor_B != 1).any():
@@ -179,7 +180,7 @@ def greyed(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:
     """Take the colours from some images, in place."""
     rows = np.flatnonzero(which_B)
     if len(rows):
-        index = _on(rows, images_B3HW.device)
+        index = upload(rows, images_B3HW.device)
         images_B3HW.index_copy_(0, index, grey(images_B3HW[index]).expand(-1, 3, -1, -1))
     return images_B3HW
 
@@ -196,7 +197,7 @@ def blurred(images_B3TT: Tensor, sigma_B: np.ndarray, radius: int) -> Tensor:
     distance_R = np.arange(-radius, radius + 1)
     taps_BR = np.exp(-0.5 * (distance_R / sigma_B[:, None]) ** 2)
     taps_BR /= taps_BR.sum(axis=1, keepdims=True)
-    weights_BR = torch.from_numpy(taps_BR.astype(np.float32)).to(device, non_blocking=True)
+    weights_BR = upload(taps_BR.astype(np.float32), device)
     weights_B1TT = (weights_BR @ _taps(side, radius, device)).view(-1, 1, side, side)
     return weights_B1TT @ images_B3TT @ weights_B1TT.transpose(2, 3)
 
@@ -209,7 +210,7 @@ def _taps(side: int, radius: int, device: torch.device) -> Tensor:
     at_TR = np.where(at_TR >= side, 2 * (side - 1) - at_TR, at_TR)
     taken_RTT = np.zeros((2 * radius + 1, side, side), np.float32)
     taken_RTT[tap_R, out_T1, at_TR] = 1
-    return torch.from_numpy(taken_RTT).view(2 * radius + 1, -1).to(device, non_blocking=True)
+    return upload(taken_RTT.reshape(2 * radius + 1, -1), device)
 
 
 def solarized(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:
@@ -221,8 +222,4 @@ def solarized(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:
 def _column(values_B: np.ndarray, device: torch.device) -> Tensor:
     """Return one number an image, to be combined with B3HW: float32, or bool."""
     kind = values_B.dtype if values_B.dtype == bool else np.float32
-    return torch.from_numpy(values_B.astype(kind)).to(device, non_blocking=True).view(-1, 1, 1, 1)
-
-
-def _on(rows: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(rows).to(device, non_blocking=True)
+    return upload(values_B.astype(kind), device).view(-1, 1, 1, 1)

@@ -273,3 +273,15 @@ def test_other_kinds_of_images_look_as_pillow_shows_them(dataset: MakeDataset, m
     expected = np.asarray(Image.open(stream).convert("RGB"))
     difference = batch.images[0].permute(1, 2, 0).numpy().astype(int) - expected
     assert np.abs(difference).max() <= 1  # of CMYK; the others are equal
+
+
+def test_auto_keeps_up_to_a_quarter_of_a_gpus_free_memory(
+    dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(pictures(8))
+    squares = 8 * 27 * 27 * 3  # bytes, of 24 px times 8/7
+    for free, cache in ((4 * squares, "device"), (4 * squares - 4, "none")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_, free=free: (free, 10 * free))
+        told = {"batch_size": 4, "image_size": 24, "seed": 0, "augment": True, "workers": 0}
+        assert Loader(data, **told, device="cuda").cache == cache
+        assert Loader(data, **told, device="cpu").cache == "device"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from curate.errors import RecipeError
 from train.configs import LoopConfig
 from train.models import build
-from train.optimizers import optimizer, schedule
+from train.optimizers import adamw, optimizer, schedule
 
 
 def config(**options: Any) -> LoopConfig:
@@ -85,3 +86,36 @@ def test_what_is_frozen_is_left_out() -> None:
     module[0].requires_grad_(False)
     groups = optimizer(module, config(weight_decay=0)).param_groups
     assert sum(len(group["params"]) for group in groups) == 2
+
+
+def test_adamw_is_one_kernel_on_a_cpu_with_the_same_steps() -> None:
+    torch.manual_seed(0)
+    ours, plain = nn.Linear(5, 3), nn.Linear(5, 3)
+    plain.load_state_dict(ours.state_dict())
+    told = {"lr": 0.01, "weight_decay": 0.1}
+    groups = [
+        {"params": [plain.weight]},
+        {"params": [plain.bias], "weight_decay": 0.0},
+    ]
+    learners = [optimizer(ours, config(**told)), torch.optim.AdamW(groups, fused=False, **told)]
+    assert learners[0].defaults["fused"]
+    for _ in range(3):
+        for module, learner in zip((ours, plain), learners, strict=True):
+            module(torch.ones(4, 5)).square().sum().backward()
+            learner.step()
+            learner.zero_grad()
+    torch.testing.assert_close(ours.weight, plain.weight)
+    torch.testing.assert_close(ours.bias, plain.bias)
+
+
+def test_a_checkpoint_of_another_kernel_is_gone_on_with() -> None:
+    module = nn.Linear(5, 3)
+    before = torch.optim.AdamW(module.parameters(), fused=False)
+    module(torch.ones(4, 5)).sum().backward()
+    before.step()
+    after = adamw([{"params": list(module.parameters())}])
+    saved, own = before.state_dict(), after.state_dict()["param_groups"]
+    groups = [there | here for there, here in zip(saved["param_groups"], own, strict=True)]
+    after.load_state_dict({"state": saved["state"], "param_groups": groups})
+    after.step()
+    assert after.state[module.weight]["step"] == 2

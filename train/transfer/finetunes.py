@@ -20,12 +20,14 @@ from torch.nn.functional import pad
 from curate.chance import chance
 from train.augmentations import crop_batch, random_crops
 from train.configs import autocast, number_type
+from train.optimizers import adamw
 from train.options import require
 from train.randaugments import RandAugment
 from train.transfer.images import Fit, Pixels, View
 from train.transfer.probes import loss
 from train.transfer.shots import Draw
 from train.transfer.subjects import BATCH, Subject
+from train.uploads import upload
 
 Watch = Callable[[nn.Module, int], None]  # is shown the model after each pass over the draw
 # timm's m9 is 9 of 10, and 27 of torchvision's 30; and each operation is done to half of the images
@@ -160,9 +162,9 @@ class Tuning:
 
     def _optimizer(self, model: nn.Module, trial: Trial) -> torch.optim.Optimizer:
         groups = _groups(model, trial.weight_decay)
-        fused = groups[0]["params"][0].is_cuda
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, lr=trial.lr, fused=fused)
+            return adamw(groups, lr=trial.lr)
+        fused = groups[0]["params"][0].is_cuda
         return torch.optim.SGD(groups, lr=trial.lr, momentum=0.9, nesterov=True, fused=fused)
 
     def _set_norms(self, model: nn.Module, a_pass: float) -> None:
@@ -195,7 +197,7 @@ class _Batches:
         images_B3SS = self.subject.run.spec.normalize(self._changed(squares, rows, step))
         if self.erase is not None:
             images_B3SS = self.erase(images_B3SS)
-        return images_B3SS, self.targets[torch.from_numpy(rows).to(device)]
+        return images_B3SS, self.targets[upload(rows, device)]
 
     def _changed(self, squares: Tensor, rows: np.ndarray, step: int) -> Tensor:
         how, size, flip = self.tuning, self.subject.image_size, self.subject.task.flip
@@ -227,8 +229,8 @@ def shift(images_B3SS: Tensor, shift_fraction: float, flip: bool, generator: tor
     """Shift each image by chance within a reflected border, and mirror half of them where `flip`."""
     count, _, _, side = images_B3SS.shape
     border = round(shift_fraction * side)
-    shift_B2 = torch.randint(0, 2 * border + 1, (count, 2), generator=generator).to(images_B3SS.device)
-    flip_B = torch.rand(count, generator=generator).to(images_B3SS.device) < (0.5 if flip else 0.0)
+    shift_B2 = upload(torch.randint(0, 2 * border + 1, (count, 2), generator=generator), images_B3SS.device)
+    flip_B = upload(torch.rand(count, generator=generator) < (0.5 if flip else 0.0), images_B3SS.device)
     along = torch.arange(side, device=images_B3SS.device)
     rows_BS = shift_B2[:, :1] + along
     columns_BS = shift_B2[:, 1:] + torch.where(flip_B[:, None], along.flip(0), along)

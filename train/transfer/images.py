@@ -20,6 +20,7 @@ from curate.images import BadImage
 from train.threads import in_order
 from train.transfer.splits import Images, Split, in_threads
 from train.transfer.tasks import Task, check_labels
+from train.uploads import upload
 
 Fit = Literal["crop", "squash"]
 KEPT_SHARE = 0.25  # of the memory, here and on the device, that the images of a task may take
@@ -80,12 +81,12 @@ class Stored:
     def take(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Return images_B3SS of some rows on a device."""
         held = self.on(device)
-        return held[torch.from_numpy(rows).to(held.device)].to(device)
+        return upload(held[upload(rows, held.device)], device)
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """Give all, in order, as images_B3SS on a device."""
         for images_B3SS in self.on(device).split(size):
-            yield images_B3SS.to(device)
+            yield upload(images_B3SS, device)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Streamed:
         Raises:
             DataError: one does not decode.
         """
-        return torch.stack(list(self._decoded(rows))).to(device)
+        return upload(torch.stack(list(self._decoded(rows))), device)
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """Give all, in order, as images_B3SS on a device.
@@ -125,10 +126,10 @@ class Streamed:
         for square in self._decoded(np.arange(len(self))):
             batch.append(square)
             if len(batch) == size:
-                yield torch.stack(batch).to(device)
+                yield upload(torch.stack(batch), device)
                 batch = []
         if batch:
-            yield torch.stack(batch).to(device)
+            yield upload(torch.stack(batch), device)
 
     def _decoded(self, rows: np.ndarray) -> Iterator[Tensor]:
         tasks = (partial(self._one, int(row)) for row in rows)

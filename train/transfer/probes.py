@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, one_hot
 
+ON_CPU_UP_TO = 10_000_000  # images x directions x classes; a core takes 1.9 ms an evaluation, a GPU 1.5
 DOUBLE_UP_TO = 1 << 29  # features in float64; more of them in float32, which halves the memory
 
 
@@ -38,6 +39,11 @@ class Probe:
         """Return logits_NC."""
         weights_DC, bias_C = self.raw()
         return features_ND.to(weights_DC.dtype) @ weights_DC + bias_C
+
+    def on(self, device: torch.device) -> Probe:
+        """Return the probe on a device."""
+        parts = (self.mean, self.scale, self.weights, self.bias)
+        return Probe(self.strength, *(part.to(device) for part in parts))
 
     def raw(self) -> tuple[Tensor, Tensor]:
         """Return weights_DC and bias_C of features that are not standardised."""
@@ -72,7 +78,8 @@ def path(
     """Fit a logistic regression for each C, each from the solution of the one before.
 
     With fewer images than features it is solved in the images' own span, where the solution lies: the same
-    answer at a fraction of the work (Hastie and Tibshirani, Biostatistics 2004).
+    answer at a fraction of the work (Hastie and Tibshirani, Biostatistics 2004). What is small is solved on the CPU,
+    wherever the features are: on a GPU, an evaluation takes 1.5 ms whatever its size.
 
     Args:
         features_ND: frozen features.
@@ -83,6 +90,9 @@ def path(
         max_iterations: of L-BFGS for each C.
         tolerance: the largest part of the gradient of the mean loss at which it stops.
     """
+    device = features_ND.device
+    if len(features_ND) * min(features_ND.shape) * classes <= ON_CPU_UP_TO:
+        features_ND, targets = features_ND.cpu(), targets.cpu()
     x_ND, mean_D, scale_D = _standardised(features_ND)
     basis_DR = _span(x_ND) if len(x_ND) < x_ND.shape[1] else None
     x_NR = x_ND if basis_DR is None else x_ND @ basis_DR
@@ -92,7 +102,7 @@ def path(
     for c in cs:
         solution = problem.solve(c, solution, max_iterations, tolerance)
         weights_DC = solution[:-1] if basis_DR is None else basis_DR @ solution[:-1]
-        probes.append(Probe(c, mean_D, scale_D, weights_DC, solution[-1]))
+        probes.append(Probe(c, mean_D, scale_D, weights_DC, solution[-1]).on(device))
     return probes
 
 
