@@ -57,10 +57,10 @@ def _as_it_stands(
     Raises:
         DataError: a line is no row.
     """
-    if encoding(path) != "utf-8":
-        return None
     if is_json(path):
-        return _from_json(path, texts)
+        return _from_json(path, texts) if encoding(path) == "utf-8" else None
+    if not delimited.is_plain(path, dialect(path)):
+        return None
     try:
         return _from_csv(path, dialect(path), columns, texts)
     except duckdb.Error:

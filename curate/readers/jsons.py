@@ -110,7 +110,7 @@ def _as_text(kind: Any) -> str:
         return f"STRUCT({', '.join(f'{quoted(name)} {_as_text(inner)}' for name, inner in kind.children)})"
     if kind.id == "map":
         return f"MAP({', '.join(_as_text(inner) for _, inner in kind.children)})"
-    text_like = ("uuid", "date", "time", "interval", "hugeint", "uhugeint")
+    text_like = ("uuid", "date", "time", "interval", "hugeint", "uhugeint", "ubigint")
     return "VARCHAR" if kind.id.startswith(text_like) else str(kind)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from curate.manifests import quoted
 
+FIRST = 2_048  # rows looked at to see which columns are texts
+
 # Kind of a value → SQL that tells, the first that is true. Numbers that begin with 0 and dates in other forms than
 # ISO's are texts: 0012 is not 12, and 01/02 is two days. `exact` is a whole number that a DOUBLE holds, too.
 _KINDS = {
@@ -44,14 +46,24 @@ def kinds_of(con: Any, read: str, columns: Sequence[str]) -> dict[str, str]:
             f"SELECT count(COLUMNS(*)) FROM {read}"
         )  # its faults are found now, as where there are some
         return {}
-    [found] = con.execute(f"SELECT {', '.join(map(_distinct, columns))} FROM {read}").fetchall()
-    return {c: _type({k for k in kinds or [] if k}) for c, kinds in zip(columns, found, strict=True)}
+    first = _found(con, f"(FROM {read} LIMIT {FIRST})", columns)
+    undecided = [
+        c for c in columns if "text" not in first[c]
+    ]  # one text makes a column of texts: no other row can change it
+    rest = _found(con, read, undecided) if undecided else _found(con, read, columns[:1])
+    return {c: _type(rest[c]) if c in undecided else "VARCHAR" for c in columns}
 
 
 def cast(column: str, kind: str) -> str:
     """Return SQL for a column of text as a type that `kinds_of` gives it."""
     # Without the trim DuckDB 2.0 moves the cast into the reading of the CSV, which knows fewer forms.
     return quoted(column) if kind == "VARCHAR" else f"trim({quoted(column)})::{kind} AS {quoted(column)}"
+
+
+def _found(con: Any, read: str, columns: Sequence[str]) -> dict[str, set[str]]:
+    """Return the kinds of the values of each column."""
+    [found] = con.execute(f"SELECT {', '.join(map(_distinct, columns))} FROM {read}").fetchall()
+    return {c: {k for k in kinds or [] if k} for c, kinds in zip(columns, found, strict=True)}
 
 
 def _distinct(column: str) -> str:
