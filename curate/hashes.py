@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,8 +16,11 @@ from curate.ranges import Reader
 from curate.rows import Rows, columns_of
 
 Kind = Literal["sha256", "phash"]
-COLUMN_KINDS: dict[Kind, str] = {"sha256": "VARCHAR", "phash": "UBIGINT"}
-BITS = 64  # of a perceptual hash
+# The columns of each kind. Of an image and one that was cut to its middle square the second hashes are near.
+COLUMNS: dict[Kind, dict[str, str]] = {
+    "sha256": {"sha256": "VARCHAR"},
+    "phash": {"phash": "UBIGINT", "phash_square": "UBIGINT"},
+}
 BATCH = 20_000  # rows hashed between two inserts
 ENOUGH_PIXELS = 128  # of the short side: four times what the perceptual hash looks at
 
@@ -30,21 +32,34 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def phash(data: bytes) -> int | None:
-    """Return the 64-bit DCT hash of an image, as the library ImageHash has it; None if it does not decode.
+def perceptual_hashes(data: bytes) -> tuple[int, int] | None:
+    """Return the 64-bit DCT hashes of an image and of its middle square, as the library ImageHash has them.
+
+    They are those of the bits that are above the median, so of nearly any image 32 of the 64 are set, and two hashes
+    differ in an even number of bits. None for an image that does not decode.
 
     Source: Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions.
     """
     import imagehash
 
     try:
-        return int(str(imagehash.phash(decode(data, at_least=ENOUGH_PIXELS))), 16)
+        image = decode(data, at_least=ENOUGH_PIXELS).convert("L")
     except BadImage:
         return None
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = image if width == height else image.crop((left, top, left + side, top + side))
+    whole = _number(imagehash.phash(image))
+    return whole, whole if square is image else _number(imagehash.phash(square))
+
+
+def _number(found: Any) -> int:
+    return int(str(found), 16)
 
 
 def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
-    """Return a relation (key, hash) of rows: the column of that name where they have it, else the bytes are read.
+    """Return a relation of rows: key, and the columns of a kind; theirs if they have them all, else bytes are read.
 
     Args:
         where: which rows; the others are not read.
@@ -53,10 +68,14 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
         DataError: bytes cannot be read.
     """
     name = f"hashes_{next(_names)}"
-    if kind in rows.columns:
-        rows.con.execute(f"CREATE TEMP VIEW {name} AS SELECT key, {kind} AS hash FROM {rows} WHERE {where}")
+    columns = COLUMNS[kind]
+    if columns.keys() <= rows.columns.keys():
+        rows.con.execute(
+            f"CREATE TEMP VIEW {name} AS SELECT key, {', '.join(columns)} FROM {rows} WHERE {where}"
+        )
         return name
-    rows.con.execute(f"CREATE TEMP TABLE {name} (key VARCHAR, hash {COLUMN_KINDS[kind]})")
+    told = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
+    rows.con.execute(f"CREATE TEMP TABLE {name} (key VARCHAR, {told})")
     if rows.planning:
         return name
     rows.refuse(
@@ -71,6 +90,7 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
     )
     total = rows.scalar(f"SELECT count(*) FROM {todo}")
     one = partial(_hash_row, Reader(rows.root), kind)
+    lists = ", ".join(f"unnest(?::{type_}[])" for type_ in columns.values())
     with ThreadPoolExecutor(os.cpu_count()) as pool, rows.progress.stage(f"hashing ({kind})", total) as stage:
         for begin in range(0, total, BATCH):
             batch = rows.con.execute(
@@ -79,60 +99,31 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
             keys = [row[0] for row in batch]
             found = list(pool.map(one, batch, chunksize=64))
             rows.con.execute(
-                f"INSERT INTO {name} SELECT unnest(?::VARCHAR[]), unnest(?::{COLUMN_KINDS[kind]}[])",
-                [keys, found],
+                f"INSERT INTO {name} SELECT unnest(?::VARCHAR[]), {lists}",
+                [keys, *map(list, zip(*found, strict=True))],
             )
             stage.advance(len(batch))
     rows.con.execute(f"DROP TABLE {todo}")
     return name
 
 
-def _hash_row(reader: Reader, kind: Kind, row: tuple[str, str, int, int]) -> Any:
+def _hash_row(reader: Reader, kind: Kind, row: tuple[str, str, int, int]) -> tuple[Any, ...]:
+    """Return the values of a kind's columns for a row."""
     _, file, offset, size = row
     data = reader.read(file, offset, size)
-    return sha256(data) if kind == "sha256" else phash(data)
+    return (sha256(data),) if kind == "sha256" else perceptual_hashes(data) or (None, None)
 
 
 def rows_of(dataset: Dataset, rows: Rows) -> Rows:
     """Return another dataset's rows on the connection of these: what to hold them against."""
-    wanted = [c for c in ("key", "file", "offset", "size", "sha256", "phash") if c in dataset.info.columns]
+    wanted = [
+        c
+        for c in ("key", "file", "offset", "size", "sha256", "phash", "phash_square")
+        if c in dataset.info.columns
+    ]
     name = f"other_{next(_names)}"
     rows.con.register(f"{name}_arrow", dataset.table(wanted))
     rows.con.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_arrow")
     rows.con.unregister(f"{name}_arrow")
     other = replace(rows, name=name, columns=columns_of(rows.con, name), root=dataset.byte_root)
     return other
-
-
-def near_query(a: str, b: str, distance: int) -> str:
-    """Return SQL for the pairs (a, b) of hashes of two relations that differ in at most so many bits.
-
-    The bits are cut into `distance` + 1 bands; two hashes that differ in `distance` bits agree in one of them,
-    so only hashes that share a band are compared: every pair is found, and few others are looked at.
-    """
-    width = BITS // (distance + 1)
-    bands = []
-    for band in range(distance + 1):
-        bits = BITS - band * width if band == distance else width
-        part = f"(({{0}}.hash >> {band * width}) & {2**bits - 1}::UBIGINT)"
-        bands.append(
-            f"SELECT x.hash AS a, y.hash AS b FROM {a} x JOIN {b} y ON {part.format('x')} = {part.format('y')} "
-            f"WHERE bit_count(xor(x.hash, y.hash)) <= {distance}"
-        )
-    return " UNION ".join(bands)
-
-
-def groups(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Return each hash of some pairs with the smallest hash that pairs lead to from it."""
-    above: dict[int, int] = {}
-
-    def top(x: int) -> int:
-        while (up := above.setdefault(x, x)) != x:
-            above[x] = above[up]
-            x = up
-        return x
-
-    for a, b in pairs:
-        low, high = sorted((top(a), top(b)))
-        above[high] = low
-    return {x: top(x) for x in above}

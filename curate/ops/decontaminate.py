@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from curate.datasets import open_dataset
 from curate.errors import RecipeError
-from curate.hashes import hashed, near_query, rows_of
+from curate.hashes import hashed, rows_of
 from curate.manifests import text
+from curate.near_duplicates import DISTANCE, Distance, comparable, near_pairs, note_of
 from curate.ops import op
-from curate.ops.dedup import Distance
 from curate.rows import Rows
 from curate.signatures import RecipeDataset
 
 
-@op(version=1)
+@op(version=2)
 def decontaminate(
     rows: Rows,
     *,
@@ -26,8 +26,8 @@ def decontaminate(
     Args:
         against: the folder of the other dataset; an overlay of the test set will do.
         by: bytes (equal SHA-256; only files of equal size are read), or phash, which also finds copies that were
-            resized or compressed again.
-        distance: bits in which two perceptual hashes may differ, 4 by default.
+            resized, compressed again, or cut to their middle square.
+        distance: bits in which two perceptual hashes may differ, 8 by default, as for `dedup`.
         keep: drop the images, or flag them in `rejected`.
 
     Example:
@@ -44,13 +44,15 @@ def decontaminate(
     if by == "bytes":
         mine = hashed(rows, "sha256", where=_sizes(rows, other))
         theirs = hashed(other, "sha256", where=_sizes(other, rows))
-        found = f"(SELECT key FROM {mine} SEMI JOIN {theirs} USING (hash))"
+        found = f"(SELECT key FROM {mine} SEMI JOIN {theirs} USING (sha256))"
         reason = f"same bytes as an image of {dataset.name}"
     else:
-        mine, theirs = hashed(rows, "phash"), hashed(other, "phash")
-        one, two = (f"(SELECT DISTINCT hash FROM {t} WHERE hash IS NOT NULL)" for t in (mine, theirs))
-        near = near_query(one, two, 4 if distance is None else distance)
-        found = f"(SELECT key FROM {mine} SEMI JOIN ({near}) ON hash = a)"
+        mine, untold = comparable(rows, hashed(rows, "phash"))
+        theirs, _ = comparable(other, hashed(other, "phash"))
+        rows = rows.noted(note_of(untold)) if untold else rows
+        near = near_pairs(rows.con, mine, theirs, DISTANCE if distance is None else distance)
+        near = f"(SELECT a FROM {near})"
+        found = f"(SELECT key FROM {mine} WHERE phash IN {near} OR phash_square IN {near})"
         reason = f"looks like an image of {dataset.name}"
     marked = rows.sql(
         f"SELECT r.*, f.key IS NOT NULL AS elsewhere FROM {rows} r LEFT JOIN {found} f USING (key)"

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from curate.errors import RecipeError
-from curate.hashes import hashed
+from curate.hashes import COLUMNS, hashed
 from curate.ops import op
 from curate.rows import Rows
 
 
-@op(version=1)
+@op(version=2)
 def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
     """Read every image once and keep its hashes as columns.
 
@@ -16,8 +16,9 @@ def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
     built with them is hashed once for all that is made from it.
 
     Args:
-        kinds: `sha256` of the bytes, in hexadecimal; `phash`, the 64-bit DCT hash of the pixels (NULL for an image
-            that does not decode). A column of that name that is there already stays.
+        kinds: `sha256` of the bytes, in hexadecimal; `phash`, the 64-bit DCT hash of the pixels, and with it
+            `phash_square`, that of the middle square (both NULL for an image that does not decode). A column of
+            that name that is there already stays.
 
     Example:
         hashes: {kinds: [phash]}
@@ -26,7 +27,10 @@ def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
     """
     if not kinds:
         raise RecipeError("kinds: the list is empty", hint="`kinds: [sha256, phash]`")
-    for kind in (k for k in dict.fromkeys(kinds) if k not in rows.columns):
-        table = hashed(rows, kind)
-        rows = rows.sql(f"SELECT r.*, h.hash AS {kind} FROM {rows} r JOIN {table} h USING (key)")
+    for kind in dict.fromkeys(kinds):
+        missing = [column for column in COLUMNS[kind] if column not in rows.columns]
+        if missing:
+            table = hashed(rows, kind)
+            told = ", ".join(f"h.{column}" for column in missing)
+            rows = rows.sql(f"SELECT r.*, {told} FROM {rows} r JOIN {table} h USING (key)")
     return rows

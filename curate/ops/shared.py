@@ -36,9 +36,9 @@ def shared(
     there = f"(SELECT key AS other_key, NULL AS other_hash FROM {other})"
     mine = f"(SELECT key, NULL AS hash FROM {rows})"
     if by == "bytes":
-        mine = f"(SELECT key, hash FROM {hashed(rows, 'sha256', where=_common(rows, other))})"
+        mine = f"(SELECT key, sha256 AS hash FROM {hashed(rows, 'sha256', where=_common(rows, other))})"
         theirs = hashed(other, "sha256", where=_common(other, rows))
-        there = f"(SELECT key AS other_key, hash AS other_hash FROM {theirs})"
+        there = f"(SELECT key AS other_key, sha256 AS other_hash FROM {theirs})"
     found = (
         f"(SELECT m.key AS shared_key, m.hash IS NOT DISTINCT FROM t.other_hash AS same FROM {mine} m "
         f"JOIN {there} t ON m.key = t.other_key)"

@@ -40,6 +40,8 @@ PAIRED = {
     "similarity": "if(i % 7 = 0, NULL, i % 10 / 10)",
 }
 
+HASHES = dict.fromkeys(("phash", "phash_square"), "(18446744069414584320 + i * 2048)::UBIGINT")
+
 EXAMPLES: dict[str, list[Example]] = {
     "compute": [
         Example({"columns": {"pixels": "width * height", "split": "upper(split)"}}, row_wise=True),
@@ -88,7 +90,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "hashes": [Example({"kinds": ["sha256"]}, row_wise=True, columns={"sha256": "md5(i::VARCHAR)"})],
     "dedup": [
         Example({"by": "bytes"}, columns={"sha256": "(i // 2)::VARCHAR"}),
-        Example({"by": "phash", "distance": 1, "keep": "flag"}, columns={"phash": "(i * 2048)::UBIGINT"}),
+        Example({"by": "phash", "distance": 1, "keep": "flag"}, columns=HASHES),
     ],
     "caption": [
         Example({"templates": ["a photo of a {}.", "art of the {}"]}, row_wise=True),

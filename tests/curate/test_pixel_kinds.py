@@ -20,7 +20,7 @@ from PIL import Image
 from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
-from curate.hashes import phash
+from curate.hashes import perceptual_hashes
 from curate.images import BadImage, NeedMore, decode, oddities, probe
 from curate.recipes import load
 from curate.shards.lints import lint
@@ -86,7 +86,7 @@ def test_lossy_pixels_are_near_those_that_were_stored(name: str) -> None:
 
 def test_one_picture_of_any_kind_has_one_perceptual_hash() -> None:
     for data, expected in kinds.EXACT.values():
-        assert phash(data) == phash(kinds.png(expected, 2, 8)) is not None
+        assert perceptual_hashes(data) == perceptual_hashes(kinds.png(expected, 2, 8)) is not None
 
 
 def test_loader_and_gallery_show_what_was_stored(build_files: Build, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_has_no_8_bit_pixels_is_refused_by_its_header(name: str) -> None:
     for look in (probe, decode, oddities, header_of):
         with pytest.raises(BadImage, match=f"^{re.escape(reason)}$"):
             look(data)
-    assert phash(data) is None
+    assert perceptual_hashes(data) is None
 
 
 def test_what_has_no_8_bit_pixels_is_counted_by_a_build(build_files: Build, tmp_path: Path) -> None:
