@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.reports.findings import Findings, is_scratch
-from train.reports.tables import label, shots_name
+from train.reports.findings import Findings
+from train.reports.tables import shots_name
 
 # Okabe and Ito's colours, which colour-blind people tell apart; scratch is grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#7A5195")
@@ -46,8 +46,8 @@ def draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
 
 def worth(findings: Findings) -> Any:
     """Bars: what each pre-training set added over scratch, a panel for each task and protocol."""
-    names = [n for n in findings.names if not is_scratch(n)]
-    if findings.scratch is None or not names:
+    names = [n for n in findings.measured if n not in findings.scratches]
+    if not findings.scratches or not names:
         return None
     # A row of panels is as high as its bars are many, so that a bar is as thick in all of them.
     bars = [
@@ -57,8 +57,8 @@ def worth(findings: Findings) -> Any:
     for (protocol, task), axis in panels.items():
         position, ticks = 0.0, []
         for shots in reversed(findings.shots):
-            none = findings.cell(findings.scratch, task, shots, protocol)
             for name in reversed(names):
+                none = findings.cell(findings.scratch_of(name) or "", task, shots, protocol)
                 cell = findings.cell(name, task, shots, protocol)
                 if cell is None or none is None:
                     continue
@@ -67,7 +67,7 @@ def worth(findings: Findings) -> Any:
                 axis.barh(
                     position, gain, xerr=error, color=_colour(names, name), height=0.8, error_kw={"lw": 1}
                 )
-                ticks.append((position, f"{label(name)}, {shots_name(shots)}"))
+                ticks.append((position, f"{findings.label(name)}, {shots_name(shots)}"))
                 position += 1
             position += 0.7
         axis.set_yticks([t[0] for t in ticks], [t[1] for t in ticks], fontsize=8)
@@ -82,25 +82,25 @@ def transfer(findings: Findings) -> Any:
     if not findings.cells:
         return None
     figure, panels = _panels(findings, width=4.2, heights=[3.4] * len(findings.protocols))
-    names = [n for n in findings.names if not is_scratch(n)]
+    names = [n for n in findings.measured if n not in findings.scratches]
     for (protocol, task), axis in panels.items():
         shown = [
-            s for s in findings.shots if any(findings.cell(n, task, s, protocol) for n in findings.names)
+            s for s in findings.shots if any(findings.cell(n, task, s, protocol) for n in findings.measured)
         ]
-        for offset, name in enumerate(findings.names):
+        for offset, name in enumerate(findings.measured):
             cells = [(i, c) for i, s in enumerate(shown) if (c := findings.cell(name, task, s, protocol))]
             if not cells:
                 continue
-            places = [i + (offset - len(findings.names) / 2) * 0.03 for i, _ in cells]
+            places = [i + (offset - len(findings.measured) / 2) * 0.03 for i, _ in cells]
             means = [c.mean * 100 for _, c in cells]
             errors = [[(c.mean - c.low) * 100 for _, c in cells], [(c.high - c.mean) * 100 for _, c in cells]]
             style = {
                 "color": _colour(names, name),
-                "ls": "--" if is_scratch(name) else "-",
+                "ls": "--" if name in findings.scratches else "-",
                 "marker": "o",
                 "ms": 4,
             }
-            axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=label(name), **style)
+            axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=findings.label(name), **style)
         axis.set_xticks(range(len(shown)), [shots_name(s) for s in shown])
         axis.set_xlim(-0.4, len(shown) - 0.6)
         axis.set_ylabel("accuracy, %")
@@ -114,11 +114,15 @@ def pretraining(findings: Findings) -> Any:
     """Lines: the loss of each run against steps."""
     import matplotlib.pyplot as plt
 
-    curves = [(run.name, curve) for run in findings.runs if (curve := _losses(run.path / "metrics.jsonl"))]
+    curves = [
+        (name, curve)
+        for name, run in findings.run_by_name.items()
+        if (curve := _losses(run.path / "metrics.jsonl"))
+    ]
     if not curves:
         return None
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    names = [n for n in findings.names if not is_scratch(n)] or [name for name, _ in curves]
+    names = [n for n in findings.names if n not in findings.scratches]
     for name, curve in curves:
         axis.plot(
             [c[0] for c in curve], [c[1] for c in curve], color=_colour(names, name), lw=1.4, label=name

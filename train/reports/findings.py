@@ -3,94 +3,198 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from curate.datasets import Dataset, open_dataset
-from curate.errors import RecipeError
+from curate.errors import CurateError, RecipeError
+from curate.queries import Say, passed_over
 from train.grids import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
-from train.transfer.cells import Cell, cells_of
+from train.transfer.cells import Cell, cells_of, facts_of
+from train.transfer.labels import Key, RunFacts, labels
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything below a folder that a report needs; names in the order to show them in."""
+    """Everything below a folder that a report needs; names in the order to show them in.
+
+    Args:
+        names: what runs are called, those with results first, scratch last of these.
+        called: name and digest of each run → what it is called.
+        scratches: what the runs without pre-training are called.
+        accuracy: key of a run → what its experiment measured on held-out rows.
+    """
 
     title: str
     root: Path
     datasets: list[Dataset]
     runs: list[Run]
     cells: list[Cell]
-    names: list[str]  # of runs with results, scratch last
+    names: list[str]
     tasks: list[str]
     shots: list[str]
     protocols: list[str]
+    called: dict[Key, str]
+    scratches: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
-    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)  # of runs on held-out rows
+    accuracy: dict[Key, dict[str, float]] = field(default_factory=dict)
 
     def cell(self, run: str, task: str, shots: str, protocol: str) -> Cell | None:
         """Return one cell, or None where it was not measured."""
         return self._index.get((run, task, shots, protocol))
 
-    @property
+    @cached_property
     def _index(self) -> dict[tuple[str, str, str, str], Cell]:
         return {(c.run, c.task, c.shots, c.protocol): c for c in self.cells}
 
+    def name_of(self, run: Run) -> str:
+        """Return what a run is called."""
+        return self.called[run.name, run.digest]
+
+    @cached_property
+    def run_by_name(self) -> dict[str, Run]:
+        """The runs by what they are called; of several folders of one run the first that was measured on its own."""
+        found: dict[str, Run] = {}
+        for run in sorted(self.runs, key=lambda run: not run.info.metrics):
+            found.setdefault(self.name_of(run), run)
+        return found
+
     @property
-    def scratch(self) -> str | None:
-        """The run without pre-training, if it was measured."""
-        return next((name for name in self.names if is_scratch(name)), None)
+    def measured(self) -> list[str]:
+        """The names of runs with results."""
+        there = {cell.run for cell in self.cells}
+        return [name for name in self.names if name in there]
+
+    def label(self, name: str) -> str:
+        """Return how a run is called in a table."""
+        if name not in self.scratches:
+            return name
+        return "nothing" if len(self.scratches) == 1 else f"nothing ({name})"
+
+    def scratch_of(self, name: str) -> str | None:
+        """Return the run without pre-training that another is to be compared with: of its model, and of its seed."""
+        run = self.run_by_name.get(name)
+        ours = sorted(self.scratches, key=lambda one: one in self.names and self.names.index(one))
+        if run is None or len(ours) < 2:
+            return ours[0] if len(ours) == 1 else None
+        model = f"scratch-{run.spec.name.replace('/', '-')}-seed"
+        of_model = [one for one in ours if one.startswith(model)]
+        return next((one for one in of_model if one == f"{model}{run.info.seed}"), next(iter(of_model), None))
 
 
-def is_scratch(name: str) -> bool:
-    """Whether a run's name is that of one without pre-training."""
-    return name == "scratch" or name.startswith("scratch-")
-
-
-def gather(root: str | Path) -> Findings:
+def gather(root: str | Path, *, say: Say = passed_over) -> Findings:
     """Read the datasets, runs and results below a folder.
+
+    Args:
+        root: the folder.
+        say: is told of each file that cannot be read, which is passed over.
 
     Raises:
         RecipeError: there is no such folder, or nothing to report in it.
-        DataError: a file of results is damaged.
     """
     root = Path(root)
     if not root.is_dir():
         raise RecipeError(f"{root}: no such folder", hint="give the folder of an experiment, or of runs")
-    told = _told(root)
-    order = told.get("order", [])
-    datasets = [open_dataset(p.parent) for p in _found(root, "dataset.json")]
-    runs = [open_run(p.parent) for p in _found(root, "run.json")]
-    cells = [cell for path in _found(root, "results.parquet") for cell in cells_of(results.read(path))]
-    if not runs and not cells:
+    told = _told(root / EXPERIMENT, say)
+    order = told["order"]
+    datasets = _opened(open_dataset, [p.parent for p in _found(root, "dataset.json")], say)
+    runs = _opened(open_run, [p.parent for p in _found(root, "run.json")], say)
+    tables = _opened(results.read, _found(root, "results.parquet"), say)
+    rows = _once(tables)
+    if not runs and not rows.num_rows:
         raise RecipeError(
             f"{root}: no runs and no results", hint="`curate experiment` or `curate transfer` makes them"
         )
+    called = labels([*(_facts(run, root) for run in runs), *map(facts_of, rows.to_pylist())])
+    cells = cells_of(rows, called)
+    scratches = frozenset(c.run for c in cells if c.scratch)
+    alone = [called[run.name, run.digest] for run in runs]
+    with_cells = sorted({c.run for c in cells}, key=lambda n: (n in scratches, _rank(n, order)))
     return Findings(
-        title=told.get("name", root.resolve().name),
+        title=told["name"] or root.resolve().name,
         root=root,
         datasets=sorted(datasets, key=lambda d: _rank(d.name, order)),
         runs=sorted(runs, key=lambda r: _rank(r.name, order)),
         cells=cells,
-        names=sorted({c.run for c in cells}, key=lambda n: (is_scratch(n), _rank(n, order))),
-        tasks=sorted({c.task for c in cells}, key=lambda t: _rank(t, told.get("tasks", []))),
-        shots=sorted({c.shots for c in cells}, key=lambda s: (s == "full", int(s) if s.isdigit() else 0)),
+        names=[*with_cells, *sorted({*alone} - {*with_cells}, key=lambda n: _rank(n, order))],
+        tasks=sorted({c.task for c in cells}, key=lambda t: _rank(t, told["tasks"])),
+        shots=sorted(
+            {c.shots for c in cells}, key=lambda s: (s == "full", int(s) if s.isdecimal() else 0, s)
+        ),
         protocols=sorted({c.protocol for c in cells}, reverse=True),
-        notes=told.get("notes", []),
-        accuracy=told.get("accuracy", {}),
+        called=called,
+        scratches=scratches,
+        notes=told["notes"],
+        accuracy=_accuracy(root, runs, say),
     )
 
 
-def _told(root: Path) -> dict[str, Any]:
+def _opened(opener: Callable[[Path], T], paths: Sequence[Path], say: Say) -> list[T]:
+    """Open what can be opened, and say of the rest why it cannot."""
+    found = []
+    for path in paths:
+        try:
+            found.append(opener(path))
+        except CurateError as error:
+            say(error.message)
+    return found
+
+
+def _once(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of several files of results; a measurement that stands in two of them counts once."""
+    table = pa.concat_tables([results.SCHEMA.empty_table(), *tables])
+    first: dict[tuple[str, str], int] = {}
+    for place, key in enumerate(zip(table["cell"].to_pylist(), table["metric"].to_pylist(), strict=True)):
+        first.setdefault(key, place)
+    return table.take(pa.array(first.values(), pa.int64()))
+
+
+def _facts(run: Run, root: Path) -> RunFacts:
+    info = run.info
+    dataset, folder = info.dataset.name if info.dataset else None, str(run.path.relative_to(root))
+    return RunFacts(run.name, run.digest, info.method, info.seed, dataset, run.spec.name, folder)
+
+
+def _accuracy(root: Path, runs: Sequence[Run], say: Say) -> dict[Key, dict[str, float]]:
+    """Return what experiments below a folder measured of their runs on held-out rows."""
+    found = {}
+    for file in _found(root, EXPERIMENT):
+        accuracy = _told(file, say)["accuracy"]
+        for run in runs:
+            one = accuracy.get(run.path.name) if run.path.parent == file.parent / "runs" else None
+            if isinstance(one, dict):
+                found[run.name, run.digest] = {k: v for k, v in one.items() if isinstance(v, int | float)}
+    return found
+
+
+def _told(file: Path, say: Say) -> dict[str, Any]:
+    """Return what an experiment says of itself; what is not of the kind that it should be is as if it were not."""
+    document: Any = {}
     try:
-        document = json.loads((root / EXPERIMENT).read_text())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        document = json.loads(file.read_text())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RecursionError) as error:
+        say(f"{file}: {error}")
+    if not isinstance(document, dict):
+        say(f"{file}: not what an experiment says of itself")
+        document = {}
+    told: dict[str, Any] = {"name": document.get("name"), "accuracy": document.get("accuracy")}
+    told["name"] = told["name"] if isinstance(told["name"], str) else ""
+    told["accuracy"] = told["accuracy"] if isinstance(told["accuracy"], dict) else {}
+    for name in ("order", "tasks", "notes"):
+        some = document.get(name)
+        told[name] = [one for one in some if isinstance(one, str)] if isinstance(some, list) else []
+    return told
 
 
 def _found(root: Path, name: str) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.reports.findings import Findings, is_scratch
+from train.reports.findings import Findings
 from train.runs import Run
 
 
@@ -38,7 +38,7 @@ class Table:
 
 def headline(findings: Findings) -> Table:
     """One row a run: how it did in pre-training, and on each task and shot count, in per cent."""
-    by_name = {run.name: run for run in findings.runs}
+    by_name = findings.run_by_name
     measured = [
         (task, shots, protocol)
         for protocol in findings.protocols
@@ -51,10 +51,10 @@ def headline(findings: Findings) -> Table:
     columns += [f"{task} {shots_name(shots)} {protocol}" for task, shots, protocol in measured]
     rows: list[list[str]] = []
     means: list[list[float | None]] = []
-    for name in findings.names or [run.name for run in findings.runs]:
+    for name in findings.names:
         run = by_name.get(name)
         data = run.info.dataset if run else None
-        row = [label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
+        row = [findings.label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
         row += [percent(own_metric(findings, run, metric)) if run else "–" for metric in metrics]
         cells = [findings.cell(name, *where) for where in measured]
         row += ["–" if c is None else c.shown for c in cells]
@@ -84,7 +84,7 @@ def headline(findings: Findings) -> Table:
 def gaps(findings: Findings) -> Table:
     """How far apart the best and the worst pre-training set are, and the worst from no pre-training."""
     rows = []
-    names = [name for name in findings.names if not is_scratch(name)]
+    names = [name for name in findings.names if name not in findings.scratches]
     for protocol in findings.protocols:
         for task in findings.tasks:
             for shots in findings.shots:
@@ -92,10 +92,10 @@ def gaps(findings: Findings) -> Table:
                 if len(cells) < 2:
                     continue
                 best, worst = max(cells, key=lambda c: c.mean), min(cells, key=lambda c: c.mean)
-                none = findings.cell(findings.scratch or "", task, shots, protocol)
+                none = findings.cell(findings.scratch_of(worst.run) or "", task, shots, protocol)
                 rows.append(
-                    [task, shots_name(shots), protocol, f"{label(best.run)} {percent(best.mean)}",
-                     f"{label(worst.run)} {percent(worst.mean)}", f"{(best.mean - worst.mean) * 100:.1f}",
+                    [task, shots_name(shots), protocol, f"{findings.label(best.run)} {percent(best.mean)}",
+                     f"{findings.label(worst.run)} {percent(worst.mean)}", f"{(best.mean - worst.mean) * 100:.1f}",
                      f"{(worst.mean - none.mean) * 100:+.1f}" if none else "–"]
                 )  # fmt: skip
     columns = ["task", "shots", "protocol", "best", "worst", "gap, points", "worst over scratch, points"]
@@ -131,7 +131,7 @@ def runs(findings: Findings) -> Table:
     for run in findings.runs:
         model = f"{run.spec.name}, {run.spec.image_size} px, {run.spec.stem} stem"
         done = [f"{run.info.samples_seen:,}", str(run.info.seed), f"{run.info.seconds:.0f}", _throughput(run)]
-        rows.append([run.name, run.info.method, model, *done, run.digest[7:19]])
+        rows.append([findings.name_of(run), run.info.method, model, *done, run.digest[7:19]])
     columns = ["run", "method", "model", "samples seen", "seed", "seconds", "samples/s", "weights"]
     return Table("The runs", columns, rows)
 
@@ -141,17 +141,12 @@ METRICS = {"top1": "top-1", "coarse_top1": "coarse top-1"}  # of a run on its ow
 
 def own_metric(findings: Findings, run: Run, metric: str) -> float | None:
     """Return a run's accuracy on held-out rows: as the experiment measured it, else as the run did."""
-    return findings.accuracy.get(run.name, run.info.metrics).get(metric)
+    return findings.accuracy.get((run.name, run.digest), run.info.metrics).get(metric)
 
 
 def shots_name(shots: str) -> str:
     """Return "5-shot" or "full"."""
-    return f"{shots}-shot" if shots.isdigit() else shots
-
-
-def label(name: str) -> str:
-    """Return how a run is called in a table."""
-    return "nothing" if is_scratch(name) else name
+    return f"{shots}-shot" if shots.isdecimal() else shots
 
 
 def percent(value: float | None) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.manifests import digest
 from train.transfer import results
+from train.transfer.labels import Key, RunFacts, labels
 from train.transfer.protocols import PROTOCOLS, written
 
 
@@ -27,6 +30,7 @@ class Cell:
         seeds: draws.
         n: test images.
         by_test: whether something was chosen by the test set itself.
+        scratch: whether the run learned from nothing.
     """
 
     run: str
@@ -40,6 +44,7 @@ class Cell:
     seeds: int
     n: int
     by_test: bool = False
+    scratch: bool = False
 
     @property
     def shown(self) -> str:
@@ -48,32 +53,72 @@ class Cell:
         return f"{self.mean * 100:.1f}{dagger} ± {(self.high - self.low) * 50:.1f}"
 
 
-def cells_of(table: pa.Table) -> list[Cell]:
+def cells_of(table: pa.Table, called: Mapping[Key, str] | None = None) -> list[Cell]:
     """Return the cells of rows of results, of each task's headline metric.
 
-    Where several would be called alike, what they differ in is added to their names: the image size, the version of the
-    measuring, the content of the task, the weights of the run.
+    A run is known by its name and weights. Where several cells would be called alike, what they differ in is added to
+    their names: the content of the task, the image size, the version of the measuring, whatever else.
+
+    Args:
+        table: the rows.
+        called: what each run is called; by the rows alone where it is not given.
     """
     groups = results.summary(table.filter(pc.field("headline"))).to_pylist()
-    called: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    names = labels(map(facts_of, groups)) if called is None else called
+    contents: dict[str, set[str]] = defaultdict(set)
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for group in groups:
-        called[group["run"], group["task"], group["shots"], label(group)].append(group)
-    alike = {id(group): others for others in called.values() for group in others}
-    return [_cell(group, alike[id(group)]) for group in groups]
+        contents[group["task"]].add(group["task_digest"] or "")
+        alike[_place(group)].append(group)
+    cells = []
+    for group in groups:
+        several = len(contents[group["task"]]) > 1 and group["task_digest"]
+        task = (
+            f"{group['task']} ({group['task_digest'].removeprefix('sha256:'):.4})"
+            if several
+            else group["task"]
+        )
+        run = names[group["run"], group["run_digest"]]
+        cells.append(_cell(group, run, task, label(group) + _apart(group, alike[_place(group)])))
+    return cells
 
 
-def _cell(group: dict[str, Any], alike: Sequence[dict[str, Any]]) -> Cell:
-    def apart(column: str, form: str) -> str:
-        differs = len({one[column] for one in alike}) > 1
-        return form.format(str(group[column] or "").removeprefix("sha256:")) if differs else ""
+def facts_of(row: Mapping[str, Any]) -> RunFacts:
+    """Return what a row of results tells of its run."""
+    return RunFacts(row["run"], row["run_digest"], dataset=row["dataset"])
 
+
+def _place(group: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*(str(group[c]) for c in ("run", "run_digest", "task", "task_digest", "shots")), label(group))
+
+
+APART = {
+    "image_size": "{} px",
+    "version": "version {}",
+    "metric": "{}",
+    "select": "chosen by {}",
+    "config": "settings {:.4}",
+    "dataset_digest": "dataset {:.4}",
+}  # what two cells of one run, task, shot count and protocol may differ in
+
+
+def _apart(group: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
+    told = ""
+    for column, form in APART.items():
+        if len({one[column] for one in alike}) > 1:
+            value = digest(group[column]) if column == "config" else str(group[column])
+            told += ", " + form.format(value.removeprefix("sha256:"))
+    return told
+
+
+def _cell(group: Mapping[str, Any], run: str, task: str, protocol: str) -> Cell:
     mean = group["mean"]
     low, high = (mean if group[end] is None else group[end] for end in ("ci_low", "ci_high"))
     return Cell(
-        run=group["run"] + apart("run_digest", " ({:.4})"),
-        task=group["task"] + apart("task_digest", " ({:.4})"),
+        run=run,
+        task=task,
         shots=group["shots"],
-        protocol=label(group) + apart("image_size", ", {} px") + apart("version", ", version {}"),
+        protocol=protocol,
         metric=group["metric"],
         mean=mean,
         low=max(min(low, group["test_low"]), 0.0),
@@ -81,13 +126,15 @@ def _cell(group: dict[str, Any], alike: Sequence[dict[str, Any]]) -> Cell:
         seeds=group["seeds"],
         n=group["n"],
         by_test=group["select"] == "test",
+        scratch=group["dataset"] is None,
     )
 
 
-def label(row: dict[str, Any]) -> str:
+def label(row: Mapping[str, Any]) -> str:
     """Return how the protocol of a row is written; with how images were drawn, where that is not the usual way."""
-    name = row["protocol"]
-    said = written(name, json.loads(row["config"])) if name in PROTOCOLS else name
+    said = name = row["protocol"]
+    with suppress(ValueError, AttributeError):  # a file of others may hold anything for settings
+        said = written(name, json.loads(row["config"])) if name in PROTOCOLS else name
     return said if row["sampling"] in (None, "distinct") else f"{said}, drawn with replacement"
 
 

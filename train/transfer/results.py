@@ -54,6 +54,10 @@ SCHEMA = pa.schema(
         "cell": pa.string(),  # digest of everything that decides the value
     }
 )
+REQUIRED = (
+    "run", "run_digest", "task", "shots", "protocol", "metric", "headline", "value", "n", "ci_low", "ci_high",
+    "config", "cell",
+)  # fmt: skip
 GROUP = (
     "run", "run_digest", "dataset", "dataset_digest", "task", "task_digest", "shots", "images_per_class",
     "protocol", "image_size", "config", "sampling", "select", "metric", "headline", "version",
@@ -82,6 +86,13 @@ def read(path: Path) -> pa.Table:
         raise DataError(
             f"{path}: not results of this version (columns {strange})", hint="write to another file"
         )
+    try:
+        table = table.cast(SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}: not results ({error})", hint="write to another file") from error
+    empty = [name for name in REQUIRED if table[name].null_count]
+    if empty:
+        raise DataError(f"{path}: not results (no {empty[0]} in some rows)", hint="write to another file")
     return table
 
 
