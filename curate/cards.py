@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from curate.datasets import MANIFEST, SHARDS, DatasetInfo
+from curate.escapes import code, code_block, markdown
 
 
 def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]] | None = None) -> str:
@@ -22,17 +23,17 @@ def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]]
         yaml.safe_dump(_front(info, fields), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         "---",
         "",
-        f"# {info.name}",
+        f"# {markdown(info.name)}",
         "",
         f"{info.rows:,} samples, {len(info.classes):,} classes, {info.bytes / 1e6:,.1f} MB of images. "
-        f"Digest `{info.digest}`.",
+        f"Digest {code(info.digest)}.",
         "",
         *_mixed(splits),
         "## How it was made",
         "",
-        "```yaml",
-        yaml.safe_dump(info.recipe, sort_keys=False, allow_unicode=True, width=110).rstrip(),
-        "```",
+        *code_block(
+            yaml.safe_dump(info.recipe, sort_keys=False, allow_unicode=True, width=110).rstrip(), "yaml"
+        ),
         "",
         "## What each step did",
         "",
@@ -40,12 +41,11 @@ def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]]
         "|---|---:|---:|---:|---:|---|",
     ]
     for record in info.ledger:
-        cells = [record.step, f"{record.rows_out:,}", f"{record.classes_out:,}", f"{record.labels_changed:,}"]
-        lines.append(
-            f"| {' | '.join([*cells, f'{record.captions_changed:,}', ', '.join(record.columns_added)])} |"
-        )
-    lines += [f"- {record.step}: {note}" for record in info.ledger for note in record.notes]
-    shown = [f"{c.index} {c.name}" + (f" ({c.wnid})" if c.wnid else "") for c in info.classes[:30]]
+        counts = (record.rows_out, record.classes_out, record.labels_changed, record.captions_changed)
+        added = ", ".join(map(markdown, record.columns_added))
+        lines.append(f"| {' | '.join([markdown(record.step), *(f'{n:,}' for n in counts), added])} |")
+    lines += [f"- {markdown(f'{record.step}: {note}')}" for record in info.ledger for note in record.notes]
+    shown = [markdown(f"{c.index} {c.name}" + (f" ({c.wnid})" if c.wnid else "")) for c in info.classes[:30]]
     if shown:
         more = f", and {len(info.classes) - 30:,} more" if len(info.classes) > 30 else ""
         lines += ["", "## Classes", "", ", ".join(shown) + more]
@@ -56,7 +56,7 @@ def _mixed(splits: dict[str, int]) -> list[str]:
     """Return the paragraph that warns who takes `train` for the training rows alone."""
     if len(splits) < 2:
         return []
-    counted = ", ".join(f"{name} {rows:,}" for name, rows in splits.items())
+    counted = ", ".join(f"{markdown(name)} {rows:,}" for name, rows in splits.items())
     told = f"What loads as `train` holds the rows of all splits ({counted}): filter by `split` (in shards it is in "
     return [told + "`.json`), or keep them apart with `curate export --to parquet`.", ""]
 

@@ -50,7 +50,7 @@ class Bars(Warnings):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
@@ -59,12 +59,17 @@ class Bars(Warnings):
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self.console, transient=True) as bars:
-            yield _Bar(bars, bars.add_task(title, total=total), title)
+            yield _Bar(bars, bars.add_task(printable(title), total=total), title)
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(printable(line), soft_wrap=not self.console.is_terminal)
 
 
 class _Lines(Stage):
@@ -76,7 +81,7 @@ class _Lines(Stage):
     def tell(self, line: str) -> None:
         if time.monotonic() - self.last >= LINE_S:
             self.last = time.monotonic()
-            self.console.print(f"{self.title}: {line}", markup=False, soft_wrap=True)
+            self.console.print(printable(f"{self.title}: {line}"), soft_wrap=True)
 
 
 class _Bar(Stage):
@@ -84,7 +89,7 @@ class _Bar(Stage):
         self.bars, self.task, self.title = bars, task, title
 
     def tell(self, line: str) -> None:
-        self.bars.update(self.task, description=f"{self.title}: {line}")
+        self.bars.update(self.task, description=printable(f"{self.title}: {line}"))
 
     def advance(self, done: int = 1, total: int | None = None) -> None:
         if total is not None:

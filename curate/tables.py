@@ -25,29 +25,40 @@ SAMPLES_SHOWN = 10  # of a shard that is at fault itself; JSON has all
 FIRST_WIDTH = 24  # characters up to which a first column is not folded: it says what a row is
 
 
+def _say(line: str) -> None:
+    """Print a line; what strangers wrote in it cannot command the terminal."""
+    print(printable(line))
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    document = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """Print rows under their columns: a drawn table on a terminal, tab-separated text in a pipe."""
     rows = [[_cell(v) for v in row] for row in rows]
+    columns = [_cell(column) for column in columns]
     if not columns:  # a statement that answers nothing
         return
     if not sys.stdout.isatty():
         if title:
-            print(f"# {title}")
-        print("\t".join(columns))
+            _say(f"# {title}")
+        _say("\t".join(columns))
         for row in rows:
-            print("\t".join(row))
+            _say("\t".join(row))
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        title=title and printable(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     width = max(len(line[0]) for line in [list(columns), *rows])
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
@@ -56,7 +67,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
         table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False).print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_plan(plan: Plan) -> None:
@@ -68,43 +79,43 @@ def print_plan(plan: Plan) -> None:
     )
     shards = f"{recipe.samples_per_shard:,} samples"
     shards += f" or {recipe.bytes_per_shard:,} bytes of images" if recipe.bytes_per_shard else ""
-    print(f"{recipe.name}: seed {recipe.seed}, {recipe.order}, {shards} a shard")
+    _say(f"{recipe.name}: seed {recipe.seed}, {recipe.order}, {shards} a shard")
     if recipe.resize:
-        print(f"  resize to a short side of {recipe.resize.short} px, JPEG quality {recipe.resize.quality}")
-    print(f"  source {json.dumps(recipe.source, default=str)}: {known}, {classes}")
+        _say(f"  resize to a short side of {recipe.resize.short} px, JPEG quality {recipe.resize.quality}")
+    _say(f"  source {json.dumps(recipe.source, default=str)}: {known}, {classes}")
     if source.why:
-        print(f"  read as: {source.why}")
+        _say(f"  read as: {source.why}")
     for number, step in enumerate(plan.steps, start=1):
         unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
         told = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
-        print(f"  {number}. {step.operation.name}({told}){unbound}")
+        _say(f"  {number}. {step.operation.name}({told}){unbound}")
     count = "?" if plan.classes is None else f"{len(plan.classes):,}"
-    print(f"  result: {count} classes, columns {', '.join(plan.columns)}")
+    _say(f"  result: {count} classes, columns {', '.join(plan.columns)}")
     promises = recipe.expect.model_dump(exclude_none=True)
     if promises:
-        print(f"  expect: {', '.join(f'{k} {v}' for k, v in promises.items())}")
+        _say(f"  expect: {', '.join(f'{k} {v}' for k, v in promises.items())}")
 
 
 def print_summary(summary: Summary) -> None:
     """Print a dataset's summary; where images lie outside of its folder, that is the first line."""
     for line in summary.outside:
-        print(printable(line))
+        _say(line)
     kind = "overlay" if summary.shards is None else f"{summary.shards:,} shards"
-    print(f"{summary.name}: {summary.rows:,} rows, {len(summary.counts):,} classes, {kind}")
-    print(f"  bytes of images {summary.bytes:,} below {summary.root}")
-    print(f"  digest {summary.digest}")
+    _say(f"{summary.name}: {summary.rows:,} rows, {len(summary.counts):,} classes, {kind}")
+    _say(f"  bytes of images {summary.bytes:,} below {summary.root}")
+    _say(f"  digest {summary.digest}")
     for side, (low, middle, high) in summary.pixels.items():
-        print(f"  {side} {low}–{high} px, median {middle}")
+        _say(f"  {side} {low}–{high} px, median {middle}")
     if summary.splits:
-        print("  splits " + ", ".join(f"{k} {v:,}" for k, v in summary.splits.items()))
+        _say("  splits " + ", ".join(f"{k} {v:,}" for k, v in summary.splits.items()))
     if summary.majority is not None:
-        print(f"  largest class {summary.majority:.2%} of the labels: what guessing it would score")
+        _say(f"  largest class {summary.majority:.2%} of the labels: what guessing it would score")
     if summary.balance is not None:
-        print(f"  balance: {_balance(summary.balance)}")
+        _say(f"  balance: {_balance(summary.balance)}")
     if summary.resize is not None:
-        print(f"  resize: {gain(summary.resize)}")
+        _say(f"  resize: {gain(summary.resize)}")
     if summary.noise_rate is not None:
-        print(f"  wrong labels {summary.noise_rate:.4%}")
+        _say(f"  wrong labels {summary.noise_rate:.4%}")
     print_table(
         ["step", "arguments", "rows", "classes", "labels changed", "captions changed", "notes"],
         [
@@ -149,11 +160,11 @@ def print_diffs(diffs: Sequence[Diff]) -> None:
     for d in diffs:
         for what, examples in d.examples.items():
             if examples:
-                print(f"  {what} in {d.b}: {'; '.join(examples)}")
+                _say(f"  {what} in {d.b}: {'; '.join(examples)}")
         if d.other_resize:
-            print(f"  {d.a} and {d.b}: {'equal rows, ' if d.relation == '=' else ''}other `resize`")
+            _say(f"  {d.a} and {d.b}: {'equal rows, ' if d.relation == '=' else ''}other `resize`")
     sizes = [f"{diffs[0].a} ({diffs[0].rows_a:,})"] + [f"{d.relation} {d.b} ({d.rows_b:,})" for d in diffs]
-    print(" ".join(sizes))
+    _say(" ".join(sizes))
 
 
 def print_exports(done: Sequence[Exported], *, json: bool) -> None:
@@ -163,9 +174,9 @@ def print_exports(done: Sequence[Exported], *, json: bool) -> None:
         return
     for e in done:
         count = f"{e.files[0]}" if len(e.files) == 1 else f"{len(e.files):,} files, such as {e.files[0]}"
-        print(f"{e.format}: {count}{', unchanged, nothing to do' if e.unchanged else ''}\n  {e.use}")
+        _say(f"{e.format}: {count}{', unchanged, nothing to do' if e.unchanged else ''}\n  {e.use}")
     for note in {e.note: None for e in done if e.note}:
-        print(f"note: {note}")
+        _say(f"note: {note}")
 
 
 def _short(value: Any) -> str:
@@ -197,15 +208,15 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
         )
         state = "unchanged, nothing to do" if b.unchanged else "built"
         what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
-        print(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
+        _say(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")
         if resize := b.dataset.build_record().get("resize"):
-            print(f"  resize: {gain(resize)}")
+            _say(f"  resize: {gain(resize)}")
     same: dict[str, list[str]] = {}
     for b in built:
         same.setdefault(b.dataset.digest, []).append(b.dataset.name)
     for names in same.values():
         if len(names) > 1:
-            print(f"note: {len(names)} sets of this family are the same: {', '.join(names)}")
+            _say(f"note: {len(names)} sets of this family are the same: {', '.join(names)}")
 
 
 def _document(built: Built) -> dict[str, Any]:
@@ -233,7 +244,7 @@ def print_checked(found: Verdict | Report, *, json: bool) -> None:
         print_table(["where", "what"], _problems(found.problems), title=title)
     else:
         for path in found.paths:
-            print(f"{path}: holds what it says")
+            _say(f"{path}: holds what it says")
 
 
 def _problems(problems: Sequence[Problem]) -> Iterator[tuple[str, str]]:
@@ -256,12 +267,12 @@ def _print_findings(report: Report) -> None:
         print_table(["severity", "kind", "shard", "member", "what"], rows)
     for kind, count in report.counts.items():
         if count > FINDINGS_SHOWN:
-            print(f"{kind}: {count:,} in all")
+            _say(f"{kind}: {count:,} in all")
     images = ", ".join(f"{n:,} {kind}" for kind, n in report.images.most_common())
     numbers = {"shard": report.shards, "sample": report.samples, "byte": report.bytes}
     counted = ", ".join(_counted(number, what) for what, number in numbers.items())
     grave = ", ".join(_counted(report.count(s), s) for s in ("error", "warning", "note"))
-    print(f"{counted}{f'; {images}' if images else ''}: {grave}")
+    _say(f"{counted}{f'; {images}' if images else ''}: {grave}")
 
 
 def print_fetched(found: Fetched, *, json: bool) -> None:
@@ -278,7 +289,7 @@ def print_fetched(found: Fetched, *, json: bool) -> None:
     if found.tried:
         done += f", {found.tried / found.seconds:,.0f} rows/s"
     share = f"{ok / found.rows:.1%}" if found.rows else "none"
-    print(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
+    _say(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
     print_table(
         ["outcome", "rows", "share"],
         [[outcome, f"{count:,}", f"{count / found.rows:.2%}"] for outcome, count in found.outcomes.items()],
@@ -291,7 +302,7 @@ def print_drift(found: Drift, *, json: bool) -> None:
         print_json(vars(found) | {"intervals": {s: found.interval(s) for s in found.states}})
         return
     part = "" if found.asked == found.rows else f" of {found.rows:,}"
-    print(f"{found.pool}: {found.asked:,}{part} rows asked again in {found.seconds:,.1f} s; {found.table}")
+    _say(f"{found.pool}: {found.asked:,}{part} rows asked again in {found.seconds:,.1f} s; {found.table}")
     rows = []
     for state, count in found.states.items():
         low, high = found.interval(state)

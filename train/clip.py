@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from curate.datasets import Dataset
-from curate.errors import RecipeError
+from curate.errors import RecipeError, printable
 from train import feeds
 from train.captions import caption_arguments, warnings_of
 from train.checks import check_batch_fits
@@ -157,7 +157,8 @@ def _prepare(
     choices = loader.samples.choices if config.captions == "drawn" else loader.samples.said
     say = Console(stderr=True, quiet=quiet or not ranks.first)
     for warning in warnings_of(choices, loader.samples.chances_N, config.batch_size, str(dataset.path)):
-        say.print(f"warning: {dataset.path}: {warning}", markup=False, highlight=False, soft_wrap=True)
+        told = printable(f"warning: {dataset.path}: {warning}")
+        say.print(told, markup=False, emoji=False, highlight=False, soft_wrap=True)
     check_batch_fits(loader)
     measured, prompts_C = _measured(dataset, config, val, device)
     pair = build_pair(config.pair, seed=config.seed).to(device).to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from curate.errors import MissingError
+from curate.errors import MissingError, printable
 from train.configs import LoopConfig
 from train.runs import METRICS, unwritten_told
 
@@ -65,7 +65,7 @@ class Log:
 
     def say(self, text: str) -> None:
         """Print a sentence."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """Begin a new bar."""

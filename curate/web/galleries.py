@@ -54,7 +54,7 @@ def _page(dataset: Dataset, summary: Summary, per_class: int) -> str:
     return (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(summary.name)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(summary.name)}</h1><p class=dim>{summary.rows:,} samples, {len(summary.counts):,} classes, "
-        f"{summary.bytes / 1e6:,.1f} MB. <code>{summary.digest[:19]}…</code></p>"
+        f"{summary.bytes / 1e6:,.1f} MB. <code>{html.escape(summary.digest[:19])}…</code></p>"
         f"<table><tr><th>step<th>rows<th>classes<th>labels changed<th>notes</tr>{steps}</table>"
         + "".join(_class(dataset, name, rows) for name, rows in _chosen(dataset, per_class))
     )

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curate.errors import printable
+from curate.queries import passed_over
 from train.reports.findings import Findings
 from train.reports.tables import shots_name
 
@@ -19,6 +21,11 @@ def draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
     import matplotlib
 
     matplotlib.use("Agg")
+    with matplotlib.rc_context({"text.parse_math": False}):  # a `$` in a name is no formula
+        return _draw_all(findings, folder)
+
+
+def _draw_all(findings: Findings, folder: Path) -> list[tuple[Path, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw, caption in (
@@ -67,13 +74,13 @@ def worth(findings: Findings) -> Any:
                 axis.barh(
                     position, gain, xerr=error, color=_colour(names, name), height=0.8, error_kw={"lw": 1}
                 )
-                ticks.append((position, f"{findings.label(name)}, {shots_name(shots)}"))
+                ticks.append((position, f"{_shown(findings.label(name))}, {shots_name(shots)}"))
                 position += 1
             position += 0.7
         axis.set_yticks([t[0] for t in ticks], [t[1] for t in ticks], fontsize=8)
         axis.axvline(0, color="black", lw=0.8)
         axis.set_xlabel("points over scratch")
-        axis.set_title(f"{task}, {protocol}", fontsize=10)
+        axis.set_title(_shown(f"{task}, {protocol}"), fontsize=10)
     return figure
 
 
@@ -100,11 +107,13 @@ def transfer(findings: Findings) -> Any:
                 "marker": "o",
                 "ms": 4,
             }
-            axis.errorbar(places, means, yerr=errors, capsize=2, lw=1.4, label=findings.label(name), **style)
-        axis.set_xticks(range(len(shown)), [shots_name(s) for s in shown])
+            axis.errorbar(
+                places, means, yerr=errors, capsize=2, lw=1.4, label=_shown(findings.label(name)), **style
+            )
+        axis.set_xticks(range(len(shown)), [_shown(shots_name(s)) for s in shown])
         axis.set_xlim(-0.4, len(shown) - 0.6)
         axis.set_ylabel("accuracy, %")
-        axis.set_title(f"{task}, {protocol}", fontsize=10)
+        axis.set_title(_shown(f"{task}, {protocol}"), fontsize=10)
         axis.grid(axis="y", alpha=0.3)
     next(iter(panels.values())).legend(fontsize=8, frameon=False)
     return figure
@@ -125,7 +134,11 @@ def pretraining(findings: Findings) -> Any:
     names = [n for n in findings.names if n not in findings.scratches]
     for name, curve in curves:
         axis.plot(
-            [c[0] for c in curve], [c[1] for c in curve], color=_colour(names, name), lw=1.4, label=name
+            [c[0] for c in curve],
+            [c[1] for c in curve],
+            color=_colour(names, name),
+            lw=1.4,
+            label=_shown(name),
         )
     axis.set_xlabel("step")
     axis.set_ylabel("training loss")
@@ -135,11 +148,23 @@ def pretraining(findings: Findings) -> Any:
 
 
 def _losses(path: Path) -> list[tuple[float, float]]:
+    """Return (step, loss) of a run's log, which ends where it cannot be read."""
+    curve: list[tuple[float, float]] = []
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
-    return [(line["step"], line["loss"]) for line in lines if "step" in line and "loss" in line]
+        lines = path.read_text().splitlines() if path.exists() else []
+        for line in map(json.loads, lines):
+            if not isinstance(line, dict):
+                raise ValueError("a line is no record")
+            if "step" in line and "loss" in line:
+                curve.append((float(line["step"]), float(line["loss"])))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        passed_over(f"{path}: {error}; its curve has {len(curve):,} points")
+    return curve
+
+
+def _shown(name: str) -> str:
+    """Return a name for a figure, where a label that begins with `_` would be left out of the legend."""
+    return printable(f" {name}" if name.startswith("_") else name)
 
 
 def _panels(

@@ -83,7 +83,7 @@ class Findings:
     def scratch_of(self, name: str) -> str | None:
         """Return the run without pre-training that another is to be compared with: of its model, and of its seed."""
         run = self.run_by_name.get(name)
-        ours = sorted(self.scratches, key=lambda one: one in self.names and self.names.index(one))
+        ours = sorted(self.scratches, key=self.names.index)
         if run is None or len(ours) < 2:
             return ours[0] if len(ours) == 1 else None
         model = f"scratch-{run.spec.name.replace('/', '-')}-seed"

@@ -6,6 +6,7 @@ import base64
 import html
 from pathlib import Path
 
+from curate.escapes import markdown
 from curate.files import write_atomic
 from train.reports import tables
 from train.reports.figures import draw_all
@@ -89,6 +90,6 @@ def _is_number(cell: str) -> bool:
 
 def _markdown(findings: Findings, shown: list[Table], figures: list[tuple[Path, str]]) -> str:
     pictures = "\n\n".join(f"![{caption}]({path.name})" for path, caption in figures)
-    head = [f"# {findings.title}", "", *[f"{note}\n" for note in findings.notes]]
+    head = [f"# {markdown(findings.title)}", "", *[f"{markdown(note)}\n" for note in findings.notes]]
     first, *others = [table.markdown() for table in shown] or [""]
     return "\n".join([*head, first, pictures, "", *others])

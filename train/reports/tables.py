@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curate.escapes import markdown
 from train.reports.findings import Findings
 from train.runs import Run
 
@@ -29,9 +30,10 @@ class Table:
 
     def markdown(self) -> str:
         """Return it as Markdown."""
-        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        lines = ["| " + " | ".join(map(markdown, self.columns)) + " |", "|" + "---|" * len(self.columns)]
         for i, row in enumerate(self.rows):
-            cells = [f"**{cell}**" if (i, j) in self.best else cell for j, cell in enumerate(row)]
+            shown = map(markdown, row)
+            cells = [f"**{cell}**" if (i, j) in self.best else cell for j, cell in enumerate(shown)]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join([f"### {self.title}", "", *lines, "", self.note]).rstrip() + "\n"
 

@@ -52,7 +52,7 @@ def labels(runs: Iterable[RunFacts]) -> dict[Key, str]:
     for name, group in by_name.items():
         for run, told in zip(group, _apart(group), strict=True) if len(group) > 1 else ():
             label = f"{name} ({told})"
-            found[run.key] = label if label not in found.values() else f"{label}, {_short(run.digest)}"
+            found[run.key] = label if label not in found.values() else f"{label}, {run.digest}"
     return {key: found[key] for key in known}
 
 
