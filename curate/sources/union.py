@@ -21,8 +21,11 @@ SOURCE = "source"
 def union(*, parts: dict[str, Any], duplicates: Literal["prefix", "error", "first"] = "prefix") -> Source:
     """Take the rows of several sources; the column `source` says which each is from.
 
-    Classes of the same wnid, or else of the same name, are one class; labels follow the order of their ids. A column
-    that a source lacks is NULL in its rows. `mix` draws stated amounts of each; `dedup` finds what two have in common.
+    Classes of the same wnid are one class, and so are classes without one that have the same name. A name is never
+    taken for a wnid: whether the folder `crane` is the bird or the machine is not known. The ledger names such pairs,
+    and `relabel: {map: {crane: n02012849}, others: keep}` makes one class of them. Labels follow the order of the ids,
+    and of numbers where the parts' do. A column that a source lacks is NULL in its rows. `mix` draws stated amounts of
+    each; `dedup` finds what two have in common.
 
     Args:
         parts: name → source, as `source:` would have it: `{web: {dataset: ../laion}, own: {folder: /photos}}`.
@@ -101,6 +104,7 @@ class Union(Source):
             left_out.take(index.counts, index.left_out)
             left_out.notes += [f"{name}: {note}" for note in index.notes]
         classes, place = _classes([index.classes for index in indexes.values()])
+        left_out.notes += _apart(classes)
         selects = [
             self._select(number, name, index, [place[c.id] for c in index.classes])
             for number, (name, index) in enumerate(indexes.items())
@@ -167,3 +171,31 @@ def _classes(lists: list[tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[st
         taken.add(name)
         named.append(Class(name, c.wnid, c.fine))
     return tuple(named), {old: label for label, old in enumerate(order)}
+
+
+def _apart(classes: tuple[Class, ...]) -> list[str]:
+    """Return a note of the classes that are called alike, one by its wnid and one by its name alone: two they stay."""
+    from curate.wordnet import unique_names
+
+    wnids = [c.wnid for c in classes if c.wnid is not None]
+    called: dict[str, str] = {}
+    for wnid in wnids:
+        called.setdefault(_plain(unique_names([wnid])[0]), wnid)
+    bare = [
+        c.name for c in classes if c.wnid is None
+    ]  # maybe with its name again in brackets, after one that is taken
+    pairs = [
+        (n, called[_plain(n.partition(" (")[0])]) for n in bare if _plain(n.partition(" (")[0]) in called
+    ]
+    if not pairs:
+        return []
+    shown = ", ".join(f"{name!r} and {wnid}" for name, wnid in pairs[:3]) + (", …" if len(pairs) > 3 else "")
+    name, wnid = pairs[0]
+    return [
+        f"{len(pairs):,} classes are called as WordNet calls another, and stay apart from it ({shown}); "
+        f"`relabel: {{map: {{{name!r}: {wnid}}}, others: keep}}` makes one of two"
+    ]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").casefold()

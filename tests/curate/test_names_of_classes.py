@@ -158,3 +158,20 @@ def test_folders_called_by_numbers_keep_the_order_of_their_names(write_recipe: W
     source = folder(tmp_path / "g", "0", "2", "10")
     data = built(write_recipe, tmp_path, f"source: {{folder: {source}}}\n")
     assert [c.name for c in data.classes] == ["0", "10", "2"]  # as torchvision's ImageFolder
+
+
+@pytest.mark.parametrize(("name", "wnid"), [("dog", "n02084071"), ("Tench", "n01440764")])
+def test_a_union_says_which_names_are_not_taken_for_wnids(
+    write_recipe: Write, tmp_path: Path, name: str, wnid: str
+) -> None:
+    folder(tmp_path / "a", name)
+    folder(tmp_path / "b", wnid)
+    source = "source: {union: {parts: {a: {folder: a}, b: {folder: b}}}}\n"
+    data = built(write_recipe, tmp_path, source)
+    [note] = [n for n in data.info.ledger[0].notes if "stay apart" in n]
+    assert len(data.classes) == 2
+    step = note.partition("`")[2].partition("`")[0]  # what it says to do
+    path = write_recipe(f"name: b\n{source}steps:\n  - {step}\n", "b")
+    [merged] = build(load(path), tmp_path / "merged", overlay=True)
+    assert [c.wnid for c in merged.dataset.classes] == [wnid]
+    assert len(merged.dataset) == 4
