@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from operation_examples import Example
@@ -18,7 +16,7 @@ from operation_examples import Example
 from curate import ops
 from curate.builds import build
 from curate.datasets import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
-from curate.manifests import CORE
+from curate.manifests import CORE, digest, text
 from curate.recipes import Recipe, load
 from curate.rows import Rows, columns_of
 from curate.sources._indexes import class_list
@@ -171,19 +169,22 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [f'{{"key": "pool/{i:07d}", "captions": ["", "one {i}", "two {i}"]}}\n' for i in range(0, 600, 3)]
     (folder / "texts.jsonl").write_text("".join(texts))
     (folder / "confusion.csv").write_text("true,given,weight\ndog,cat,3\ndog,dog,7\nn01440764,dog,1\n")
-    hashes = [hashlib.md5(str(i).encode()).hexdigest() for i in range(0, 900, 9)]
-    rows = pa.table({"key": [f"t{i}" for i in range(len(hashes))], "sha256": hashes})
     (folder / "test-set").mkdir()
-    pq.write_table(rows, folder / "test-set" / MANIFEST)
+    columns = CORE | {"sha256": "VARCHAR"}
+    with duckdb.connect() as con:
+        values = {"key": "'t' || i", "sha256": "md5((i * 9)::VARCHAR)"}
+        chosen = ", ".join(f'{values.get(c, "NULL")}::{kind} AS "{c}"' for c, kind in columns.items())
+        file = text(str(folder / "test-set" / MANIFEST))
+        con.execute(f"COPY (SELECT {chosen} FROM range(100) r(i)) TO {file} (FORMAT parquet)")
     told: dict[str, Any] = {
         "name": "test-set",
-        "digest": "-",
+        "digest": digest("test-set"),
         "plan": "-",
-        "rows": len(hashes),
+        "rows": 100,
         "bytes": 0,
         "root": ".",
     }
-    told |= {"columns": {"key": "VARCHAR", "sha256": "VARCHAR"}, "classes": [], "recipe": {}, "source": {}}
+    told |= {"columns": columns, "classes": [], "recipe": {}, "source": {}}
     info = DatasetInfo(**told, ledger=[], manifest_sha256=file_sha256(folder / "test-set" / MANIFEST))
     (folder / "test-set" / INFO).write_bytes(render(info))
     return folder
