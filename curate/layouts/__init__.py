@@ -198,8 +198,9 @@ def _is_another(name: str, kind: str) -> bool:
 
 
 def whole(sql: str) -> str:
-    """Return SQL for a value as an INTEGER; NULL where it is none, and so where it has decimals."""
-    return f"CASE WHEN TRY_CAST({sql} AS DOUBLE) = TRY_CAST({sql} AS INTEGER) THEN TRY_CAST({sql} AS INTEGER) END"
+    """Return SQL for a value as an INTEGER from 0; NULL where it is none, and so where it has decimals."""
+    number = f"TRY_CAST({sql} AS INTEGER)"
+    return f"CASE WHEN TRY_CAST({sql} AS DOUBLE) = {number} AND {number} >= 0 THEN {number} END"
 
 
 def _typed(says: Says, column: str, types: Mapping[str, str], where: str) -> dict[str, str]:

@@ -243,13 +243,13 @@ def _misfits(parquet: Path, columns: Mapping[str, tuple[str, str]]) -> dict[str,
 
 
 def _proven_small(parquet: Path, column: str, kind: str) -> bool:
-    """Whether a file's own statistics say that whole numbers of a column are below 2^31."""
+    """Whether a file's own statistics say that whole numbers of a column are from 0 and below 2^31."""
     if kind not in ("BIGINT", "UINTEGER", "UBIGINT"):
         return False
     footer = _footer(parquet)
     places = [i for i in range(footer.num_columns) if footer.schema.column(i).path == column]
     about = [footer.row_group(g).column(i).statistics for i in places for g in range(footer.num_row_groups)]
-    return bool(about) and all(a and a.has_min_max and a.min >= -(2**31) and a.max < 2**31 for a in about)
+    return bool(about) and all(a and a.has_min_max and a.min >= 0 and a.max < 2**31 for a in about)
 
 
 def _proven_usable(parquet: Path, columns: Mapping[str, str]) -> bool:

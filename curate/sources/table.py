@@ -153,7 +153,7 @@ class Table(Source):
         for column in NUMBERS:
             if odd := [(v.file.file, *v.file.misfits[column]) for v in views if column in v.file.misfits]:
                 file, _, example = odd[0]
-                what = "whole number below 2^31" if TOLD[column] == "INTEGER" else "number"
+                what = "whole number from 0 and below 2^31" if TOLD[column] == "INTEGER" else "number"
                 count = sum(n for _, n, _ in odd)
                 said = f"{count:,} values of {column!r} are NULL, for they are no {what}"
                 yield printable(f"{said} (such as {example!r} in {file})")

@@ -278,14 +278,14 @@ def test_numbers_that_do_not_fit_are_null_and_counted(form: str, tmp_path: Path,
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     made = slice_of(path)
-    assert texts(made, "width") == [640, None, None, 12, -1, None, None, None, None]
+    assert texts(made, "width") == [640, None, None, 12, None, None, None, None, None]
     assert [repr(s) for s in texts(made, "similarity")] == [
-        "0.29", "None", "0.001", "nan", "None", "0.0", "-1.0", "1.0", "0.5",
+        "0.29", "None", "0.001", "None", "None", "0.0", "-1.0", "1.0", "0.5",
     ]  # fmt: skip
     notes = [note for note in made.info.ledger[0].notes if "NULL" in note]
     assert len(notes) == 2
-    assert "4 values of 'width'" in notes[0]
-    assert "no whole number below 2^31" in notes[0]
+    assert "5 values of 'width'" in notes[0]
+    assert "no whole number from 0 and below 2^31" in notes[0]
     assert notes[1].startswith(
         "1 values of 'similarity' are NULL, for they are no number (such as 'high' in "
     )
