@@ -22,10 +22,11 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bytes.py
 	$(BIN)/python benchmarks/trainers.py
 
+# A module and not `-c`, which DuckDB takes for a person at a prompt: it would draw its progress bar into the page.
 reference: $(VENV)/.installed
-	$(BIN)/python -c "from curate.references import markdown; print(markdown(), end='')" > docs/reference.md
-	$(BIN)/python -c "from train.transfer.references import markdown; print(markdown(), end='')" > docs/tasks.md
-	$(BIN)/python -c "from curate.layouts.references import markdown; print(markdown(), end='')" > docs/layouts.md
+	$(BIN)/python -m curate.references > docs/reference.md
+	$(BIN)/python -m train.transfer.references > docs/tasks.md
+	$(BIN)/python -m curate.layouts.references > docs/layouts.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

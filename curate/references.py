@@ -220,3 +220,7 @@ def _all() -> Iterator[tuple[str, str, str, Signature]]:
     for name in ops.names():
         operation = ops.find(name)
         yield "operation", name, operation.doc, operation.signature
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -82,3 +82,7 @@ def _told(candidate: str | Says) -> str:
     if len(names) > 1:
         return " and ".join(f"`{n}`" for n in names) + (", decoded" if "url_decode" in candidate.sql else "")
     return f"`{names[0]}`" + (", decoded" if "url_decode" in candidate.sql else "")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -57,3 +57,7 @@ def _source(listing: Listing) -> str:
 def _section(listing: Listing) -> list[str]:
     about = listing.about[0].upper() + listing.about[1:]
     return [f"## {listing.usage}", "", f"{about}.", "", f"Data: {listing.get.removesuffix('…')}.", ""]
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
