@@ -285,9 +285,9 @@ def print_fetched(found: Fetched, *, json: bool) -> None:
             "unchanged": found.unchanged, "seconds": round(found.seconds, 3),
         })  # fmt: skip
         return
-    done = "unchanged" if found.unchanged else f"{found.tried:,} tried in {found.seconds:,.1f} s"
+    done = "unchanged" if found.unchanged else f"{found.tried:,} URLs tried in {found.seconds:,.1f} s"
     if found.tried:
-        done += f", {found.tried / found.seconds:,.0f} rows/s"
+        done += f", {found.tried / found.seconds:,.0f} URLs/s"
     share = f"{ok / found.rows:.1%}" if found.rows else "none"
     _say(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
     print_table(
@@ -302,7 +302,10 @@ def print_drift(found: Drift, *, json: bool) -> None:
         print_json(vars(found) | {"intervals": {s: found.interval(s) for s in found.states}})
         return
     part = "" if found.asked == found.rows else f" of {found.rows:,}"
-    _say(f"{found.pool}: {found.asked:,}{part} rows asked again in {found.seconds:,.1f} s; {found.table}")
+    urls = "" if found.urls == found.asked else f" ({found.urls:,} URLs)"
+    _say(
+        f"{found.pool}: {found.asked:,}{part} rows{urls} asked again in {found.seconds:,.1f} s; {found.table}"
+    )
     rows = []
     for state, count in found.states.items():
         low, high = found.interval(state)

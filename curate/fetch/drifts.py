@@ -38,7 +38,8 @@ class Drift:
     Args:
         pool: its folder.
         rows: of the pool.
-        asked: how many were asked again.
+        asked: how many rows were asked again.
+        urls: how many URLs these have: each is asked once, for all of its rows.
         states: same (the bytes), changed, gone (a failure that lasts), unknown (one that may pass) → rows.
         reasons: why rows are gone or unknown → rows.
         table: a Parquet file with key, url, state, reason, and the sha256 then and now of each row asked.
@@ -48,15 +49,19 @@ class Drift:
     pool: Path
     rows: int
     asked: int
+    urls: int
     states: dict[str, int]
     reasons: dict[str, int]
     table: Path
     seconds: float
 
     def interval(self, state: str) -> tuple[float, float]:
-        """Return a 95 % interval for the share of a state in the whole pool (Wilson's; exact where all were asked)."""
-        share, n = self.states.get(state, 0) / self.asked, self.asked
-        if n == self.rows:
+        """Return a 95 % interval for the share of a state in the whole pool (Wilson's; exact where all were asked).
+
+        Rows of one URL count as one draw, for they have one state: five captions of an image tell no more than one.
+        """
+        share, n = self.states.get(state, 0) / self.asked, self.urls
+        if self.asked == self.rows:
             return share, share
         middle, spread = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
         scale = 1 + Z**2 / n
@@ -99,6 +104,7 @@ def again(
             _draw(con, path, number or len(dataset))
             _ask(con, work, guards, how, progress)
             table = _write(con, work, path / DRIFT)
+            [(urls,)] = con.execute("SELECT count(DISTINCT url) FROM asked").fetchall()
             told = con.execute(
                 f"SELECT state, reason, count(*) FROM {parquet(table)} GROUP BY ALL"
             ).fetchall()
@@ -109,7 +115,7 @@ def again(
         if reason is not None:
             reasons[reason] += count
     return Drift(
-        path, len(dataset), states.total(), {s: states[s] for s in (SAME, CHANGED, GONE, UNKNOWN)},
+        path, len(dataset), states.total(), urls, {s: states[s] for s in (SAME, CHANGED, GONE, UNKNOWN)},
         dict(reasons.most_common()), table, time.monotonic() - began,
     )  # fmt: skip
 
@@ -124,13 +130,14 @@ def _draw(con: Any, path: Path, number: int) -> None:
 
 
 def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> None:
-    """Fetch the hashes of the rows asked, into the table `fates`; a row that has none then is of no record."""
-    con.execute("CREATE TEMP TABLE fates (row VARCHAR, outcome VARCHAR, sha256 VARCHAR)")
+    """Fetch the hashes of the URLs asked, into the table `fates`; a URL that has none then is of no record."""
+    con.execute("CREATE TEMP TABLE fates (url VARCHAR, outcome VARCHAR, sha256 VARCHAR)")
     for number in range(MISSES):
         folder = work / str(number)
         folder.mkdir()
         con.execute(
-            "COPY (SELECT key AS row, url, '' AS caption FROM asked WHERE key NOT IN (SELECT row FROM fates)) "
+            "COPY (SELECT min(key) AS row, url, '' AS caption FROM asked "
+            "WHERE url NOT IN (SELECT url FROM fates) GROUP BY url ORDER BY hash(url)) "
             f"TO {text(str(folder / TODO))} (FORMAT parquet)"
         )
         [(left,)] = con.execute(f"SELECT count(*) FROM {parquet(folder / TODO)}").fetchall()
@@ -149,7 +156,7 @@ def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> Non
             )
         if any((work / FATES).glob(f"{number}-*")):
             files = parquet(f"{plain(work / FATES)}/{number}-*.parquet", literal=False)
-            con.execute(f"INSERT INTO fates SELECT row, outcome, sha256 FROM {files}")
+            con.execute(f"INSERT INTO fates SELECT url, outcome, sha256 FROM {files}")
 
 
 def _write(con: Any, work: Path, folder: Path) -> Path:
@@ -161,10 +168,10 @@ def _write(con: Any, work: Path, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     target = folder / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.parquet"
     states = (
-        f"SELECT key, url, CASE WHEN outcome = 'ok' THEN if(f.sha256 = a.sha256, '{SAME}', '{CHANGED}') "
+        f"SELECT key, a.url, CASE WHEN outcome = 'ok' THEN if(f.sha256 = a.sha256, '{SAME}', '{CHANGED}') "
         f"WHEN outcome IN ({lasts}) THEN '{GONE}' ELSE '{UNKNOWN}' END AS state, "
         "CASE WHEN outcome IS NULL THEN 'no record' WHEN outcome <> 'ok' THEN outcome END AS reason, "
-        "a.sha256, f.sha256 AS sha256_now FROM asked a LEFT JOIN fates f ON key = row ORDER BY key"
+        "a.sha256, f.sha256 AS sha256_now FROM asked a LEFT JOIN fates f ON a.url = f.url ORDER BY key"
     )
     copy_parquet(con, states, target)
     return target

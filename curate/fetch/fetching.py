@@ -29,7 +29,7 @@ class Fetched:
         dataset: the pool.
         rows: that were asked for.
         outcomes: outcome → rows, `ok` first, then the most frequent.
-        tried: rows that this call tried.
+        tried: URLs that this call tried; rows that share one are tried at once.
         unchanged: whether the pool was there already and nothing was done.
         seconds: wall time of this call.
     """
@@ -54,9 +54,9 @@ def fetch(
 ) -> Fetched:
     """Download the images of a table of URLs into a pool: a dataset of those that came, and what became of each row.
 
-    The images keep their bytes. A call that was killed goes on where it was: finished shards are kept. When the table
-    has changed, or the limits, only the rows that this concerns are tried; those that failed under the same limits are
-    not, unless `retry` says so.
+    The images keep their bytes. A URL that several rows have is asked for and stored once, and they share what came.
+    A call that was killed goes on where it was: finished shards are kept. When the table has changed, or the limits,
+    only the URLs that this concerns are tried; those that failed under the same limits are not, unless `retry` says so.
 
     Args:
         table: a dataset of URLs (an overlay over a source `table`), or tables themselves.

@@ -177,28 +177,42 @@ class Pool:
         write_atomic(self.path / STATE, (json.dumps(told, indent=1) + "\n").encode())
 
     def connect(self) -> Any:
-        """Open DuckDB with `request` (the rows), `known` (all fates) and `fates` (of each row the one that counts)."""
+        """Open DuckDB with `request` (the rows), `known` (all fates) and `fates` (of each URL the one that counts)."""
         con = duckdb.connect()
         con.execute(f"SET temp_directory = {text(str(self.fetched / 'spill'))}")
         request = parquet(self.path / REQUEST, file_row_number=True)
         con.execute(f"CREATE TEMP VIEW request AS FROM {request}")
-        if any(self.fates.glob("*.parquet")):
-            files = parquet(f"{plain(self.fates)}/*.parquet", literal=False, filename=True)
-            number = "split_part(parse_filename(filename), '-', 1)::INTEGER AS round"
-            known = f"SELECT * EXCLUDE (filename), {number} FROM {files}"
-        else:
-            empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
-            known = f"SELECT {empty}, NULL::INTEGER AS round WHERE false"
-        con.execute(f"CREATE TEMP VIEW known AS {known}")
-        # What was fetched stays fetched: a row that is ok is not tried again under other limits.
+        con.execute(f"CREATE TEMP VIEW known AS {self._known(con)}")
+        # What was fetched stays fetched: a URL that is ok is not tried again under other limits.
         con.execute(
             "CREATE TEMP VIEW fates AS FROM known "
-            f"QUALIFY row_number() OVER (PARTITION BY row ORDER BY outcome = {text(OK)} DESC, round DESC) = 1"
+            f"QUALIFY row_number() OVER (PARTITION BY url ORDER BY outcome = {text(OK)} DESC, round DESC, row) = 1"
         )
         return con
 
+    def _known(self, con: Any) -> str:
+        """Return SQL of all fates. Those that name no URL, as in older pools, have it from the row that they are of."""
+        if not any(self.fates.glob("*.parquet")):
+            empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
+            return f"SELECT {empty}, NULL::INTEGER AS round WHERE false"
+        pattern = f"{plain(self.fates)}/*.parquet"
+        files = parquet(pattern, literal=False, filename=True, union_by_name=True)
+        number = "split_part(parse_filename(filename), '-', 1)::INTEGER AS round"
+        [(all_files, with_url)] = con.execute(
+            "SELECT count(DISTINCT file_name), count(DISTINCT file_name) FILTER (name = 'url') "
+            f"FROM parquet_schema({text(pattern)})"
+        ).fetchall()
+        if with_url == all_files:
+            return f"SELECT * EXCLUDE (filename), {number} FROM {files}"
+        url = "coalesce(k.url, r.url)" if with_url else "r.url"
+        columns = ", ".join(f"k.{quoted(c)}" for c in KINDS if c != "url")
+        joined = f"{files} k LEFT JOIN request r ON k.row = r.key WHERE {url} IS NOT NULL"
+        return f"SELECT {columns}, {url} AS url, {number} FROM {joined}"
+
     def write_todo(self, request: Request, path: Path, *, retry: bool, since: int) -> int:
         """Write row (its key), url and caption of the rows to try, in the order of the request; return how many.
+
+        A URL is tried once, for the first row that has it; the others share what becomes of it.
 
         Args:
             retry: also those whose failure may have passed.
@@ -207,12 +221,14 @@ class Pool:
         with self.connect() as con:
             failed = con.execute("SELECT DISTINCT outcome FROM known WHERE outcome <> 'ok'").fetchall()
             again = [o for (o,) in failed if not lasting(o)] if retry else []
-            tried = f"(SELECT row FROM known WHERE guards = {text(request.limits)})"
+            tried = f"(SELECT url FROM known WHERE guards = {text(request.limits)})"
             passing = f"f.outcome IN ({', '.join(map(text, again))})" if again else "false"
             con.execute(
-                "COPY (SELECT r.key AS row, r.url, r.caption FROM request r LEFT JOIN fates f ON r.key = f.row "
-                f"WHERE f.row IS NULL OR (f.outcome <> 'ok' AND f.round < {since} AND (f.row NOT IN {tried} "
-                f"OR {passing})) ORDER BY r.file_row_number) TO {text(str(path))} (FORMAT parquet)"
+                "COPY (SELECT arg_min(r.key, r.file_row_number) AS row, r.url, "
+                "arg_min(r.caption, r.file_row_number) AS caption "
+                "FROM request r LEFT JOIN fates f ON r.url = f.url "
+                f"WHERE f.url IS NULL OR (f.outcome <> 'ok' AND f.round < {since} AND (f.url NOT IN {tried} "
+                f"OR {passing})) GROUP BY r.url ORDER BY min(r.file_row_number)) TO {text(str(path))} (FORMAT parquet)"
             )
             return con.execute(f"SELECT count(*) FROM {parquet(path)}").fetchall()[0][0]
 

@@ -41,9 +41,12 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
         reasons = dict(con.execute(
             "SELECT outcome, count(*) AS n FROM outcomes WHERE outcome <> 'ok' GROUP BY 1 ORDER BY n DESC, 1"
         ).fetchall())  # fmt: skip
+        [(repeated,)] = con.execute("SELECT count(*) - count(DISTINCT url) FROM outcomes").fetchall()
     notes = (
         [f"{elsewise:,} rows were fetched under other limits (`limits` in {OUTCOMES})"] if elsewise else []
     )
+    if repeated:
+        notes.append(f"{repeated:,} rows have the URL of another row, whose outcome and bytes they share")
     info = _described(pool, request, rows, size, columns, content, reasons, notes)
     machine = {
         "python": platform.python_version(),
@@ -68,8 +71,8 @@ def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
         "CREATE TEMP TABLE outcomes AS SELECT r.key, r.url, "
         f"CASE WHEN {wrong} THEN 'hash mismatch' ELSE f.outcome END AS outcome, "
         f"CASE WHEN {wrong} THEN f.sha256 ELSE f.detail END AS detail, "
-        "f.* EXCLUDE (row, outcome, detail, guards, round), f.guards AS limits, r.file_row_number AS number "
-        "FROM request r JOIN limited f ON r.key = f.row"
+        "f.* EXCLUDE (row, url, outcome, detail, guards, round), f.guards AS limits, r.file_row_number AS number "
+        "FROM request r JOIN limited f ON r.url = f.url"
     )
     copy_parquet(
         con,

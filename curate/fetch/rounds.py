@@ -136,8 +136,8 @@ class Round:
                 fates = read_shard(self.folder, name, pool=self.pool.path, guards=limits)
                 write_fates(fates, self.fates(name))
 
-    def unanswered(self, shards: Sequence[str] | None, size: int) -> list[str]:
-        """Return the keys of the rows that have no outcome from this round.
+    def unanswered(self, shards: Sequence[str] | None, size: int) -> list[tuple[str, str]]:
+        """Return key and URL of the rows that have no outcome from this round.
 
         Args:
             shards: only of these.
@@ -150,10 +150,10 @@ class Round:
         if self.taken:
             known = parquet(f"{plain(self.pool.fates)}/{self.folder.name}-*.parquet", literal=False)
             conditions.append(f"row NOT IN (SELECT row FROM {known})")
-        rows = f"SELECT row FROM {parquet(self.folder / TODO, file_row_number=True)}"
+        rows = f"SELECT row, url FROM {parquet(self.folder / TODO, file_row_number=True)}"
         with duckdb.connect() as con:
             found = con.execute(f"{rows} WHERE {' AND '.join(conditions) or 'true'}")
-            return [row for (row,) in found.fetchall()]
+            return found.fetchall()
 
     def end(self) -> None:
         """Take over what is finished, and clear the folder of all but the tars that were taken over."""
@@ -170,7 +170,7 @@ class Round:
 
 
 def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: bool) -> int:
-    """Download in rounds until each row of a request has an outcome; return how many were tried.
+    """Download in rounds until each row of a request has an outcome; return how many URLs were tried.
 
     Args:
         retry: also rows whose failure may have passed.
@@ -179,7 +179,7 @@ def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: 
         DataError: img2dataset fails again and again.
     """
     since = pool.next_round()
-    tried, barren, missed = 0, 0, Counter[str]()
+    tried, barren, missed = 0, 0, Counter[tuple[str, str]]()
     while True:
         folder = pool.round(pool.next_round())
         folder.mkdir()
@@ -208,9 +208,10 @@ def download(pool: Pool, request: Request, how: How, progress: Quiet, *, retry: 
             waited = f"{how.patience_s(request.guards):,.0f} s"
             progress.say(f"nothing moved for {waited}: img2dataset was ended, and starts anew")
         missed.update(turns)
-        if given_up := [key for key in turns if missed[key] >= MISSES]:
+        if given_up := [row for row in turns if missed[row] >= MISSES]:
             reason = "hung" if fault == "hung" else "no record"
-            write_fates([Fate(key, reason, guards=request.limits) for key in given_up], one.fates("given-up"))
+            fates = [Fate(key, reason, guards=request.limits, url=url) for key, url in given_up]
+            write_fates(fates, one.fates("given-up"))
         one.end()
 
 

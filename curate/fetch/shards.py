@@ -23,6 +23,7 @@ from curate.shards.scans import Tar, open_tar, split_name
 KINDS = {
     "row": "string", "outcome": "string", "detail": "string", "file": "string", "offset": "int64", "size": "int64",
     "ext": "string", "width": "int32", "height": "int32", "sha256": "string", "at": "string", "guards": "string",
+    "url": "string",
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ class Fate:
     """What became of a row.
 
     Args:
-        row: its key.
+        row: its key; where several rows have one URL, the key of the first, which stands for all.
         outcome: see `outcomes`.
         detail: what exactly happened, where there is more to say.
         file: the tar that holds its bytes, relative to the pool, and where in it; None without bytes.
@@ -39,6 +40,7 @@ class Fate:
         sha256: of its bytes, in hex.
         at: when its shard was finished, in UTC.
         guards: digest of the limits it was fetched under.
+        url: what was asked for: every row of this URL shares the outcome and the bytes.
     """
 
     row: str
@@ -53,6 +55,7 @@ class Fate:
     sha256: str | None = None
     at: str | None = None
     guards: str | None = None
+    url: str | None = None
 
 
 def write_fates(fates: list[Fate], path: Path) -> None:
@@ -96,7 +99,7 @@ def read_shard(folder: Path, name: str, *, pool: Path, guards: str, hashes_only:
     tar = folder / f"{name}.tar"
     try:
         stats = json.loads((folder / f"{name}_stats.json").read_text())
-        columns = ["row", "key", "status", "error_message"]
+        columns = ["row", "url", "key", "status", "error_message"]
         rows = pq.ParquetFile(folder / f"{name}.parquet").read(columns).to_pylist()
         images = _images(tar, hashes_only)
     except (OSError, ValueError, KeyError, BadTar, pa.ArrowException) as error:
@@ -118,7 +121,7 @@ def read_shard(folder: Path, name: str, *, pool: Path, guards: str, hashes_only:
         else:
             said = row["error_message"] or "no record"
             fate = {"outcome": reason_of(said), "detail": said.partition(": ")[2] or None}
-        found.append(Fate(row=row["row"], at=at, guards=guards, **fate))
+        found.append(Fate(row=row["row"], at=at, guards=guards, url=row["url"], **fate))
     return found
 
 

@@ -48,7 +48,7 @@ class Pace:
         """Return rows and bytes a second, the success rate, and the failures, the most frequent first."""
         failed = [f"{n:,} {reason}" for reason, n in self.reasons.most_common() if reason != OK]
         share = self.reasons[OK] / max(self.rows, 1)
-        told = f"{self.rows / seconds:,.0f} rows/s, {self.bytes / seconds / 1e6:,.1f} MB/s, {share:.1%} ok"
+        told = f"{self.rows / seconds:,.0f} URLs/s, {self.bytes / seconds / 1e6:,.1f} MB/s, {share:.1%} ok"
         return f"{told}; {', '.join(failed[:4])}" if failed else told
 
 
