@@ -285,9 +285,9 @@ def print_fetched(found: Fetched, *, json: bool) -> None:
             "unchanged": found.unchanged, "seconds": round(found.seconds, 3),
         })  # fmt: skip
         return
-    done = "unchanged" if found.unchanged else f"{found.tried:,} URLs tried in {found.seconds:,.1f} s"
+    done = "unchanged" if found.unchanged else f"URLs tried: {found.tried:,} in {found.seconds:,.1f} s"
     if found.tried:
-        done += f", {found.tried / found.seconds:,.0f} URLs/s"
+        done += f", {found.tried / found.seconds:,.0f} a second"
     share = f"{ok / found.rows:.1%}" if found.rows else "none"
     _say(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
     print_table(
