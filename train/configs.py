@@ -86,7 +86,8 @@ class LoopConfig:
         precision: auto is bf16 where a GPU has it, fp16 on older ones, else fp32.
         device: auto is a GPU where there is one.
         compile: make kernels for the model by torch.compile: minutes at the start, faster steps.
-        deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there.
+        deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there. The run names the
+            operators that have none.
         cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
             on the device that take less than a quarter of a GPU's free memory, or of the host's 2 GB.
         order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for

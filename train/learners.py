@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from curate.errors import RecipeError
 from train.configs import LoopConfig, autocast, number_type
+from train.determinism import choose_kernels
 from train.gradients import backward
 from train.loader import Batch
 from train.methods import Lesson, Method
@@ -49,7 +49,7 @@ class Learner:
         steps_per_epoch: int,
     ) -> None:
         self.method, self.config, self.ranks, self.device = method, config, ranks, device
-        _choose_kernels(config)
+        choose_kernels(config.deterministic)
         if config.sync_norms:
             shared(method.module, ranks)
         self.optimizer = optimizer(method.module, config)
@@ -202,11 +202,3 @@ def _average(module: nn.Module, decay: float | None) -> Any:
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(module, decay=decay, use_warmup=True)
-
-
-def _choose_kernels(config: LoopConfig) -> None:
-    """Take the fastest kernels, or such as repeat themselves."""
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = not config.deterministic
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)

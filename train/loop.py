@@ -29,6 +29,7 @@ from curate.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
 from train.configs import LoopConfig
+from train.determinism import kernels_for, said_of
 from train.learners import Learner
 from train.loader import Batch, Loader
 from train.methods import Method
@@ -62,6 +63,7 @@ class State:
     measured_step: int = 0
     flops_per_sample: float | None = None
     broken: dict[int, str] = field(default_factory=dict)  # rows that could not be read, with the reason
+    warned: list[str] = field(default_factory=list)  # operators that do not repeat themselves
 
 
 def fit(
@@ -84,11 +86,15 @@ def fit(
     """
     ranks = ranks or Ranks()
     if config.dry_run:
-        rehearse(method, loader, config, ranks)
+        with kernels_for(config.deterministic) as warned:
+            rehearse(method, loader, config, ranks, warned)
         raise SystemExit(0)
-    with checkpoints.held(out) if ranks.first else nullcontext():
+    with (
+        checkpoints.held(out) if ranks.first else nullcontext(),
+        kernels_for(config.deterministic) as warned,
+    ):
         ranks.wait()
-        loop = Loop(method, loader, config, out, ranks)
+        loop = Loop(method, loader, config, out, ranks, warned)
         if checkpoints.changes(out, plan):  # adopted: what was best, and what was broken, was so elsewhere
             loop.state.best, loop.state.best_step, loop.state.broken = -math.inf, 0, {}
         loader.broken.note(loop.state.broken)
@@ -124,10 +130,13 @@ def _finished(loop: Loop, quiet: bool) -> Run:
             "best": Best(step=state.best_step, value=state.best) if state.best_step else None,
             "flops_per_sample": state.flops_per_sample,
             "ranks": ranks.ranks,
+            "nondeterministic": sorted(loop.warned),
             "machine": Machine.here(str(loader.device)),
         }
         run = finish_run(out, info, loop.learner.kept.state_dict(), writes=ranks.first, wait=ranks.wait)
         log.say(f"{out}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        if loop.warned:
+            log.say(f"{out}: {said_of(loop.warned)}")
     if ranks.first:
         checkpoints.clear(out)
         (out / NOT_FINITE).unlink(missing_ok=True)  # of an attempt with other options
@@ -137,7 +146,9 @@ def _finished(loop: Loop, quiet: bool) -> Run:
 class Loop:
     """The steps of one run. Use `fit`."""
 
-    def __init__(self, method: Method, loader: Loader, config: LoopConfig, out: Path, ranks: Ranks) -> None:
+    def __init__(
+        self, method: Method, loader: Loader, config: LoopConfig, out: Path, ranks: Ranks, warned: set[str]
+    ) -> None:
         self.method, self.loader, self.config, self.out, self.ranks = method, loader, config, out, ranks
         per_epoch = loader.steps_per_epoch
         self.total_steps = config.total_steps(per_epoch)
@@ -151,6 +162,8 @@ class Loop:
                 f"{out}: its checkpoint is at step {self.state.step}, and this plan has {self.total_steps}",
                 hint="take more epochs, or another folder",
             )
+        self.warned = warned  # filled while the steps are taken
+        self.warned.update(self.state.warned)
         if not ranks.first:  # what was counted over all ranks is the first one's to go on with
             self.state = dataclasses.replace(self.state, loss_sum=0.0, loss_steps=0, fingerprint=0)
         self.loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64).to(loader.device)
@@ -173,15 +186,14 @@ class Loop:
             while state.step < self.total_steps:
                 if self._measure_steps and state.step % self._measure_steps == 0:
                     self._measure(log)
-                asked = time.perf_counter()
                 try:
-                    batch = next(batches)
+                    with self.meter.waiting:
+                        batch = next(batches)
                 except CurateError:  # a store that is gone, a worker that was killed: nothing learned is lost
                     self._save(alone=True)
                     raise
-                waited_s = time.perf_counter() - asked
                 self._learn(batch)
-                self.meter.add(len(batch) * self.ranks.ranks, waited_s)
+                self.meter.add(len(batch) * self.ranks.ranks)
                 state.seconds = time.monotonic() - began
                 if profiled:
                     profiled.step()
@@ -279,6 +291,7 @@ class Loop:
         loss_sum, loss_steps = self.ranks.sum(told).tolist()
         state = dataclasses.asdict(self.state) | {
             "broken": dict(self.loader.broken.by_row),
+            "warned": sorted(self.warned),
             "loss_sum": loss_sum,
             "loss_steps": int(loss_steps),
             "fingerprint": self.ranks.sum_uint64(self.state.fingerprint),

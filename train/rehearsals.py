@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from contextlib import closing
 
 import torch
 from rich.console import Console
 
 from train.configs import LoopConfig
+from train.determinism import said_of
 from train.learners import Learner
 from train.loader import Loader
 from train.methods import Lesson, Method
@@ -16,8 +18,18 @@ from train.ranks import Ranks
 from train.throughputs import memory_bytes
 
 
-def rehearse(method: Method, loader: Loader, config: LoopConfig, ranks: Ranks) -> None:
-    """Take a step, twice, and say on stdout what it takes; nothing is written."""
+def rehearse(
+    method: Method, loader: Loader, config: LoopConfig, ranks: Ranks, warned: Collection[str]
+) -> None:
+    """Take a step, twice, and say on stdout what it takes; nothing is written.
+
+    Args:
+        method: what learns, and how.
+        loader: of what it learns from.
+        config: how fast.
+        ranks: the processes that share each batch; the first speaks.
+        warned: filled meanwhile with the operators that do not repeat themselves.
+    """
     began = time.perf_counter()
     with closing(loader.epoch(0)) as batches:
         batch = next(batches)
@@ -48,6 +60,8 @@ def rehearse(method: Method, loader: Loader, config: LoopConfig, ranks: Ranks) -
         say(f"  FLOPs: {flops / 1e9:.3g} G a sample, {flops * config.batch_size * total:.3g} in all")
     say(f"  memory: {memory_bytes(loader.device) / 1e9:.2f} GB")
     say(f"  time: {read_s:.2f} s to the first batch; a step {seconds[0]:.2f} s, again {seconds[1]:.2f} s")
+    if warned:
+        say(f"  {said_of(warned)}")
 
 
 def training_flops(method: Method, lesson: Lesson) -> float | None:

@@ -76,6 +76,7 @@ class RunInfo(Record):
     facts: dict[str, Any] = Field(default_factory=dict)  # what else the method was told or found
     flops_per_sample: float | None = None  # of forward and backward
     ranks: int = 1  # processes that shared each batch
+    nondeterministic: list[str] = Field(default_factory=list)  # operators that warned, with `deterministic`
     weights: str  # "sha256:…" of model.safetensors
     code: str  # version of this package
     machine: Machine

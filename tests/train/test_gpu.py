@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,7 @@ from train.randaugments import RandAugment
 from train.ranks import Ranks
 from train.runs import Run
 from train.supervised import accuracy
+from train.throughputs import wait_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -145,6 +147,45 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     parts = train(method, data, tmp_path / "parts", **told)
     assert losses(parts) == losses(whole)
     assert parts.digest == whole.digest
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("supervised", {"model": "resnet18", "image_size": 32}),
+        ("clip", {"model": "RN50", "image_size": 64, "context_length": 32}),
+    ],
+)
+def test_a_deterministic_run_has_equal_weights_twice(
+    dataset: MakeDataset, tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    data, told = dataset(captioned(64)), {"deterministic": True, "epochs": 1, "batch_size": 32, **options}
+    one, two = (train(method, data, tmp_path / name, **told) for name in "ab")
+    assert one.info.nondeterministic == []
+    assert one.digest == two.digest
+
+
+def test_a_wait_for_data_is_what_the_gpu_stood_idle() -> None:
+    """The host sleeps for half a second: while the GPU has nothing to do, then while it has work."""
+    waiting = wait_of(torch.device(DEVICE))
+    work = torch.randn(8192, 8192, device=DEVICE)
+    torch.cuda.synchronize()
+    with waiting:
+        time.sleep(0.5)
+    torch.cuda.synchronize()
+    assert waiting.read() > 0.4
+    work @ work  # the first also makes cuBLAS ready
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(10):
+        work @ work
+    torch.cuda.synchronize()
+    for _ in range(1 + int(10 / (time.perf_counter() - began))):  # a second of work
+        work @ work
+    with waiting:
+        time.sleep(0.5)
+    torch.cuda.synchronize()
+    assert waiting.read() < 0.1
 
 
 def test_torchrun_of_one_process_is_a_plain_run(dataset: MakeDataset, tmp_path: Path) -> None:

@@ -468,12 +468,14 @@ def test_speed_does_not_count_measuring(
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     meter = Meter(torch.device("cpu"))
-    meter.add(100, 1.0)
+    with meter.waiting:
+        now[0] = 1.0
+    meter.add(100)
     now[0] = 14.0
     meter.leave_out(10.0)
     told = meter.read()
     assert (told["samples_per_s"], told["data_wait"]) == (25.0, 0.25)
-    meter.add(10, 0.0)
+    meter.add(10)
     now[0] = 15.0
     assert meter.read()["samples_per_s"] == 10.0
 
