@@ -181,7 +181,7 @@ class _Batches:
     def __init__(self, tuning: Tuning, subject: Subject, drawn: Draw) -> None:
         self.tuning, self.subject, self.drawn = tuning, subject, drawn
         self.squares = subject.seen(tuning.view(subject.image_size)).train.squares
-        self.targets = torch.from_numpy(drawn.targets).to(subject.device)
+        self.targets = upload(drawn.targets, subject.device)
         self.chances_K = np.array([chance(key, drawn.seed, "finetune") for key in drawn.keys], np.uint64)
         self.generator = torch.Generator().manual_seed(drawn.seed)
         self.erase = None
