@@ -260,7 +260,7 @@ def test_broken_images_are_listed_beside_the_run(dataset: MakeDataset, tmp_path:
         (pictures(16, classes=1), 4, DataError, "1 class among 16 samples"),
         (pictures(6), 4, DataError, "6 samples to learn from, fewer than a batch of 8"),
         ([*pictures(16), Sample("all/none", None, b"")], 4, DataError, "no label"),
-        (pictures(16), 3, DataError, "label 3 where there are 3 classes"),
+        (pictures(16), 3, DataError, "`label` beyond the 3 classes"),
         (pictures(16, split="test"), 4, DataError, "no rows of the split 'train'"),
     ],
 )
