@@ -3,7 +3,8 @@
 IMAGES holds train/CLASS/… and val/CLASS/…, or is a tar of such a folder. A ResNet-50 at 64 px is trained on the images
 of train by `supervised`, `clip` (captions are templates around the class names) and `simclr`, each for as many whole
 epochs as fit into the time on this machine; then a linear probe and the nearest neighbours are measured on the images
-of val, as `curate transfer` does. One seed unless --seeds says more. --dry takes a little network and few images.
+of val, as `curate transfer` does. One seed unless --seeds says more. What would begin or go on past --limit is
+left out, and said to be. --dry takes a little network and few images.
 """
 
 from __future__ import annotations
@@ -17,21 +18,18 @@ import shutil
 import statistics
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from curate.builds import build
 from curate.datasets import Dataset, open_dataset
 from curate.recipes import parse
-from train.neighbours import votes
 from train.runs import Run
 from train.transfer import transfer
-from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome, Subject
 
 COMMON = {"model": "resnet50", "image_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}
 METHODS: dict[str, dict[str, Any]] = {
@@ -49,25 +47,6 @@ DRY = {"model": "convnet", "image_size": 32, "batch_size": 32, "workers": 1}
 TRIAL_STEPS = 40  # by which the speed is known; the first half chooses kernels
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest training images vote; nothing is fitted."""
-
-    name: ClassVar[str] = "knn"
-    k: int = 20
-    temperature: float = 0.07
-
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
-        """Predict the whole test set."""
-        rows = torch.from_numpy(drawn.rows).to(subject.device)
-        labels = torch.from_numpy(drawn.labels).to(subject.device)
-        votes_QC = votes(
-            subject.test_features, subject.train_features[rows], labels,
-            classes=subject.classes, k=self.k, temperature=self.temperature,
-        )  # fmt: skip
-        return Outcome(votes_QC.argmax(dim=1).cpu().numpy(), {"k": self.k}, "fixed")
-
-
 def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser(
@@ -77,6 +56,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(METHODS))
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, each method and seed")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--classes", type=int, help="only so many, the first by name")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds, of all of it")
     parser.add_argument("--dry", action="store_true", help="a little network, a few images, two epochs")
     parser.add_argument(
         "--out", type=Path, help="where to keep datasets and runs; a temporary folder by default"
@@ -86,7 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = told.out or Path(temporary)
         os.environ.setdefault("CURATE_CACHE", str(work / "cache"))
-        images = _unpacked(told.images, work / "images", dry=told.dry)
+        classes = (8 if told.dry else told.classes) or None
+        images = _unpacked(told.images, work / "images", classes, 40 if told.dry else None)
         recipe = {
             "name": "images",
             "source": {"folder": str(images)},
@@ -103,8 +85,8 @@ def main() -> None:
                 told.markdown.write_text("\n".join(lines) + "\n")
 
 
-def _unpacked(source: Path, to: Path, *, dry: bool) -> Path:
-    """Return the folder that holds train and val; where it is dry, 8 classes of 40 images."""
+def _unpacked(source: Path, to: Path, classes: int | None, images: int | None) -> Path:
+    """Return the folder that holds train and val: of so many classes and images of each, where given."""
     folder = source
     if source.is_file():
         with tarfile.open(source) as archive:
@@ -112,13 +94,13 @@ def _unpacked(source: Path, to: Path, *, dry: bool) -> Path:
         folder = to
     if not (folder / "train").is_dir():
         [folder] = [one.parent for one in folder.glob("*/train")]
-    if not dry:
+    if classes is images is None:
         return folder
     few = to.parent / "few"
     for split in ("train", "val"):
-        for classed in sorted((folder / split).iterdir())[:8]:
+        for classed in sorted((folder / split).iterdir())[:classes]:
             (few / split / classed.name).mkdir(parents=True)
-            for file in sorted(classed.iterdir())[:40]:
+            for file in sorted(classed.iterdir())[:images]:
                 shutil.copy(file, few / split / classed.name)
     return few
 
@@ -142,8 +124,12 @@ def _heading(dataset: Dataset, dry: bool) -> list[str]:
 
 
 def _rows(dataset: Dataset, images: Path, work: Path, told: argparse.Namespace) -> Iterator[str]:
+    began = time.monotonic()
     for seed in range(told.seeds):
         for name in told.only.split(","):
+            if time.monotonic() - began + told.seconds > told.limit:
+                yield f"| {name} | {seed} | not measured: out of time | | | | | |"
+                continue
             try:
                 run, rate = _trained(name, dataset, work, seed, told.seconds, told.dry)
             except Exception as error:  # the other methods' numbers are not to be lost
@@ -151,13 +137,12 @@ def _rows(dataset: Dataset, images: Path, work: Path, told: argparse.Namespace) 
                 continue
             own = ", ".join(f"{k} {v:.1%}" for k, v in run.info.metrics.items() if k != "loss")
             epochs = run.info.samples_seen / max(1, _train_rows(dataset))
-            protocols = ["linear", Neighbours()]
             table = transfer(
                 run,
                 [f"folder:{images}"],
                 shots=["full"],
                 seeds=1,
-                protocols=protocols,
+                protocols=["linear", "knn"],
                 out=work / f"{name}-{seed}.parquet",
             )
             found = {row["protocol"]: row["value"] for row in table.to_pylist() if row["metric"] == "top1"}

@@ -31,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each side in each round")
     parser.add_argument("--steps", type=int, help="of the run end to end; 30 by default, 6 where tiny")
     parser.add_argument("--workers", type=int, help="of the loader; one a core by default, 16 at most")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds, of all configurations")
+    parser.add_argument("--together", action="store_true", help="in one process: quick, for a dry run alone")
     parser.add_argument("--tiny", action="store_true", help="the small stand-ins, also on a GPU")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
     parser.add_argument("--json", type=Path, help="write all numbers here")
@@ -77,8 +80,9 @@ def _all(options: argparse.Namespace, work: Path) -> None:
     report: dict[str, Any] = {"conditions": _conditions(options), "configurations": {}}
     lines = [report["conditions"], ""]
     print(report["conditions"], end="\n\n", flush=True)
+    end = time.monotonic() + options.limit
     for name in (name for name in setups if any(part in name for part in wanted)):
-        answer = _in_process(name, work, options)
+        answer = _answer(name, work, options, end - time.monotonic())
         report["configurations"][name] = answer
         lines += [*_table(name, answer, setups[name].goal), ""]
         print("\n".join(_table(name, answer, setups[name].goal)), end="\n\n", flush=True)
@@ -108,13 +112,24 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _in_process(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _answer(name: str, work: Path, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Measure one configuration in a process of its own, which ends with the time that is left."""
+    if seconds <= 0:
+        return {"failed": "not measured: out of time"}
+    steps = options.steps or (6 if options.tiny else 30)
+    if options.together:
+        return _measure(name, str(work), argparse.Namespace(**{**vars(options), "steps": steps}))
     command = [sys.executable, "-W", "ignore", __file__, "--one", name, str(work)]
     command += ["--rounds", str(options.rounds), "--seconds", str(options.seconds)]
-    command += ["--steps", str(options.steps or (6 if options.tiny else 30))]
+    command += ["--steps", str(steps)]
     command += ["--workers", str(options.workers)] if options.workers is not None else []
     command += [flag for flag in ("--tiny", "--compile") if getattr(options, flag[2:])]
-    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    try:
+        child = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=min(seconds, 1800)
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"out of time after {seconds:.0f} s"}
     if child.returncode:
         return {"failed": (child.stderr.strip().splitlines() or ["?"])[-1][:300]}
     return json.loads(child.stdout.splitlines()[-1])
