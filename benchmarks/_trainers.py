@@ -224,7 +224,9 @@ def memory_gb(side: Side, device: torch.device) -> float | None:
 
 
 def steps_for(side: Side, seconds: float, device: torch.device) -> int:
-    """Return how many steps fill some seconds, after a warm-up."""
+    """Return how many steps fill some seconds, after a warm-up; one without any where it is to fill none."""
+    if not seconds:
+        return 1
     timed(side, 3, device)
     return max(1, round(seconds / timed(side, 1, device)))
 

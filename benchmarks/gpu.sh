@@ -91,7 +91,7 @@ check() {
 measure() {
   end=$((SECONDS + 410))
   local few_rounds=(--rounds 3 --seconds 0.4 --workers "$cores" --limit 230)
-  [ -n "$dry" ] && few_rounds=(--tiny --together --rounds 1 --seconds 0.1 --steps 3 --workers 1)
+  [ -n "$dry" ] && few_rounds=(--tiny --together --rounds 1 --seconds 0 --steps 3 --workers 1)
   step speed 240 "$PYTHON" benchmarks/trainers.py --only "supervised resnet,clip ViT-B-32,clip ViT-S,simclr" \
     "${few_rounds[@]}" --json "$OUT/speed.json" --markdown "$OUT/speed.md"
   cat "$OUT/speed.md" 2>/dev/null || tail -n 15 "$OUT/speed.log"

@@ -50,7 +50,9 @@ def main() -> None:
         "--only", default="", help="configurations whose name contains this; several with commas"
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each side in each round")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="of each side in each round; 0 for one step"
+    )
     parser.add_argument("--steps", type=int, help="of the run end to end; 30 by default, 6 where tiny")
     parser.add_argument("--workers", type=int, help="of the loader; one a core by default, 16 at most")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds, of all configurations")

@@ -61,7 +61,7 @@ def test_the_measurement_has_a_row_of_each_trainer_and_of_each_method(tmp_path: 
     run("measure", tmp_path / "out", IMAGES=str(images))
     speed = (tmp_path / "out/speed.md").read_text()
     assert speed.count("| ours, step |") == speed.count("| ours, end to end |") == 4
-    assert speed.index("supervised resnet50") < speed.index("resnet18 at 32 px") < speed.index("clip")
+    assert speed.index("supervised resnet50") < speed.index("resnet18 at 32 px") < speed.index("clip ViT")
     methods = (tmp_path / "out/methods.md").read_text()
     rows = [line for line in methods.splitlines() if line.startswith(("| supervised", "| clip", "| simclr"))]
     assert len(rows) == 3
