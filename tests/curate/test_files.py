@@ -12,9 +12,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate.errors import RecipeError
+from curate.errors import DataError, RecipeError
 from curate.fetch.pools import Pool
-from curate.files import is_unfinished, unfinished, write_atomic
+from curate.files import inside, is_unfinished, unfinished, write_atomic
 from curate.manifests import copy_parquet
 
 
@@ -67,3 +67,17 @@ def test_who_holds_a_pool_clears_what_kills_left_there(tmp_path: Path) -> None:
     (pool.path / "mine.txt").write_text("")
     with pytest.raises(RecipeError, match="is no pool"):
         pool.refuse_foreign()
+
+
+@pytest.mark.parametrize("below", ["../x", "a/../../x", "/etc/x", "", "a\0b"])
+def test_no_name_leads_out_of_the_folder_that_is_written_to(tmp_path: Path, below: str) -> None:
+    with pytest.raises(DataError, match="leads out of"):
+        inside(tmp_path, below)
+
+
+def test_no_link_leads_out_of_the_folder_that_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shards").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="a link leads out of"):
+        inside(tmp_path / "out", "shards/a.idx")
+    assert inside(tmp_path / "out", "new/a.idx") == tmp_path / "out" / "new" / "a.idx"
