@@ -227,8 +227,11 @@ def _find(path: str, endings: tuple[str, ...], what: str, hidden: tuple[str, ...
         matches = files.glob(place) if pattern else [place]
         if not matches:
             refuse_absent_bucket(path)
-        if not all(files.exists(m) for m in matches):
+        if missing := [m for m in matches if not files.exists(m)]:
             refuse_absent_bucket(path)
+            if web:  # of a server that does not answer, too, it says that nothing exists
+                with contextlib.suppress(FileNotFoundError):
+                    files.cat_file(missing[0], start=0, end=1)
             raise RecipeError(
                 f"{path}: no such {what}", hint="`--set NAME=PATH` fills in a path of the recipe"
             )

@@ -250,7 +250,9 @@ def test_of_two_builds_at_once_one_wins_and_the_other_says_so(
     assert tree(out) == undisturbed
 
 
-SLOW = {"where": "length(md5(repeat(key, 500000))) > 0"}  # seconds
+_MANY = "string_split(lpad(key, 600, 'a,'), ',')"  # 300 texts, on each of which an expression takes its time
+_HARD = "len(list_filter({}, lambda x: regexp_matches(lpad(x, 1000, 'a'), '(a?){{{}}}b'))) >= 0"
+SLOW = {"where": " AND ".join(_HARD.format(_MANY, times) for times in range(500, 508))}  # seconds
 
 
 @pytest.mark.parametrize("moment", ["writing shards", "in a query"])
