@@ -55,6 +55,11 @@ def url_fault(url: str) -> str | None:
     return None
 
 
+def is_web(url: str) -> bool:
+    """Whether a URL is of the web, which is read and not written to."""
+    return url.partition("://")[0] in WEB
+
+
 def refuse_url(url: str) -> None:
     """Refuse a URL that is never opened; see `url_fault`.
 
@@ -85,7 +90,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     refuse_url(url)
     options: dict[str, Any] = {"use_listings_cache": False}
-    if url.partition("://")[0] in WEB:
+    if is_web(url):
         from curate.fetch.sessions import guarded
 
         options["get_client"] = guarded
@@ -93,7 +98,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         hint = "pip install 'curate-train[s3]'" if url.startswith("s3") else "install what fsspec asks for"
-        if url.partition("://")[0] in WEB:
+        if is_web(url):
             hint = "pip install 'aiohttp>=3.12'"
         raise MissingError(f"{url}: {error}", hint=hint) from error
     except ValueError as error:  # fsspec's word for a protocol that it does not know
@@ -217,7 +222,7 @@ def _expanded(path: str) -> list[str]:
 def _find(path: str, endings: tuple[str, ...], what: str, hidden: tuple[str, ...]) -> list[str]:
     """Return the files at one path or pattern without braces."""
     files, place = filesystem(path) if is_remote(path) else _local(path)
-    web = path.partition("://")[0] in WEB  # where to look for a folder means to read all that is there
+    web = is_web(path)  # where to look for a folder means to read all that is there
     if (place.endswith("/") or not web) and files.isdir(place):
         matches = [m for m in files.find(place) if m.lower().endswith(endings)]
         if hidden:

@@ -16,7 +16,7 @@ from typing import IO, Any
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
 from curate.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
-from curate.places import WEB, Place, Remote, StoreError, is_remote
+from curate.places import Place, Remote, StoreError, is_remote, is_web
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 
@@ -207,7 +207,7 @@ def staged(out: Place) -> Staging | RemoteStaging:
     """
     if not isinstance(out, Remote):
         return Staging(out)
-    if str(out).partition("://")[0] in WEB:
+    if is_web(str(out)):
         raise RecipeError(
             f"{out}: a web server is read, and not written to", hint="give --out a folder or s3://…"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from handmade_tars import write_tar
 
 from curate.datasets import Dataset
 from curate.errors import CurateError, DataError
@@ -26,16 +27,6 @@ Jpeg = Callable[..., bytes]
 Run = Callable[..., Any]
 
 ODD = "\udce9"  # a byte 0xE9, é in Latin-1, as Python carries it
-
-
-def put(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -55,7 +46,7 @@ def test_names_that_are_not_utf8_hide_nothing(
     built_from: Built, run_curate: Run, tmp_path: Path, jpeg: Jpeg, name: str, form: int
 ) -> None:
     members = [("0001.jpg", jpeg(1)), (name, jpeg(2)), (name, jpeg(3)), ("0002.jpg", b"no image")]
-    tar = put(tmp_path / "s/one.tar", members, form)
+    tar = write_tar(tmp_path / "s/one.tar", members, form)
     report = lint([str(tar)])
     assert report.counts["name is not UTF-8"] == 2
     assert report.counts["undecodable image"] == 1  # of what stands behind it
@@ -76,7 +67,7 @@ def test_verify_of_a_single_image_with_a_latin_name_says_that_it_is_lost(
     run_curate: Run, tmp_path: Path, jpeg: Jpeg
 ) -> None:
     members = [(n, jpeg(1)) for n in ("0001.jpg", f"Mr. Caf{ODD}.jpg", "0002.jpg")]
-    result = run_curate("verify", put(tmp_path / "one.tar", members), "--no-images")
+    result = run_curate("verify", write_tar(tmp_path / "one.tar", members), "--no-images")
     assert result.exit_code == 3
     assert "cut name" in result.stdout
 
@@ -86,7 +77,7 @@ def test_tar_whose_own_name_is_not_utf8_is_verified_and_refused_by_name(
     run_curate: Run, tmp_path: Path, jpeg: Jpeg, place: str
 ) -> None:
     try:
-        put(tmp_path / "s" / place, [("a.jpg", jpeg(1)), ("b.jpg", b"none")])
+        write_tar(tmp_path / "s" / place, [("a.jpg", jpeg(1)), ("b.jpg", b"none")])
     except OSError:
         pytest.skip("this file system takes no such names")
     result = run_curate("verify", tmp_path / "s")
@@ -142,7 +133,7 @@ HUGE = [
 def test_sizes_past_all_bounds_end_in_words(
     built_from: Built, run_curate: Run, tmp_path: Path, jpeg: Jpeg, number: int
 ) -> None:
-    sound = put(tmp_path / "in.tar", [("s.jpg", jpeg(0))]).read_bytes()
+    sound = write_tar(tmp_path / "in.tar", [("s.jpg", jpeg(0))]).read_bytes()
     tar = tmp_path / "s" / "0.tar"
     tar.parent.mkdir()
     tar.write_bytes(sound[: -(-(512 + len(jpeg(0))) // 512) * 512] + HUGE[number] + bytes(2048))
@@ -162,7 +153,7 @@ def test_headers_with_any_byte_changed_end_in_words(tmp_path: Path, jpeg: Jpeg) 
     chance = random.Random(0)
     forms = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
     members = [(f"{'d/' * 60}é{i}.jpg", b"x" * 100) for i in range(2)]
-    tars = [put(tmp_path / f"{form}.tar", members, form).read_bytes() for form in forms]
+    tars = [write_tar(tmp_path / f"{form}.tar", members, form).read_bytes() for form in forms]
     places = [*range(40), *range(124, 136), *[156] * 20]  # names and records, sizes, kinds
     ended = 0
     for _ in range(1500):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import webdataset as wds
+from handmade_tars import Members, write_tar
 from PIL import Image
 from webdataset.autodecode import DecodingError
 
@@ -24,18 +25,7 @@ from curate.shards.findings import KEPT, KINDS, Report
 from curate.shards.lints import lint
 
 Jpeg = Callable[..., bytes]
-Members = list[tuple[str, bytes]]
 Said = list[tuple[str, str]]
-
-
-def write_tar(path: Path, members: Members, *, form: int = tarfile.USTAR_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import subprocess
 import tarfile
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import webdataset as wds
+from handmade_tars import Members, write_tar
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
@@ -21,17 +21,6 @@ from curate.shards.lints import lint
 
 Built = Callable[..., Dataset]
 Jpeg = Callable[..., bytes]
-Members = list[tuple[str, bytes]]
-
-
-def write_tar(path: Path, members: Members) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 import yaml
+from handmade_tars import write_tar
 
 from curate.datasets import Dataset
 from curate.errors import DataError
@@ -87,19 +86,9 @@ def test_types_of_a_dataset_are_no_sql(built_from: Built, first: Dataset) -> Non
 def test_value_that_is_not_of_its_columns_type_is_counted(
     built_from: Built, first: Dataset, jpeg: Jpeg
 ) -> None:
-    put(first.path / "shards/000000.tar", [("x.jpg", jpeg(0)), ("x.json", b'{"moment": "soon"}')])
+    write_tar(first.path / "shards/000000.tar", [("x.jpg", jpeg(0)), ("x.json", b'{"moment": "soon"}')])
     again = built_from({"shards": str(first.path / "shards")}, overlay=True)
     assert again.info.source["left_out"] == {".json whose moment is no TIMESTAMP": 1}
-
-
-def put(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture
@@ -111,7 +100,7 @@ def repeating(tmp_path: Path, jpeg: Jpeg) -> str:
             for i in range(3)
             for m in ((f"{i:05d}.jpg", jpeg(3 * number + i)), (f"{i:05d}.txt", f"{tar} {i}".encode()))
         ]
-        put(tmp_path / "pool" / tar, members)
+        write_tar(tmp_path / "pool" / tar, members)
     return str(tmp_path / "pool")
 
 
@@ -134,7 +123,7 @@ def test_keys_that_repeat_are_refused_and_what_the_hint_names_works(
 def test_key_that_stands_twice_in_one_tar_is_not_cured_by_a_prefix(
     built_from: Built, tmp_path: Path, jpeg: Jpeg
 ) -> None:
-    tar = put(tmp_path / "0.tar", [("a.jpg", jpeg(0)), ("b.jpg", jpeg(1)), ("a.jpg", jpeg(2))])
+    tar = write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(0)), ("b.jpg", jpeg(1)), ("a.jpg", jpeg(2))])
     for duplicates in ("error", "prefix"):
         with pytest.raises(DataError) as caught:
             built_from({"shards": str(tar), "duplicates": duplicates}, overlay=True)
@@ -159,8 +148,8 @@ def test_columns_beyond_the_first_samples_are_in_a_union_too(
 ) -> None:
     members = [m for i in range(120) for m in ((f"{i:03d}.jpg", jpeg(1)), (f"{i:03d}.json", b'{"a": 1}'))]
     members[-1] = ("119.json", b'{"a": 0.5, "late": "here"}')
-    late = put(tmp_path / "late/0.tar", members)
-    other = put(tmp_path / "other/0.tar", [("x.jpg", jpeg(2))])
+    late = write_tar(tmp_path / "late/0.tar", members)
+    other = write_tar(tmp_path / "other/0.tar", [("x.jpg", jpeg(2))])
     parts = {"one": {"shards": str(late)}, "two": {"shards": str(other)}}
     made = built_from({"union": {"parts": parts}}, overlay=True)
     assert made.info.columns["a"] == "DOUBLE"
@@ -173,7 +162,7 @@ def test_columns_of_a_tar_whose_members_stand_apart_are_known_while_planning(
     count = 150
     members = [(f"{i:03d}.jpg", jpeg(1)) for i in range(count)]
     members += [(f"{i:03d}.json", b'{"score": %d}' % i) for i in range(count)]
-    tar = put(tmp_path / "0.tar", members)
+    tar = write_tar(tmp_path / "0.tar", members)
     made = built_from({"shards": str(tar)}, [{"where": "score < 10"}], overlay=True)
     assert len(made) == 10
 
@@ -191,7 +180,7 @@ def test_labels_that_are_numbers_follow_their_value(
     built_from: Built, tmp_path: Path, jpeg: Jpeg, labels: list[str], classes: list[str]
 ) -> None:
     members = [m for i, w in enumerate(labels) for m in ((f"{i}.jpg", jpeg(i)), (f"{i}.cls", w.encode()))]
-    made = built_from({"shards": str(put(tmp_path / "0.tar", members))}, overlay=True)
+    made = built_from({"shards": str(write_tar(tmp_path / "0.tar", members))}, overlay=True)
     assert [c.name for c in made.classes] == classes
     assert [made.classes[r["label"]].name for r in rows(made)] == labels
 
@@ -200,7 +189,7 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_labels(
     built_from: Built, tmp_path: Path, jpeg: Jpeg
 ) -> None:
     members = [("a.jpg", jpeg(0)), ("a.json", b'{"label": 3.0}'), ("b.jpg", jpeg(1)), ("b.cls", b"3")]
-    made = built_from({"shards": str(put(tmp_path / "0.tar", members))}, overlay=True)
+    made = built_from({"shards": str(write_tar(tmp_path / "0.tar", members))}, overlay=True)
     assert [c.name for c in made.classes] == ["3"]
     assert [r["label"] for r in rows(made)] == [0, 0]
 
@@ -212,7 +201,7 @@ def test_column_whose_values_differ_in_kind_is_text_and_noted(
     members = [
         m for i, v in enumerate(values) for m in ((f"{i}.jpg", jpeg(i)), (f"{i}.json", b'{"x": %s}' % v))
     ]
-    made = built_from({"shards": str(put(tmp_path / "0.tar", members))}, overlay=True)
+    made = built_from({"shards": str(write_tar(tmp_path / "0.tar", members))}, overlay=True)
     assert [r["x"] for r in rows(made)] == ["1", "[1]", "a", "9007199254740993", "0.5"]
     said = "column 'x' is text: it has lists or objects, numbers and texts"
     assert said in made.info.ledger[0].notes
