@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _manifests import write_named
 
-from curate.memory import peak_bytes
+from curate.io.memory import peak_bytes
 from curate.wordnet.lists import wnids_of
 
 TOP = Path(__file__).resolve().parents[1]

@@ -31,7 +31,7 @@ from typing import Any
 
 import _tables
 
-from curate.memory import peak_bytes
+from curate.io.memory import peak_bytes
 
 HERE = Path(__file__).resolve().parent
 PARTS = {  # the statements of a build, in order → what they are for

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from curate.datasets import MANIFEST, SHARDS, DatasetInfo
-from curate.escapes import code, code_block, markdown
+from curate.io.markdown import code, code_block, markdown
 
 
 def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]] | None = None) -> str:

@@ -28,14 +28,14 @@ from curate.datasets import (
     set_digest,
 )
 from curate.errors import DataError, RecipeError
-from curate.images import BadImage, decode, probe
+from curate.io.images import BadImage, decode, probe
+from curate.io.paths import StoreError, is_remote, local_copy, place
+from curate.io.progress import Quiet, Stage
+from curate.io.tars.findings import Report
+from curate.io.tars.headers import BadTar
+from curate.io.tars.scan import open_tar, split_name
 from curate.manifests import content_digest, parquet, rows_digest
-from curate.places import StoreError, is_remote, local_copy, place
-from curate.progress import Quiet, Stage
-from curate.shards.findings import Report
-from curate.shards.headers import BadTar
 from curate.shards.lints import lint
-from curate.shards.scans import open_tar, split_name
 
 ROWS_PER_READ, BYTES_PER_READ = 64, 16 << 20  # a thread
 

@@ -13,7 +13,7 @@ import typer
 from curate.errors import CurateError, RecipeError, of_machine, printable
 
 if TYPE_CHECKING:
-    from curate.progress import Quiet
+    from curate.io.progress import Quiet
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 Sets = Annotated[
@@ -28,7 +28,7 @@ ExecutorOption = Annotated[
 
 
 def _permit(allow: bool) -> bool:
-    from curate.fetch.sessions import LOOPBACK
+    from curate.io.web.sessions import LOOPBACK
 
     if allow:
         os.environ[LOOPBACK] = "1"  # where workers find it too
@@ -98,6 +98,6 @@ def settings(pairs: list[str] | None) -> dict[str, str]:
 
 def bars(quiet: bool) -> Quiet:
     """Return what shows progress."""
-    from curate.progress import Bars, Warnings
+    from curate.io.progress import Bars, Warnings
 
     return Warnings() if quiet else Bars()

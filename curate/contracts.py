@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from curate import places
 from curate.errors import DataError
-from curate.files import cache_folder
-from curate.images import HEADER_BYTES, BadImage, NeedMore, probe
+from curate.io import paths
+from curate.io.files import cache_folder
+from curate.io.images import HEADER_BYTES, BadImage, NeedMore, probe
+from curate.io.paths import is_remote, url_fault
 from curate.manifests import CORE, KEY_LIMIT, parquet, text
-from curate.places import is_remote, url_fault
 from curate.rows import columns_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _column_faults(there: Mapping[str, str], columns: Mapping[str, str]) -> Iter
 
 def _rules(columns: Mapping[str, str], classes: int) -> Iterator[tuple[str, str]]:
     """Yield what rows do that break a rule, in words, and the SQL that is true of them."""
-    protocols = "|".join(sorted(places.STORES | places.WEB))
+    protocols = "|".join(sorted(paths.STORES | paths.WEB))
     url = f"regexp_full_match(file, '({protocols})://[^\\x00-\\x1f\\x7f]*') AND NOT contains(file, '::')"
     outside = "file = '' OR starts_with(file, '/') OR contains(file, chr(0)) OR "
     outside += "(contains(file, '..') AND contains('/' || file || '/', '/../'))"

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from curate import contracts
 from curate.errors import DataError, RecipeError
+from curate.io.byte_ranges import Reader
+from curate.io.paths import Place, Remote, is_remote, place
+from curate.io.records import Record, read_record
 from curate.manifests import Class, digest
-from curate.places import Place, Remote, is_remote, place
-from curate.ranges import Reader
-from curate.records import Record, read_record
 
 INFO = "dataset.json"
 MANIFEST = "manifest.parquet"

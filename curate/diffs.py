@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.places import Place, Remote, place
+from curate.io.paths import Place, Remote, place
 
 EXAMPLES = 3
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from typing import Any, get_args
 
 
 class CurateError(Exception):
@@ -97,3 +98,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return "did you mean 'x'?" for the nearest of `known`, or None."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else None
+
+
+def require(ok: bool, name: str, value: object, must: str) -> None:
+    """Refuse the value of an option unless it is good.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if not ok:
+        raise RecipeError(f"{name} is {value}", hint=f"it must be {must}")
+
+
+def require_one_of(kind: Any, name: str, value: str) -> None:
+    """Refuse a word that is not among those of a `Literal`.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if value not in (words := get_args(kind)):
+        hint = did_you_mean(str(value), words) or f"it must be one of: {', '.join(words)}"
+        raise RecipeError(f"{name} is {value!r}", hint=hint)

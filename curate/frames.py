@@ -17,11 +17,11 @@ from curate.chance import order_sql
 from curate.datasets import MANIFEST, StepRecord
 from curate.errors import CurateError, DataError
 from curate.expectations import enforce
-from curate.files import sync_file
+from curate.io.files import sync_file
+from curate.io.progress import Quiet
 from curate.ledgers import compare, reasons, streamed
 from curate.manifests import Class, content_digest, ordered, parquet, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, check_result, run, told
-from curate.progress import Quiet
 from curate.rows import Rows, columns_of, keep_classes, without_nan
 from curate.sources import Index
 from curate.texts import settled

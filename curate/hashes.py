@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Literal
 
 from curate.datasets import Dataset
-from curate.images import BadImage, decode
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
+from curate.io.images import BadImage, decode
 from curate.rows import Rows, columns_of
 
 Kind = Literal["sha256", "phash"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.files import unfinished
+from curate.io.files import unfinished
 
 # Always present, in this order. `file` is relative to the dataset's root; `size` in bytes; `width` and
 # `height` in pixels; `label` is dense from 0, NULL for none.

@@ -11,8 +11,8 @@ import duckdb
 
 from curate import readers
 from curate.errors import CurateError, DataError, RecipeError
+from curate.io.progress import Quiet
 from curate.manifests import Class, quoted
-from curate.progress import Quiet
 
 
 class NotKnownYet(Exception):

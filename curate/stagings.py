@@ -15,8 +15,8 @@ from typing import IO, Any
 
 from curate.datasets import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
-from curate.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
-from curate.places import Place, Remote, StoreError, is_remote, is_web
+from curate.io.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
+from curate.io.paths import Place, Remote, StoreError, is_remote, is_web
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 

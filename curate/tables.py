@@ -15,8 +15,8 @@ from curate.errors import printable
 from curate.exports import Exported
 from curate.fetch.drifts import Drift
 from curate.fetch.fetching import Fetched
+from curate.io.tars.findings import Report
 from curate.plans import Plan
-from curate.shards.findings import Report
 from curate.shows import Balance, Summary, gain, notes
 
 CLASSES_SHOWN = 20

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from curate.errors import DataError
-from train.options import require
+from curate.errors import DataError, require
 from train.texts import Texts
 
 

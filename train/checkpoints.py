@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.files import is_unfinished, write_atomic
+from curate.io.files import is_unfinished, write_atomic
 from train.learners import Learner
 from train.ranks import Ranks
 from train.runs import BEST, CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told

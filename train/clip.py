@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from curate.datasets import Dataset
-from curate.errors import RecipeError, printable
+from curate.errors import RecipeError, printable, require, require_one_of
 from train import feeds
 from train.captions import caption_arguments, warnings_of
 from train.checks import check_batch_fits
@@ -23,7 +23,6 @@ from train.configs import LoopConfig, parse
 from train.loader import Batch, Loader
 from train.methods import Columns, Lesson, Method
 from train.models import normalize
-from train.options import require, require_one_of
 from train.pairs import EMBED_DIM, Pair, PairSpec, build_pair
 from train.pretraining import run_method
 from train.ranks import Ranks

@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from curate.errors import MissingError, RecipeError, did_you_mean
+from curate.errors import MissingError, RecipeError, did_you_mean, require
 from train.geometries import CropFrom
 from train.loader import MAX_WORKERS, Cache
 from train.models import Stem
-from train.options import require
 from train.ranks import ranks_of
 from train.runs import Machine
 

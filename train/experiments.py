@@ -12,10 +12,10 @@ from typing import Any
 
 from curate.builds import build
 from curate.datasets import Dataset
-from curate.files import write_atomic
-from curate.memory import peak_bytes
+from curate.io.files import write_atomic
+from curate.io.memory import peak_bytes
+from curate.io.progress import Quiet
 from curate.plans import plan
-from curate.progress import Quiet
 from train.grids import EXPERIMENT, VALIDATION, Experiment, Measure, Transfer
 
 

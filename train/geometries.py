@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curate.images import BadImage, Header
+from curate.errors import require, require_one_of
+from curate.io.images import BadImage, Header
 from train import augmentations
 from train.chances import Chances, Passes, of_view
 from train.decoders import header_of, pixels, pixels_into
-from train.options import require, require_one_of
 
 CropFrom = Literal["auto", "square", "photo"]
 

@@ -22,13 +22,12 @@ import torch
 from torch import Tensor
 
 from curate.datasets import Dataset
-from curate.errors import DataError, RecipeError
-from curate.places import StoreError
+from curate.errors import DataError, RecipeError, require, require_one_of
+from curate.io.paths import StoreError
 from train import chances
 from train.broken import Broken
 from train.chances import Chances, Passes
 from train.geometries import CropFrom, Geometry, Squares, geometry
-from train.options import require, require_one_of
 from train.orders import BLOCK_SAMPLES, WINDOW_BLOCKS, Blocks, OrderName, Straight, order_of
 from train.samples import Samples, Union, samples_of
 from train.spools import Spool

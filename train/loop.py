@@ -25,7 +25,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.files import write_atomic
+from curate.io.files import write_atomic
 from train import checkpoints
 from train.checkpoints import Plan
 from train.configs import LoopConfig

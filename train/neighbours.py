@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curate.errors import DataError
-from train.options import require
+from curate.errors import DataError, require
 
 BLOCK_BYTES = 1 << 28  # of similarities at a time
 

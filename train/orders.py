@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, require, require_one_of
 from train import chances
 from train.chances import Chances, Passes
-from train.options import require, require_one_of
 
 OrderName = Literal["shuffled", "blocks", "manifest"]
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.errors import require
 from train import chances
 from train.chances import Chances, Passes
-from train.options import require
 from train.uploads import upload
 
 GREY = (0.2989, 0.587, 0.114)  # what red, green and blue weigh in a pixel's lightness, as torchvision has it

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from curate.datasets import INFO, ClassRecord, Dataset, open_dataset
 from curate.errors import CurateError
+from curate.io.paths import is_remote
+from curate.io.records import Record
 from curate.manifests import Class
-from curate.places import is_remote
-from curate.records import Record
 from train.captions import caption_arguments
 
 ABOVE = 2  # folders above a run that its dataset is looked for in

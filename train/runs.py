@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from curate.errors import DataError, MissingError, RecipeError
-from curate.files import write_atomic
-from curate.records import Record, read_record
+from curate.io.files import write_atomic
+from curate.io.records import Record, read_record
 from train.models import Model, ModelSpec, rebuild
 from train.provenance import DatasetUsed
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from curate.ranges import is_remote
+from curate.io.byte_ranges import is_remote
 from curate.texts import LIST
 from train import chances
 from train.captions import choices_of

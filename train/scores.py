@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from curate.files import write_atomic
+from curate.io.files import write_atomic
 from curate.manifests import Class
 from train.captions import caption_arguments
 from train.clip import pair_of

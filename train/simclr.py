@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.datasets import Dataset
+from curate.errors import require
 from train import feeds
 from train.chances import of_view
 from train.checks import check_batch_fits, check_classes, check_labels
@@ -27,7 +28,6 @@ from train.loader import Batch, Loader
 from train.methods import Columns, Lesson, Method
 from train.models import Model, build, in_float32, normalize
 from train.monitors import Monitor, probe_loss
-from train.options import require
 from train.photometrics import Photometry
 from train.pretraining import run_method
 from train.ranks import Ranks

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.errors import DataError, MissingError
-from curate.files import cache_folder
+from curate.io.files import cache_folder
 from train.orders import Blocks
 from train.samples import Samples
 from train.steps import Step

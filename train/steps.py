@@ -11,9 +11,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, require, require_one_of
 from train.chances import Passes
-from train.options import require, require_one_of
 from train.orders import Order, Turn
 
 Last = Literal["keep", "drop", "pad"]

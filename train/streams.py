@@ -22,17 +22,16 @@ import pyarrow as pa
 import torch
 
 from curate.chance import chance
-from curate.errors import DataError, RecipeError
-from curate.images import EXTENSIONS
-from curate.places import place
-from curate.shards.headers import is_header
-from curate.shards.scans import find_tars
-from curate.shards.sides import MAX_FIELD_BYTES, NOT_UTF8, TOO_LONG
-from curate.shards.tars import BLOCK
+from curate.errors import DataError, RecipeError, require
+from curate.io.images import EXTENSIONS
+from curate.io.paths import place
+from curate.io.tars.archive import BLOCK
+from curate.io.tars.fields import MAX_FIELD_BYTES, NOT_UTF8, TOO_LONG
+from curate.io.tars.headers import is_header
+from curate.io.tars.scan import find_tars
 from train import chances
 from train.geometries import CropFrom, Geometry, geometry
 from train.loader import Batch
-from train.options import require
 from train.texts import Texts
 from train.workers import Workers
 

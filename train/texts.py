@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.files import cache_folder
+from curate.io.files import cache_folder
 from train.chances import Chances, Passes, stir
 
 MAX_BYTES = 64 << 20  # of a column that is kept in memory

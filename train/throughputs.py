@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from curate.memory import peak_bytes
+from curate.io.memory import peak_bytes
 
 
 class Wait(Protocol):

@@ -19,7 +19,7 @@ from curate.errors import DataError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from curate.datasets import Dataset
-    from curate.progress import Quiet
+    from curate.io.progress import Quiet
 
     Write = Callable[[Dataset, Path, Quiet], list[Path]]
 
@@ -117,8 +117,8 @@ def export(
     """
     from curate.contracts import outside
     from curate.datasets import open_dataset
-    from curate.files import clear_unfinished
-    from curate.progress import Quiet
+    from curate.io.files import clear_unfinished
+    from curate.io.progress import Quiet
     from curate.stagings import WITHIN
 
     formats = [find(name) for name in to]
@@ -152,7 +152,7 @@ def _mixed(dataset: Dataset) -> str | None:
 
 def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> None:
     """Refuse what cannot be, before any of it is done."""
-    from curate.ranges import is_remote
+    from curate.io.byte_ranges import is_remote
 
     if out is not None and URL.match(str(out)):
         raise RecipeError(f"--out {out}: exports are local files", hint="export to a folder, then upload it")
@@ -181,7 +181,7 @@ def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> 
 
 def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exported:
     """Make a copy beside its place and put it there; leave one alone that is up to date."""
-    from curate.files import write_atomic
+    from curate.io.files import write_atomic
     from curate.manifests import digest
     from curate.stagings import Staging, restore
 
@@ -203,7 +203,7 @@ def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exporte
 
 def _refuse_inside(out: Path, dataset: Dataset) -> None:
     """Refuse a copy that would replace what it is made of, or stand in the dataset as a foreign thing."""
-    from curate.ranges import is_remote
+    from curate.io.byte_ranges import is_remote
 
     here = out.resolve()
     homes = [Path(home).resolve() for home in (str(dataset.path), dataset.byte_root) if not is_remote(home)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from curate.contracts import refuse_no_image
 from curate.datasets import Dataset
 from curate.errors import DataError
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from curate.datasets import SHARD_INDEX, Dataset, ShardRecord
 from curate.errors import DataError
-from curate.shards.scans import BadTar, open_tar
-from curate.shards.tars import BLOCK
+from curate.io.tars.archive import BLOCK
+from curate.io.tars.scan import BadTar, open_tar
 
 
 class Part(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 from curate.datasets import MANIFEST, Dataset
 from curate.exports import sidecar
 from curate.exports._contents import contents
-from curate.files import write_atomic
-from curate.progress import Quiet
+from curate.io.files import write_atomic
+from curate.io.progress import Quiet
 
 # JSON-LD's words for those of the format, as its specification lists them.
 CONTEXT: dict[str, Any] = {

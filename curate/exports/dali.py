@@ -7,8 +7,8 @@ from pathlib import Path
 from curate.datasets import SHARDS, Dataset
 from curate.exports import sidecar
 from curate.exports._shards import layouts
-from curate.files import inside, write_atomic
-from curate.progress import Quiet
+from curate.io.files import inside, write_atomic
+from curate.io.progress import Quiet
 
 VERSION = "v1.2"
 

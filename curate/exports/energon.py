@@ -16,8 +16,8 @@ from curate.datasets import Dataset
 from curate.exports import sidecar
 from curate.exports._contents import Contents, contents
 from curate.exports._shards import Layout, brace, layouts
-from curate.files import inside, sync_folder, unfinished, write_atomic
-from curate.progress import Quiet
+from curate.io.files import inside, sync_folder, unfinished, write_atomic
+from curate.io.progress import Quiet
 
 FOLDER = ".nv-meta"
 TABLES = """

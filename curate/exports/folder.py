@@ -13,8 +13,8 @@ from curate.datasets import Dataset
 from curate.errors import DataError
 from curate.exports import copy
 from curate.exports._images import folded, reserved, splits, with_bytes
-from curate.files import inside, write_atomic
-from curate.progress import Quiet
+from curate.io.files import inside, write_atomic
+from curate.io.progress import Quiet
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,8 @@ from curate.datasets import CARD, Dataset, DatasetInfo
 from curate.exports import sidecar
 from curate.exports._contents import contents
 from curate.exports._features import card_fields
-from curate.files import write_atomic
-from curate.progress import Quiet
+from curate.io.files import write_atomic
+from curate.io.progress import Quiet
 
 
 @sidecar(use='datasets.load_dataset("{path}", split="train")')

@@ -11,8 +11,8 @@ from curate.datasets import Dataset
 from curate.exports import copy
 from curate.exports._features import VALUES
 from curate.exports._images import splits, with_bytes
-from curate.files import sync_file, sync_folder
-from curate.progress import Quiet, Stage
+from curate.io.files import sync_file, sync_folder
+from curate.io.progress import Quiet, Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa

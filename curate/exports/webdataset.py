@@ -7,8 +7,8 @@ from pathlib import Path
 
 from curate.datasets import Dataset
 from curate.exports import sidecar
-from curate.files import inside, write_atomic
-from curate.progress import Quiet
+from curate.io.files import inside, write_atomic
+from curate.io.progress import Quiet
 
 
 @sidecar(use='webdataset.WebDataset("{path}/{shards}.tar", shardshuffle=False)')

@@ -9,8 +9,8 @@ from pathlib import Path
 from curate.datasets import Dataset
 from curate.errors import DataError
 from curate.exports import sidecar
-from curate.files import write_atomic
-from curate.progress import Quiet
+from curate.io.files import write_atomic
+from curate.io.progress import Quiet
 
 LONGEST = 94  # characters of a key: with its extension it fits a plain header's 100 bytes
 

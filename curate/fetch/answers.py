@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from email.message import Message
 from email.utils import parsedate_to_datetime
 
-from curate.fetch.outcomes import Failure
-from curate.rooms import FREE_BYTES
+from curate.io.memory import FREE_BYTES
+from curate.io.web.outcomes import Failure
 
 _PIECE_BYTES = 1 << 16
 _RETRIED = (429, 500, 502, 503, 504)

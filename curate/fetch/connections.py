@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 
-from curate.fetch.addresses import Address, Target, joined, resolve, split
 from curate.fetch.answers import opted_out, read, refusal
 from curate.fetch.deadlines import Reaper, Watch
 from curate.fetch.guards import Guards
 from curate.fetch.hosts import Turns
-from curate.fetch.outcomes import Failure
-from curate.rooms import Share
+from curate.io.memory import Share
+from curate.io.web.addresses import Address, Target, joined, resolve, split
+from curate.io.web.outcomes import Failure
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SUCCESSES = (200, 203)  # 203: a proxy on the way has changed it

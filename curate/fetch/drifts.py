@@ -19,12 +19,12 @@ from curate.chance import chance_sql
 from curate.datasets import open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import lasting
 from curate.fetch.pools import FATES, FETCHED, STATE, Pool
 from curate.fetch.rounds import MISSES, TODO, How, require, run, tail
 from curate.fetch.shards import finished, read_shard, write_fates
+from curate.io.progress import Quiet
+from curate.io.web.outcomes import lasting
 from curate.manifests import copy_parquet, parquet, plain, text
-from curate.progress import Quiet
 
 DRIFT = "drift"  # below a pool: what later looks found, a file each
 SAME, CHANGED, GONE, UNKNOWN = "same", "changed", "gone", "unknown"

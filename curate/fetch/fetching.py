@@ -15,9 +15,9 @@ from curate.fetch.guards import Guards
 from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request
 from curate.fetch.publications import publish
 from curate.fetch.rounds import DISTRIBUTORS, How, download, require, tidy
-from curate.places import is_remote
+from curate.io.paths import is_remote
+from curate.io.progress import Quiet
 from curate.plans import plan
-from curate.progress import Quiet
 from curate.recipes import Recipe, parse
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from curate.errors import RecipeError
-from curate.images import MAX_PIXELS
+from curate.io.images import MAX_PIXELS
 
 _POSITIVE = ("timeout_s", "deadline_s", "max_bytes", "max_pixels", "connections_per_host")
 _MOST = {"max_bytes": 2**40, "max_pixels": 2**40}

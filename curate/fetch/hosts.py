@@ -8,9 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from curate.fetch.addresses import Target
-from curate.fetch.outcomes import Failure, lasting
 from curate.fetch.robots import ALLOW_ALL, Rules
+from curate.io.web.addresses import Target
+from curate.io.web.outcomes import Failure, lasting
 
 ROBOTS_BYTES = 512_000  # of a robots.txt are read; RFC 9309 asks for so many at least
 _KEPT_HOSTS = 50_000

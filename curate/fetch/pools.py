@@ -20,9 +20,9 @@ import duckdb
 from curate.datasets import INFO, MANIFEST, Dataset, file_sha256
 from curate.errors import RecipeError
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import OK, lasting
 from curate.fetch.shards import KINDS
-from curate.files import is_unfinished, unfinished, write_atomic
+from curate.io.files import is_unfinished, unfinished, write_atomic
+from curate.io.web.outcomes import OK, lasting
 from curate.manifests import digest, parquet, plain, quoted, text
 from curate.stagings import locked
 

@@ -15,7 +15,7 @@ from curate.datasets import BUILD, CARD, INFO, MANIFEST, Dataset, DatasetInfo, S
 from curate.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.pools import OUTCOMES, Pool, Request
-from curate.files import write_atomic
+from curate.io.files import write_atomic
 from curate.manifests import CORE, content_digest, copy_parquet, ordered, parquet, quoted, rows_digest, text
 from curate.rows import columns_of
 

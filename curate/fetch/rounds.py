@@ -25,9 +25,9 @@ from curate.fetch.guards import Guards
 from curate.fetch.pools import Pool, Request
 from curate.fetch.shards import Fate, finished, read_shard, started, write_fates
 from curate.fetch.watches import command, watched
-from curate.files import write_atomic
+from curate.io.files import write_atomic
+from curate.io.progress import Quiet
 from curate.manifests import parquet, plain
-from curate.progress import Quiet
 
 DISTRIBUTORS = ("multiprocessing", "pyspark", "ray")
 BARREN_ROUNDS = 2  # in a row without a finished shard, and the fetch is given up

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import DataError
-from curate.fetch.outcomes import OK, reason_of
-from curate.files import sync_file, unfinished
-from curate.images import BadImage, NeedMore, probe
-from curate.shards.headers import FILE, BadTar
-from curate.shards.scans import Tar, open_tar, split_name
+from curate.io.files import sync_file, unfinished
+from curate.io.images import BadImage, NeedMore, probe
+from curate.io.tars.headers import FILE, BadTar
+from curate.io.tars.scan import Tar, open_tar, split_name
+from curate.io.web.outcomes import OK, reason_of
 
 KINDS = {
     "row": "string", "outcome": "string", "detail": "string", "file": "string", "offset": "int64", "size": "int64",

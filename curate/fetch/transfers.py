@@ -13,9 +13,9 @@ from curate.fetch.connections import Client
 from curate.fetch.deadlines import Reaper
 from curate.fetch.guards import Guards
 from curate.fetch.hosts import ROBOTS_BYTES, RobotsFiles, Turns
-from curate.fetch.outcomes import Failure
-from curate.images import BadImage, NeedMore, TooLarge, decode, extent, probe
-from curate.rooms import Share
+from curate.io.images import BadImage, NeedMore, TooLarge, decode, extent, probe
+from curate.io.memory import Share
+from curate.io.web.outcomes import Failure
 
 _DECODED_PIXELS = 64  # of the short side are enough to see that all of a JPEG is there
 _ROBOTS_DEADLINE_S = 15.0

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curate.fetch.child import CODE
-from curate.fetch.outcomes import OK
-from curate.progress import Quiet
+from curate.io.progress import Quiet
+from curate.io.web.outcomes import OK
 
 LOOK_S = 0.25  # between two looks at the child
 TELL_S = 1.0  # between two lines of progress

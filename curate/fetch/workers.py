@@ -25,8 +25,8 @@ with spared():
     from img2dataset import downloader
 
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import OK, Failure
 from curate.fetch.transfers import Fetcher
+from curate.io.web.outcomes import OK, Failure
 
 BEAT_S = 0.5  # between two reports of how far a process is
 

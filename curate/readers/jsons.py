@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from curate.errors import DataError, printable
-from curate.files import cache_folder, write_atomic
+from curate.io.files import cache_folder, write_atomic
 from curate.manifests import digest, plain, quoted, text
 from curate.readers.encodings import as_utf8, ending, opened
 from curate.readers.repairs import NO_ROW, NOT_UTF8

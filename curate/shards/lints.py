@@ -14,16 +14,16 @@ from functools import partial
 from typing import NamedTuple
 
 from curate.errors import DataError, RecipeError
-from curate.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
-from curate.places import is_remote
-from curate.progress import Quiet
-from curate.ranges import Reader
-from curate.shards.findings import Report, shown
+from curate.io.byte_ranges import Reader
+from curate.io.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
+from curate.io.paths import is_remote
+from curate.io.progress import Quiet
+from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader
+from curate.io.tars.findings import Report, shown
+from curate.io.tars.headers import BadTar
+from curate.io.tars.samples import Sample, count, samples
+from curate.io.tars.scan import Member, Tar, find_tars, open_tar
 from curate.shards.groups import Groups
-from curate.shards.headers import BadTar
-from curate.shards.samples import Sample, count, samples
-from curate.shards.scans import Member, Tar, find_tars, open_tar
-from curate.shards.sides import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader
 
 IMAGES_PER_TASK = 64
 MAX_IMAGE_BYTES = 1 << 28  # read whole, one a thread

@@ -11,8 +11,8 @@ import duckdb
 import numpy as np
 
 from curate.errors import DataError
+from curate.io.tars.archive import BLOCK, MAX_MEMBER_BYTES, NAME_BYTES, header, headers
 from curate.manifests import quoted
-from curate.shards.tars import BLOCK, MAX_MEMBER_BYTES, NAME_BYTES, header, headers
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from curate.datasets import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
 from curate.fields import Resize
-from curate.images import BadImage, decode
-from curate.places import Place
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
+from curate.io.images import BadImage, decode
+from curate.io.paths import Place
 
 ROWS_PER_READ = 64
 ORIENTATION = 0x0112  # the tag of EXIF

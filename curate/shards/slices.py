@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.places import Place, Remote
+from curate.io.paths import Place, Remote
 
 ROW_GROUPS = 4  # kept: neighbouring shards want the same (DuckDB writes 122,880 rows into one)
 

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
+from curate.io.byte_ranges import is_remote
 from curate.manifests import Class
 from curate.manifests import parquet as read_parquet
-from curate.ranges import is_remote
 from curate.rows import located
 from curate.signatures import Signature
 

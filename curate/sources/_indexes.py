@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from curate.errors import DataError, RecipeError
-from curate.files import cache_folder, write_atomic
+from curate.io.files import cache_folder, write_atomic
 from curate.manifests import (
     CORE,
     KEY_LIMIT,

@@ -18,12 +18,12 @@ import duckdb
 
 from curate.datasets import file_sha256
 from curate.errors import DataError, printable
-from curate.files import cache_folder, unfinished, write_atomic
+from curate.io.files import cache_folder, unfinished, write_atomic
+from curate.io.paths import Remote, is_remote
 from curate.layouts import TOLD, Guess, Layout, guess, guess_headerless, whole
 from curate.layouts.texts import ODD, odd_sql
 from curate.manifests import copy_parquet, quoted, text
 from curate.manifests import parquet as read_parquet
-from curate.places import Remote, is_remote
 from curate.readers.repairs import NOT_UTF8
 from curate.rows import columns_of
 from curate.sources._texts import as_parquet, headless, sample, text_columns

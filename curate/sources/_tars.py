@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from curate.errors import DataError
-from curate.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
-from curate.places import is_remote
-from curate.shards.findings import LEFT_OUT, NO_EXTENSION, NO_NAME
-from curate.shards.headers import BadTar
-from curate.shards.samples import Sample, count, further_images, samples
-from curate.shards.scans import Member, Tar, open_tar, split_name
-from curate.shards.sides import MAX_FIELD_BYTES, SIDE_FIELDS, TOO_LONG, FieldReader
+from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
+from curate.io.paths import is_remote
+from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, TOO_LONG, FieldReader
+from curate.io.tars.findings import LEFT_OUT, NO_EXTENSION, NO_NAME
+from curate.io.tars.headers import BadTar
+from curate.io.tars.samples import Sample, count, further_images, samples
+from curate.io.tars.scan import Member, Tar, open_tar, split_name
 from curate.sources._indexes import LeftOut
 from curate.sources._sides import side_values
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from curate.errors import DataError, printable
-from curate.files import unfinished
+from curate.io.files import unfinished
 from curate.layouts import Layout
 from curate.manifests import text
 from curate.readers import delimited, jsons

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import DataError, printable
-from curate.files import unfinished
+from curate.io.files import unfinished
 
 
 def cleaned(path: Path, out: Path, file: str) -> tuple[Path, int]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import duckdb
 
 from curate.errors import DataError, RecipeError, printable
+from curate.io.paths import filesystem, is_remote
+from curate.io.tars.fields import is_unicode
+from curate.io.tars.scan import find_tars
 from curate.manifests import CORE, Class, parquet
-from curate.places import filesystem, is_remote
 from curate.rows import columns_of
-from curate.shards.scans import find_tars
-from curate.shards.sides import is_unicode
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, make_key, require_rows
 from curate.sources._sides import side_columns, side_kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.files import cache_folder
+from curate.io.files import cache_folder
 from curate.manifests import CORE
 from curate.signatures import Count, Seed
 from curate.sources import Index, Progress, Source

@@ -15,10 +15,10 @@ import duckdb
 
 from curate import layouts
 from curate.errors import DataError, RecipeError, printable
-from curate.files import cache_folder, write_atomic
+from curate.io.files import cache_folder, write_atomic
+from curate.io.paths import Remote, find_files, is_remote
 from curate.layouts import TOLD
 from curate.manifests import CORE, digest, ordered, parquet, quoted
-from curate.places import Remote, find_files, is_remote
 from curate.readers.encodings import is_json
 from curate.readers.jsons import NUMBER
 from curate.rows import columns_of

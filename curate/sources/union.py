@@ -9,8 +9,8 @@ from typing import Any, Literal
 import duckdb
 
 from curate.errors import RecipeError
+from curate.io.byte_ranges import is_remote
 from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
-from curate.ranges import is_remote
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, in_order
 

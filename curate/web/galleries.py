@@ -10,8 +10,8 @@ from typing import Any
 
 from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError
-from curate.files import write_atomic
-from curate.images import BadImage, decode
+from curate.io.files import write_atomic
+from curate.io.images import BadImage, decode
 from curate.shows import Summary, notes, summarize
 
 THUMBNAIL_PX = 96

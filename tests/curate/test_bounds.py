@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.errors import RecipeError
-from curate.places import find_files
+from curate.io.paths import find_files
 from curate.recipes import load
 
 Write = Callable[..., Path]

@@ -19,8 +19,8 @@ from curate.builds import build, shard
 from curate.checks import verify
 from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
+from curate.io.progress import Quiet, Stage
 from curate.manifests import CORE, digest, rows_digest
-from curate.progress import Quiet, Stage
 from curate.recipes import Recipe, load
 
 STEPS: list[Any] = [

@@ -15,8 +15,8 @@ import pytest
 from curate.builds import build, shard
 from curate.datasets import Dataset
 from curate.errors import DataError
-from curate.progress import Quiet, Stage
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
+from curate.io.progress import Quiet, Stage
 from curate.recipes import Recipe
 
 MakeRecipe = Callable[..., Recipe]

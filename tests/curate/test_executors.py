@@ -17,7 +17,7 @@ import pytest
 
 from curate.builds import build, shard
 from curate.errors import DataError, MissingError
-from curate.executors import ordered
+from curate.io.executors import ordered
 from curate.recipes import Recipe
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
@@ -137,7 +137,7 @@ def test_build_whose_ray_workers_are_killed_ends_with_the_same_bytes(
             time.sleep(60)
         return task(number)
 
-    monkeypatch.setattr("curate.executors._run", run_and_die)
+    monkeypatch.setattr("curate.io.executors._run", run_and_die)
     build(made, tmp_path / "ray", executor="ray")
     assert sorted(int(mark.name) for mark in marks.iterdir()) == [2, 21, 40]
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")

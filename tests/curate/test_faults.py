@@ -18,7 +18,7 @@ from processes import hears_ctrl_c
 
 from curate.builds import build, shard
 from curate.datasets import open_dataset
-from curate.progress import Quiet, Stage
+from curate.io.progress import Quiet, Stage
 from curate.recipes import Recipe
 from curate.stagings import OURS
 

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 import pytest
 from webs import Web, picture
 
-from curate.fetch.addresses import Target, joined, public, resolve, split
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import Failure
 from curate.fetch.transfers import Fetcher
+from curate.io.web.addresses import Target, joined, public, resolve, split
+from curate.io.web.outcomes import Failure
 
 A = picture(1)
 PUBLIC = "93.184.215.14"

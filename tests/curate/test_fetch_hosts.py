@@ -13,12 +13,12 @@ import pytest
 from webs import SLOW_S, Web, picture
 
 from curate.fetch import hosts, robots
-from curate.fetch.addresses import split
 from curate.fetch.guards import Guards
 from curate.fetch.hosts import RobotsFiles, Turns
-from curate.fetch.outcomes import Failure, lasting
 from curate.fetch.robots import RULE_BYTES, RULES, Rules
 from curate.fetch.transfers import Fetcher
+from curate.io.web.addresses import split
+from curate.io.web.outcomes import Failure, lasting
 
 A = picture(1)
 

@@ -25,7 +25,7 @@ from curate.fetch.pools import Pool
 from curate.fetch.rounds import How, Round, download, tidy
 from curate.fetch.shards import read_shard
 from curate.fetch.watches import watched
-from curate.progress import Quiet, Stage
+from curate.io.progress import Quiet, Stage
 
 Row = tuple[str, str, str]
 ROWS: list[Row] = [(f"k{i}", f"http://a.example/{i}.jpg", f"text {i}") for i in range(12)]

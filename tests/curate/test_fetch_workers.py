@@ -21,8 +21,8 @@ from webs import picture
 
 from curate.fetch import workers
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import Failure
 from curate.fetch.workers import GuardedDownloader
+from curate.io.web.outcomes import Failure
 
 ROWS, THREADS = 60, 8  # img2dataset keeps 2 x THREADS rows under way: more wait in its queue
 PICTURE = picture(1)

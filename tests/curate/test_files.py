@@ -14,7 +14,7 @@ import pytest
 
 from curate.errors import DataError, RecipeError
 from curate.fetch.pools import Pool
-from curate.files import inside, is_unfinished, unfinished, write_atomic
+from curate.io.files import inside, is_unfinished, unfinished, write_atomic
 from curate.manifests import copy_parquet
 
 
@@ -34,7 +34,7 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> Non
 
 def test_what_a_kill_leaves_of_a_file_is_known_by_its_name(tmp_path: Path) -> None:
     killed = (
-        "import os, sys, pathlib; from curate.files import unfinished\n"
+        "import os, sys, pathlib; from curate.io.files import unfinished\n"
         "with unfinished(pathlib.Path(sys.argv[1])) as beside:\n"
         "    beside.write_bytes(b'n'); os.kill(os.getpid(), 9)"
     )

@@ -16,15 +16,15 @@ import pytest
 from strangers import reseal
 from webs import Web, picture
 
-from curate import places
 from curate.builds import build, shard
 from curate.checks import check
 from curate.datasets import Dataset, open_dataset
 from curate.errors import CurateError, DataError
 from curate.exports import export
-from curate.fetch.sessions import LOOPBACK
-from curate.places import Remote
-from curate.ranges import Reader
+from curate.io import paths
+from curate.io.byte_ranges import Reader
+from curate.io.paths import Remote
+from curate.io.web.sessions import LOOPBACK
 from curate.recipes import parse
 from curate.sources import open_source
 
@@ -45,7 +45,7 @@ def tar(*images: bytes) -> bytes:
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     monkeypatch.delenv(LOOPBACK, raising=False)
-    monkeypatch.setattr(places, "WAIT_S", 0.001)
+    monkeypatch.setattr(paths, "WAIT_S", 0.001)
     with Web({"t.csv": TABLE, "a.jpg": picture(1), "a.tar": tar(picture(1), picture(2))}) as web:
         yield web
 
@@ -173,7 +173,7 @@ def test_a_name_is_as_good_as_its_address(web: Web, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("kind", ["private", "metadata", "file"])
 def test_a_redirect_leads_nowhere_else(kind: str, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ip_address("127.0.0.1")
-    monkeypatch.setattr("curate.fetch.addresses.public", lambda ip: ip == real)
+    monkeypatch.setattr("curate.io.web.addresses.public", lambda ip: ip == real)
     assert Remote(web.url("/redirect/a.jpg")).read_bytes() == picture(1)
     with pytest.raises(DataError, match="store failed" if kind == "file" else "refused address"):
         Remote(web.url(f"/{kind}/a.jpg")).read_bytes()
@@ -181,7 +181,7 @@ def test_a_redirect_leads_nowhere_else(kind: str, web: Web, monkeypatch: pytest.
 
 def test_no_more_is_read_than_was_asked_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOOPBACK, "1")
-    monkeypatch.setattr("curate.fetch.sessions.MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr("curate.io.web.sessions.MAX_BODY_BYTES", 100_000)
     for kind in ("endless", "endless-chunks"):
         with pytest.raises(DataError, match="sends more than the 11 bytes"):
             Reader("/").read(web.url(f"/{kind}/a.jpg"), 0, 10)

@@ -18,9 +18,9 @@ from handmade_tars import write_tar
 
 from curate.datasets import Dataset
 from curate.errors import CurateError, DataError
-from curate.shards.headers import BadTar
+from curate.io.tars.headers import BadTar
+from curate.io.tars.scan import Tar, open_tar
 from curate.shards.lints import lint
-from curate.shards.scans import Tar, open_tar
 
 Built = Callable[..., Dataset]
 Jpeg = Callable[..., bytes]

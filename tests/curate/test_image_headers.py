@@ -21,8 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate import images
-from curate.images import (
+from curate.io import images
+from curate.io.images import (
     HEADER_BYTES,
     MAX_PIXELS,
     BadImage,
@@ -33,7 +33,7 @@ from curate.images import (
     oddities,
     probe,
 )
-from curate.rooms import Room
+from curate.io.memory import Room
 
 SIZES = [(1, 1), (67, 41), (300, 200)]
 
@@ -409,7 +409,7 @@ def test_jpeg_takes_the_room_of_the_scale_at_which_it_is_decoded(monkeypatch: py
 MEMORY_OF_THREADS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from curate.images import _pillow, decode
+from curate.io.images import _pillow, decode
 def peak_mb():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 _pillow().init()

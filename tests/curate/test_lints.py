@@ -21,7 +21,7 @@ from webdataset.autodecode import DecodingError
 
 from curate.datasets import Dataset
 from curate.errors import RecipeError
-from curate.shards.findings import KEPT, KINDS, Report
+from curate.io.tars.findings import KEPT, KINDS, Report
 from curate.shards.lints import lint
 
 Jpeg = Callable[..., bytes]
@@ -367,9 +367,9 @@ def test_store_that_fails_is_asked_again_and_then_told(
 ) -> None:
     from fsspec.implementations.memory import MemoryFile
 
-    from curate import places
+    from curate.io import paths
 
-    monkeypatch.setattr(places, "WAIT_S", 0.001)
+    monkeypatch.setattr(paths, "WAIT_S", 0.001)
     memory.pipe_file("/failing/a.tar", write_tar(tmp_path / "a.tar", sound).read_bytes())
     left = [failures]
     read = MemoryFile.read

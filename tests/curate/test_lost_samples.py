@@ -16,7 +16,7 @@ from handmade_tars import Members, write_tar
 
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from curate.shards.findings import KINDS
+from curate.io.tars.findings import KINDS
 from curate.shards.lints import lint
 
 Built = Callable[..., Dataset]

@@ -12,16 +12,16 @@ import fsspec
 import pytest
 from stores import Store, fetched, moved
 
-from curate import places
 from curate.builds import build, shard
 from curate.checks import verify
 from curate.datasets import open_dataset
 from curate.errors import DataError, RecipeError
-from curate.places import Remote
-from curate.progress import Quiet, Stage
-from curate.ranges import Reader
+from curate.io import paths
+from curate.io.byte_ranges import Reader
+from curate.io.paths import Remote
+from curate.io.progress import Quiet, Stage
+from curate.io.tars.archive import BLOCK, TarWriter, header
 from curate.recipes import Recipe
-from curate.shards.tars import BLOCK, TarWriter, header
 
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
 
@@ -95,8 +95,8 @@ def test_sets_in_a_store_are_compared_and_exports_into_one_refused(
 ) -> None:
     for n in (2, 3):
         build(recipe([{"per_class": n}], f"n{n}"), f"{bucket}/family/n{n}", overlay=True)
-    for paths in ([f"{bucket}/family/n2", f"{bucket}/family/n3"], [f"{bucket}/family"]):
-        shown = run_curate("diff", *paths)
+    for names in ([f"{bucket}/family/n2", f"{bucket}/family/n3"], [f"{bucket}/family"]):
+        shown = run_curate("diff", *names)
         assert shown.exit_code == 0, shown.stderr
         assert shown.stdout.splitlines()[-1] == "n2 (12) ⊂ n3 (18)"
     refused = run_curate("export", f"{bucket}/family/n2", "--to", "parquet", "--out", f"{bucket}/copy")
@@ -179,7 +179,7 @@ def test_two_builds_of_one_url_do_not_mix(
     assert len(refused) == 2
     assert f"remove {bucket}/a/lock" in refused[1]
     assert verify(f"{bucket}/a") == []
-    assert "lock" not in places.sizes(Remote(f"{bucket}/a"))
+    assert "lock" not in paths.sizes(Remote(f"{bucket}/a"))
 
 
 def test_lock_of_a_killed_build_of_this_machine_is_taken_over(recipe: MakeRecipe, bucket: str) -> None:
@@ -220,7 +220,7 @@ def test_prefix_of_somebody_else_is_refused_untouched(recipe: MakeRecipe, bucket
     Remote(f"{bucket}/home/thesis.tex").write_bytes(b"years")
     with pytest.raises(RecipeError, match="nothing was touched"):
         build(recipe(STEPS), f"{bucket}/home", replace=True)
-    assert places.sizes(Remote(f"{bucket}/home")) == {"thesis.tex": 5}
+    assert paths.sizes(Remote(f"{bucket}/home")) == {"thesis.tex": 5}
 
 
 def test_fewer_shards_leave_none_of_the_old(

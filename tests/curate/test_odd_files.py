@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curate.images import MAX_PIXELS
+from curate.io.images import MAX_PIXELS
 
 WALK = Path(__file__).with_name("odd_walk.py")
 KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")

@@ -21,7 +21,7 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.hashes import perceptual_hashes
-from curate.images import BadImage, NeedMore, decode, oddities, probe
+from curate.io.images import BadImage, NeedMore, decode, oddities, probe
 from curate.recipes import load
 from curate.shards.lints import lint
 from curate.web.galleries import write_gallery

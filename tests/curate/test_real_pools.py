@@ -14,7 +14,7 @@ from curate.builds import build, shard
 from curate.checks import verify
 from curate.diffs import chain
 from curate.errors import DataError, RecipeError
-from curate.images import BadImage, probe
+from curate.io.images import BadImage, probe
 from curate.queries import query
 from curate.recipes import parse
 

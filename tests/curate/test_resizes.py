@@ -19,7 +19,7 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import SHARD_INDEX, Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
 from curate.recipes import Recipe
 from curate.shards.resizes import Resized, _time_ratio, gains
 

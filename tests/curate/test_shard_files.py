@@ -24,8 +24,8 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import DataError
+from curate.io.tars.archive import MAX_MEMBER_BYTES, TarWriter, header, headers
 from curate.shards.cuts import cuts
-from curate.shards.tars import MAX_MEMBER_BYTES, TarWriter, header, headers
 from curate.shards.writing import Layout, write_shards
 from curate.sources._indexes import make_key
 from curate.stagings import Staging

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from stores import Store, fetched, moved
 
-from curate import places, ranges
 from curate.builds import build
 from curate.checks import verify
 from curate.datasets import open_dataset
 from curate.errors import RecipeError
-from curate.places import Remote, StoreError
-from curate.progress import Quiet, Stage
-from curate.ranges import Reader
+from curate.io import byte_ranges, paths
+from curate.io.byte_ranges import Reader
+from curate.io.paths import Remote, StoreError
+from curate.io.progress import Quiet, Stage
+from curate.io.tars.archive import TarWriter
+from curate.io.tars.scan import find_tars
 from curate.recipes import Recipe
-from curate.shards.scans import find_tars
-from curate.shards.tars import TarWriter
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 MakeRecipe = Callable[..., Recipe]
@@ -66,9 +66,9 @@ def test_store_that_goes_away_and_comes_back(
     finally:
         store.start()
     top = Remote(place) if out == "remote" else tmp_path / ".set.building"
-    files = [name for name in places.sizes(top) if name.endswith(".tar")]
+    files = [name for name in paths.sizes(top) if name.endswith(".tar")]
     assert 4 <= len(files) < 15
-    assert "dataset.json" not in places.sizes(top)
+    assert "dataset.json" not in paths.sizes(top)
     written: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -105,7 +105,7 @@ def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
         with subprocess.Popen([*command, f"{bucket}/{i}"], stderr=subprocess.DEVNULL) as process:
             time.sleep(whole_s * (0.4 + 0.12 * i))  # before that, Python is still importing
             process.kill()
-        states.append(frozenset(places.sizes(Remote(f"{bucket}/{i}"))))
+        states.append(frozenset(paths.sizes(Remote(f"{bucket}/{i}"))))
         build(made, f"{bucket}/{i}")
         copy = fetched(f"{bucket}/{i}", tmp_path / f"copy-{i}")
         assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
@@ -169,8 +169,8 @@ def test_verification_of_an_overlay_fetches_many_rows_at_once(
     build(recipe([]), f"{bucket}/pool")
     build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
     asked: list[object] = []
-    cat = ranges._cat
-    monkeypatch.setattr(ranges, "_cat", lambda spans: (asked.extend(spans), cat(spans))[1])
+    cat = byte_ranges._cat
+    monkeypatch.setattr(byte_ranges, "_cat", lambda spans: (asked.extend(spans), cat(spans))[1])
     assert verify(tmp_path / "overlay") == []
     assert len(asked) == 4  # 60 rows in four tars
 
@@ -183,7 +183,7 @@ def test_store_without_credentials_is_not_asked_again(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # where credentials may lie
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("curate.places.time.sleep", lambda _: pytest.fail("asked again"))
+    monkeypatch.setattr("curate.io.paths.time.sleep", lambda _: pytest.fail("asked again"))
     s3fs.S3FileSystem.clear_instance_cache()
     try:
         results = [run_curate(name, "s3://bucket/set") for name in ("verify", "show")]

@@ -12,8 +12,8 @@ import pytest
 
 from curate.cards import card
 from curate.datasets import Dataset, DatasetInfo
-from curate.escapes import code, code_block, markdown
-from curate.progress import Bars
+from curate.io.markdown import code, code_block, markdown
+from curate.io.progress import Bars
 from curate.tables import print_json, print_table
 
 ODD = "<img src=x onerror=alert(1)> [a](http://b.c) |`x`**b** $y$ ```"

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from strangers import Change, reseal, setting
 
-from curate import places
 from curate.builds import build, shard
 from curate.checks import verify
 from curate.contracts import KINDS
 from curate.datasets import Dataset, open_dataset
 from curate.errors import CurateError, DataError
 from curate.exports import export
-from curate.images import probe
-from curate.places import Remote, filesystem, find_files
-from curate.ranges import Reader
+from curate.io import paths
+from curate.io.byte_ranges import Reader
+from curate.io.images import probe
+from curate.io.paths import Remote, filesystem, find_files
 from curate.recipes import parse
 from curate.shows import summarize
 from curate.sources import open_source
@@ -105,7 +105,7 @@ def test_a_plan_opens_no_url_of_another_protocol(write_recipe: Callable[..., Pat
 def test_each_store_that_is_named_is_one_that_fsspec_knows() -> None:
     from fsspec.registry import known_implementations
 
-    unknown = (places.STORES | places.WEB) - known_implementations.keys()
+    unknown = (paths.STORES | paths.WEB) - known_implementations.keys()
     assert unknown == {"abfss"}  # which adlfs itself brings
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from curate.shards.headers import FILE, FOLDER, SPARSE, BadTar
-from curate.shards.scans import Member, Tar, find_tars, open_tar, split_name
+from curate.io.tars.headers import FILE, FOLDER, SPARSE, BadTar
+from curate.io.tars.scan import Member, Tar, find_tars, open_tar, split_name
 
 # Made so that readers differ, or none takes them; what we make of them is told below.
 DISPUTED = {

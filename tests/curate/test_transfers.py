@@ -26,9 +26,9 @@ from curate.errors import RecipeError
 from curate.fetch.answers import _seconds
 from curate.fetch.deadlines import Reaper, Watch
 from curate.fetch.guards import Guards
-from curate.fetch.outcomes import OUTCOMES, Failure, lasting, reason_of
 from curate.fetch.transfers import Fetcher, _backoff_s, check
-from curate.rooms import Room
+from curate.io.memory import Room
+from curate.io.web.outcomes import OUTCOMES, Failure, lasting, reason_of
 
 A, B = picture(1), picture(2)
 
@@ -289,7 +289,7 @@ LARGE_BODIES = {
 def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body, headers, needed = LARGE_BODIES[name]
     room = Room(needed + 10)
-    monkeypatch.setattr("curate.rooms._bodies", room)
+    monkeypatch.setattr("curate.io.memory._bodies", room)
     fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=2.0))
     with one_body(body, *headers) as (url, asked), ThreadPoolExecutor(1) as pool:
         with room.taken(10):
@@ -308,7 +308,7 @@ def test_small_body_needs_no_room_and_a_failed_one_gives_it_back(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room(3_000_000)
-    monkeypatch.setattr("curate.rooms._bodies", room)
+    monkeypatch.setattr("curate.io.memory._bodies", room)
     with room.taken(3_000_000):
         for kind in ("ok", "gzip"):
             assert Fetcher(guards(max_bytes=20_000_000)).fetch(web.url(f"/{kind}/a.jpg")) == A
@@ -321,7 +321,7 @@ def test_small_body_needs_no_room_and_a_failed_one_gives_it_back(
 
 def test_body_is_held_until_its_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(len(LARGE))
-    monkeypatch.setattr("curate.rooms._bodies", room)
+    monkeypatch.setattr("curate.io.memory._bodies", room)
     held = []
 
     def look(*_: object, **__: object) -> None:

@@ -16,7 +16,7 @@ from curate.builds import build
 from curate.checks import Problem, verify
 from curate.datasets import Dataset, render
 from curate.errors import DataError, RecipeError
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 Run = Callable[..., Any]

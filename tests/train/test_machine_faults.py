@@ -27,7 +27,7 @@ from curate.cli import app, build, shard, synth
 from curate.datasets import Dataset
 from curate.errors import MissingError, RecipeError, of_machine
 from curate.fetch.commands import fetch
-from curate.files import clear_unfinished, unfinished
+from curate.io.files import clear_unfinished, unfinished
 from curate.recipes import load
 from train import catalogue, supervised
 from train.cli import score, transfer

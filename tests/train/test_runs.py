@@ -139,6 +139,6 @@ def test_the_peak_of_memory_is_told_in_bytes(
     monkeypatch: pytest.MonkeyPatch, platform: str, bytes_: int
 ) -> None:
     usage = SimpleNamespace(ru_maxrss=5_000_000)
-    monkeypatch.setattr("curate.memory.resource.getrusage", lambda _: usage)
-    monkeypatch.setattr("curate.memory.sys.platform", platform)
+    monkeypatch.setattr("curate.io.memory.resource.getrusage", lambda _: usage)
+    monkeypatch.setattr("curate.io.memory.sys.platform", platform)
     assert memory_bytes(torch.device("cpu")) == bytes_

@@ -12,8 +12,8 @@ import torch
 from handmade import pictures
 
 from curate.datasets import Dataset
-from curate.files import cache_folder
-from curate.ranges import Reader
+from curate.io.byte_ranges import Reader
+from curate.io.files import cache_folder
 from train.loader import Loader
 from train.samples import Samples
 from train.spools import Spool

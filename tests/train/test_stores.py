@@ -14,7 +14,7 @@ from handmade import pictures
 from stores import Store
 
 from curate.datasets import Dataset, open_dataset
-from curate.places import StoreError
+from curate.io.paths import StoreError
 from train.loader import Loader
 from train.loop import Loop
 from train.streams import Stream

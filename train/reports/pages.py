@@ -6,8 +6,8 @@ import base64
 import html
 from pathlib import Path
 
-from curate.escapes import markdown
-from curate.files import write_atomic
+from curate.io.files import write_atomic
+from curate.io.markdown import markdown
 from train.reports import tables
 from train.reports.figures import draw_all
 from train.reports.findings import Findings, gather

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.escapes import markdown
+from curate.io.markdown import markdown
 from train.reports.findings import Findings
 from train.runs import Run
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.images import BadImage
+from curate.io.images import BadImage
 from curate.manifests import digest
 from train.transfer.splits import Images
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from curate.chance import chance
+from curate.errors import require
 from train.augmentations import crop_batch, random_crops
 from train.configs import autocast, number_type
 from train.optimizers import adamw
-from train.options import require
 from train.randaugments import RandAugment
 from train.transfer.images import Fit, Pixels, View
 from train.transfer.probes import loss

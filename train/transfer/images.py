@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from curate.errors import DataError
-from curate.images import BadImage
-from train.threads import in_order
+from curate.io.executors import in_order
+from curate.io.images import BadImage
 from train.transfer.splits import Images, Split, in_threads
 from train.transfer.tasks import Task, check_labels
 from train.uploads import upload

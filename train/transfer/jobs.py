@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from curate import executors
 from curate.errors import CurateError
+from curate.io import executors
 from curate.manifests import digest
 from train.configs import pick_device
 from train.runs import Run, cores

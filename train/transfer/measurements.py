@@ -10,10 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import executors
-from curate.errors import RecipeError
+from curate.errors import RecipeError, require_one_of
+from curate.io import executors
 from train.configs import pick_device
-from train.options import require_one_of
 from train.runs import Run
 from train.transfer import results
 from train.transfer.jobs import NO_IMAGES, Measurement, Rows, Say, here, jobs_of, on_ray

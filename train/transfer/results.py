@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import DataError, MissingError, RecipeError
-from curate.files import write_atomic
+from curate.io.files import write_atomic
 
 SCHEMA = pa.schema(
     {

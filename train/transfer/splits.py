@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from curate.files import cache_folder, write_atomic
-from curate.images import decode
+from curate.io.byte_ranges import Reader
+from curate.io.executors import in_order
+from curate.io.files import cache_folder, write_atomic
+from curate.io.images import decode
+from curate.io.paths import is_remote
 from curate.manifests import digest
-from curate.places import is_remote
-from curate.ranges import Reader
-from train.threads import in_order
 
 
 class Images(Protocol):

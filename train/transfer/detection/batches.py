@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from curate.errors import DataError
-from curate.images import BadImage
-from train.threads import in_order
+from curate.io.executors import in_order
+from curate.io.images import BadImage
 from train.transfer.detection.tasks import DetectionSplit
 
 Target = dict[str, Tensor]

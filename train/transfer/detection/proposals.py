@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DataError, RecipeError
-from curate.files import write_atomic
+from curate.io.files import write_atomic
 from train.transfer.detection.tasks import DetectionSplit
 
 COLUMNS = ("x1", "y1", "x2", "y2")

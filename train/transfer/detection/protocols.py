@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from curate.errors import RecipeError
-from train.options import require, require_one_of
+from curate.errors import RecipeError, require, require_one_of
 from train.runs import Run
 from train.transfer.detection.batches import Source
 from train.transfer.detection.detectors import Head, Shape

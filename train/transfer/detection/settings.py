@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from curate.errors import DataError, MissingError
+from curate.errors import DataError, MissingError, require, require_one_of
 from train.models import Model
-from train.options import require, require_one_of
 from train.transfer.detection.batches import Source
 from train.transfer.detection.coco import coco_scores
 from train.transfer.detection.detectors import Head, Shape, build_detector

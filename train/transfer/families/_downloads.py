@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from curate.errors import DataError, MissingError
-from curate.images import EXTENSIONS
+from curate.io.images import EXTENSIONS
 from train.transfer.families._rows import Row, Sizes, size_notes
 from train.transfer.listings import Listing
 from train.transfer.splits import Files, Split

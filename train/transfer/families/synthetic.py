@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curate.errors import RecipeError
-from curate.files import cache_folder
+from curate.io.files import cache_folder
 from curate.synthetic import DOWNSTREAM, write_folder
 from curate.synthetic.images import DRAWING_VERSION
 from train.transfer.families.folder import open_folder

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from curate.errors import require
 from train.neighbours import nearest, votes
-from train.options import require
 from train.transfer.shots import Draw
 from train.transfer.subjects import Outcome, Subject
 from train.transfer.tasks import Kind

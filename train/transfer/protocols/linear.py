@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.options import require
+from curate.errors import require
 from train.transfer.choosing import Choice, best, choices
 from train.transfer.probes import Probe, few_threads, path
 from train.transfer.shots import Draw, folds

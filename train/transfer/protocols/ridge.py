@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.options import require
+from curate.errors import require
 from train.transfer.choosing import Choice, best, choices, merit
 from train.transfer.probes import few_threads, ridges
 from train.transfer.shots import Draw, folds

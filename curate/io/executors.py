@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, get_args
 
 from curate.errors import DataError, MissingError, RecipeError, did_you_mean
@@ -141,3 +141,27 @@ def _joined(workers: int) -> Any:
         )
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
     return ray
+
+
+def in_order(tasks: Iterable[Callable[[], T]], workers: int, ahead: int) -> Generator[T, None, None]:
+    """Yield what the tasks return, in their order; close the iterator and the work stops.
+
+    Args:
+        tasks: taken one by one, never more than `ahead` before they are needed.
+        workers: threads; with 0 the tasks run in the caller's.
+        ahead: tasks that may be under way or waiting to be taken.
+    """
+    if not workers:
+        yield from (task() for task in tasks)
+        return
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[T]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

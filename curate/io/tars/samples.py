@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.errors import DataError
-from curate.images import EXTENSIONS
-from curate.shards.headers import FILE, FOLDER, SPARSE, BadTar
-from curate.shards.scans import Member, split_name
+from curate.io.images import EXTENSIONS
+from curate.io.tars.headers import FILE, FOLDER, SPARSE, BadTar
+from curate.io.tars.scan import Member, split_name
 
 Tell = Callable[
     [str, str, str], None

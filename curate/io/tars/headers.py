@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from curate.shards.tars import BLOCK
+from curate.io.tars.archive import BLOCK
 
 FILE, FOLDER, LINK, DEVICE, SPARSE = "file", "folder", "link", "device", "sparse file"
 UNKNOWN = "member of an unknown kind"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.errors import DataError
-from curate.places import PART_BYTES, Place, Remote, filesystem
+from curate.io.paths import PART_BYTES, Place, Remote, filesystem
 
 BLOCK = 512
 NAME_BYTES = 100  # that a header holds; a longer name takes a prefix or a header of its own

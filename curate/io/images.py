@@ -12,8 +12,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
-from curate.pixels import bits_of, refusal_of, size_of, tiff_refusal, to_rgb
-from curate.rooms import Room
+from curate.io.memory import Room
+from curate.io.pixels import bits_of, refusal_of, size_of, tiff_refusal, to_rgb
 
 # Enough for the header of nearly every image; a JPEG with a large EXIF block needs more.
 HEADER_BYTES = 4096
@@ -259,7 +259,7 @@ def _tiff_numbers(data: bytes, tags: tuple[int, ...]) -> dict[int, tuple[int, ..
 
 
 def decode(data: bytes, *, at_least: int | None = None):  # -> PIL.Image.Image
-    """Decode an image wholly and return it as RGB, as `curate.pixels` says; refuses bombs before decoding.
+    """Decode an image wholly and return it as RGB, as `curate.io.pixels` says; refuses bombs before decoding.
 
     Args:
         at_least: pixels of the short side that are enough; a JPEG twice as large is decoded at a smaller scale.

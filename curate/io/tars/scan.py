@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-from curate.places import filesystem, find_files, is_remote, retried
-from curate.shards.headers import (
+from curate.io.paths import filesystem, find_files, is_remote, retried
+from curate.io.tars.archive import BLOCK
+from curate.io.tars.headers import (
     FILE,
     FOLDER,
     KINDS,
@@ -24,7 +25,6 @@ from curate.shards.headers import (
     padded,
     records,
 )
-from curate.shards.tars import BLOCK
 
 MIN_WINDOW, MAX_WINDOW = 1 << 14, 1 << 20  # bytes read at once: more where members are small
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a PAX header; a tar may claim gigabytes

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.errors import CurateError, DataError
-from curate.places import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote, lacks_credentials
-from curate.shards.headers import BadTar, number
+from curate.io.paths import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote, lacks_credentials
+from curate.io.tars.headers import BadTar, number
 
 __all__ = ["Reader", "is_remote"]
 

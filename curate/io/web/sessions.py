@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from curate.errors import DataError, MissingError
-from curate.fetch.addresses import permitted
+from curate.io.web.addresses import permitted
 
 LOOPBACK = "CURATE_ALLOW_LOOPBACK"  # in the environment, also of workers: 1 permits servers of this machine
 MAX_BODY_BYTES = 1 << 30  # of what is read at once, such as a manifest; tables and tars are read in parts

@@ -91,7 +91,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     refuse_url(url)
     options: dict[str, Any] = {"use_listings_cache": False}
     if is_web(url):
-        from curate.fetch.sessions import guarded
+        from curate.io.web.sessions import guarded
 
         options["get_client"] = guarded
     try:

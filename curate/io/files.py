@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from curate.errors import DataError
-from curate.places import Place, Remote
+from curate.io.paths import Place, Remote
 
 _UNFINISHED = re.compile(r"\..+\.([1-9][0-9]{0,8})\.tmp")  # as `unfinished` names them
 

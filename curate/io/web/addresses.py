@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urljoin, urlsplit
 
-from curate.fetch.outcomes import Failure
+from curate.io.web.outcomes import Failure
 
 PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = 8192  # what servers commonly take

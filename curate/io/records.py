@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import DataError
-from curate.places import Place
+from curate.io.paths import Place
 
 
 class Record(BaseModel):
