@@ -1,17 +1,25 @@
 # make demo    the whole main job on generated images, on a CPU, in minutes
-# make test    all tests        make check   style, formatting, types       make bench   measurements beside peers
+# make test    all tests, or those of one folder: `make test WING=rows`     make check   style, formatting, types
+# make campaign   what needs mass, `make campaign SIZE=10` ten times of it   make bench   measurements beside peers
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo
+SIZE ?= 1
 BIN := $(VENV)/bin
+TESTS = $(if $(WING),$(wildcard tests/$(WING) tests/*/$(WING)),tests)
+WINGS = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py tests/*/*/test_*.py)))))
 
-.PHONY: demo test check bench reference clean
+.PHONY: demo test campaign check bench reference clean
 
 demo: $(VENV)/.installed
 	$(BIN)/curate demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(if $(TESTS),,$(error no tests of "$(WING)"; there are those of $(WINGS)))
+	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+campaign: $(VENV)/.installed-dev
+	$(BIN)/pytest -n 2 --campaign $(SIZE)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

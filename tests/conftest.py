@@ -17,7 +17,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
 from stores import Store
 from typer.testing import CliRunner, Result
@@ -29,8 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_IMAGES = 110  # of each class, of 250: enough to draw 100 from
 WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")
 
-settings.register_profile("repeatable", deadline=None, database=None, derandomize=True)
-settings.load_profile("repeatable")
+pytest_plugins = ["campaigns"]
 
 
 @pytest.fixture(autouse=True, scope="session")
