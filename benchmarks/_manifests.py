@@ -7,7 +7,8 @@ from pathlib import Path
 import duckdb
 
 from curate.datasets import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
-from curate.manifests import CORE, Class, content_digest, ordered, quoted, rows_digest, text
+from curate.rows.manifest import CORE, Class, content_digest, ordered, rows_digest
+from curate.rows.sql import quoted, text
 from curate.sources._indexes import class_list
 
 

@@ -16,7 +16,8 @@ from _readers import BATCH, one_thread, our_epoch, pil_transform
 from _writers import Job, Side
 
 from curate.datasets import INFO, MANIFEST, DatasetInfo, file_sha256, open_dataset, render
-from curate.manifests import content_digest, rows_digest, text
+from curate.rows.manifest import content_digest, rows_digest
+from curate.rows.sql import text
 
 Opener = Callable[[Job], Callable[[], Callable[[], object]]]  # imports; opens; takes the first batch
 ROWS = {"million": 1_280_000, "ten-million": 10_000_000}

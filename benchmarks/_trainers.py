@@ -102,7 +102,7 @@ TINY: dict[str, Setup] = {
 def write_pool(folder: Path, pixels: int, images: int) -> Dataset:
     """Draw at least so many labelled and captioned images, and build an overlay over them."""
     from curate.builds import build
-    from curate.recipes import parse
+    from curate.recipes.recipe import parse
     from curate.synthetic import POOL, write_folder
 
     drawn = min(DRAWN, -(-images // len(POOL)))

@@ -56,7 +56,7 @@ def tars_of(job: Job) -> list[str]:
 def curate_build(job: Job) -> Callable[[], object]:
     """The whole build: index from scratch, steps, manifest, shards, digests, synced to the disk."""
     from curate.builds import build
-    from curate.recipes import parse
+    from curate.recipes.recipe import parse
 
     os.environ["CURATE_CACHE"] = str(job.out.parent / "cache")
     shutil.rmtree(job.out.parent / "cache", ignore_errors=True)
@@ -275,7 +275,7 @@ FROM_TARS: dict[str, Side] = {
 def prepare(data: Path, pool: Path) -> int:
     """Make what the sides read: the pool, its tars, and overlays over both; return how many images."""
     from curate.builds import build
-    from curate.recipes import parse
+    from curate.recipes.recipe import parse
 
     data.mkdir(parents=True, exist_ok=True)
     (data / "pool").symlink_to(pool.resolve())

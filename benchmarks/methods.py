@@ -27,7 +27,7 @@ import torch
 
 from curate.builds import build
 from curate.datasets import Dataset, open_dataset
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from train.runs import Run
 from train.transfer import transfer
 

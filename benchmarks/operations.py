@@ -130,7 +130,7 @@ def _one(job: str, side: str, manifest: str, out: str) -> dict[str, Any]:
 def _ours(job: str, manifest: str, out: str) -> dict[str, Any]:
     from curate.builds import build
     from curate.plans import plan
-    from curate.recipes import load, parse
+    from curate.recipes.recipe import load, parse
 
     if job in OPERATIONS:
         steps = OPERATIONS[job]
@@ -208,7 +208,7 @@ def _pandas(job: str, manifest: str, out: str) -> int:
         rows["clean_label"] = rows["label"]
         rows["label"] = np.where(hit, (rows["label"] + step) % classes, rows["label"])
     else:
-        from curate.templates import named
+        from curate.captions.templates import named
         from curate.wordnet import nouns
 
         templates = np.array(named("openai-80"), dtype=object)
@@ -239,7 +239,7 @@ def _python(job: str, manifest: str, out: str) -> int:
             if generator.random() < 0.2:
                 row["label"] = (row["label"] + generator.randrange(1, classes)) % classes
     else:
-        from curate.templates import named
+        from curate.captions.templates import named
         from curate.wordnet import nouns
 
         templates = named("openai-80")

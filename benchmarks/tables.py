@@ -234,7 +234,7 @@ def _ours(recipe: str, out: str) -> dict[str, Any]:
     connect = duckdb.connect
     duckdb.connect = lambda *args, **kwargs: _Timed(connect(*args, **kwargs), spent)
     from curate.builds import build
-    from curate.recipes import load
+    from curate.recipes.recipe import load
     from curate.sources.table import Table
 
     index = Table.index

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from curate.diffs import diff
     from curate.plans import plan
     from curate.queries import query
-    from curate.recipes import load
+    from curate.recipes.recipe import load
     from curate.shows import summarize
 
 # Each is imported when it is first used: `import curate` costs nothing, and needs no DuckDB.
 _HOMES = {
     "build": "builds",
     "diff": "diffs",
-    "load": "recipes",
+    "load": "recipes.recipe",
     "open_dataset": "datasets",
     "plan": "plans",
     "query": "queries",

@@ -35,16 +35,16 @@ from curate.datasets import (
 )
 from curate.errors import CurateError, DataError, RecipeError
 from curate.exports.huggingface import described
-from curate.fields import Resize
 from curate.frames import Made, Seconds, make_manifest
 from curate.io.byte_ranges import Reader
 from curate.io.executors import require
 from curate.io.files import write_atomic
 from curate.io.paths import Place, Remote, is_remote, local_copy, place, sizes
 from curate.io.progress import Quiet
-from curate.manifests import digest
 from curate.plans import Plan, plan
-from curate.recipes import Recipe
+from curate.recipes.fields import Resize
+from curate.recipes.recipe import Recipe
+from curate.rows.manifest import digest
 from curate.shards.resizes import gains, resize_record
 from curate.shards.writing import Layout, write_shards
 from curate.sources import Index

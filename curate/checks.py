@@ -34,7 +34,8 @@ from curate.io.progress import Quiet, Stage
 from curate.io.tars.findings import Report
 from curate.io.tars.headers import BadTar
 from curate.io.tars.scan import open_tar, split_name
-from curate.manifests import content_digest, parquet, rows_digest
+from curate.rows.manifest import content_digest, rows_digest
+from curate.rows.sql import parquet
 from curate.shards.lints import lint
 
 ROWS_PER_READ, BYTES_PER_READ = 64, 16 << 20  # a thread

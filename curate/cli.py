@@ -51,9 +51,10 @@ def build(
     quiet: QuietOption = False,
 ) -> None:
     """Build a dataset from a recipe."""
-    from curate import builds, plans, recipes, tables
+    from curate import builds, plans, tables
+    from curate.recipes.recipe import load
 
-    loaded = recipes.load(recipe, settings(set_))
+    loaded = load(recipe, settings(set_))
     if plan:
         for one in loaded.family or (loaded,):
             tables.print_plan(plans.plan(one))

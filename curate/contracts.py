@@ -17,8 +17,9 @@ from curate.io import paths
 from curate.io.files import cache_folder
 from curate.io.images import HEADER_BYTES, BadImage, NeedMore, probe
 from curate.io.paths import is_remote, url_fault
-from curate.manifests import CORE, KEY_LIMIT, parquet, text
-from curate.rows import columns_of
+from curate.rows.manifest import CORE, KEY_LIMIT
+from curate.rows.relation import columns_of
+from curate.rows.sql import parquet, text
 
 if TYPE_CHECKING:
     from curate.datasets import Dataset, DatasetInfo, ShardRecord

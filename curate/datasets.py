@@ -21,7 +21,7 @@ from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import Reader
 from curate.io.paths import Place, Remote, is_remote, place
 from curate.io.records import Record, read_record
-from curate.manifests import Class, digest
+from curate.rows.manifest import Class, digest
 
 INFO = "dataset.json"
 MANIFEST = "manifest.parquet"

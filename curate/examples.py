@@ -20,9 +20,10 @@ import duckdb
 import yaml
 
 from curate.datasets import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
-from curate.manifests import CORE, Class, digest, quoted, text
 from curate.ops import Operation, find
-from curate.rows import Rows, columns_of
+from curate.rows.manifest import CORE, Class, digest
+from curate.rows.relation import Rows, columns_of
+from curate.rows.sql import quoted, text
 
 CLASSES = (
     Class("tabby", "n02123045"),

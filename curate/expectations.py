@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.errors import DataError
-from curate.manifests import Class
-from curate.recipes import Expect
+from curate.recipes.recipe import Expect
+from curate.rows.manifest import Class
 
 RATE_TOLERANCE = 0.5  # rows: a rate is met when no count of wrong labels comes nearer to it
 

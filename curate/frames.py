@@ -13,18 +13,19 @@ from typing import Any
 
 import duckdb
 
-from curate.chance import order_sql
+from curate.captions.texts import settled
 from curate.datasets import MANIFEST, StepRecord
 from curate.errors import CurateError, DataError
 from curate.expectations import enforce
 from curate.io.files import sync_file
 from curate.io.progress import Quiet
 from curate.ledgers import compare, reasons, streamed
-from curate.manifests import Class, content_digest, ordered, parquet, quoted, rows_digest, text
 from curate.plans import Plan, Step, allow_only, check_result, run, told
-from curate.rows import Rows, columns_of, keep_classes, without_nan
+from curate.rows.chance import order_sql
+from curate.rows.manifest import Class, content_digest, ordered, rows_digest
+from curate.rows.relation import Rows, columns_of, keep_classes, without_nan
+from curate.rows.sql import parquet, quoted, text
 from curate.sources import Index
-from curate.texts import settled
 
 Seconds = list[list[Any]]  # [step, seconds] in order
 MEMORY = "2.5GB"  # of DuckDB, before it goes to disk; Python and what DuckDB does not count come on top

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from curate.datasets import Dataset
 from curate.io.byte_ranges import Reader
 from curate.io.images import BadImage, decode
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 
 Kind = Literal["sha256", "phash"]
 # The columns of each kind. Of an image and one that was cut to its middle square the second hashes are near.

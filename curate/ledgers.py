@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from curate.captions.texts import LIST
 from curate.datasets import StepRecord
-from curate.rows import Rows
-from curate.texts import LIST
+from curate.rows.relation import Rows
 
 PAIRS = 10_000  # wrong pairs of classes that a ledger lists; `curate query` has them all
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 BITS = 64
 DISTANCE = 8  # bits; finds 99 % of copies, and links fewer than one in a million pairs of other images

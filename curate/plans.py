@@ -10,15 +10,16 @@ from typing import Any
 
 import duckdb
 
+from curate.captions.texts import check_list
 from curate.datasets import file_sha256, open_dataset
 from curate.errors import CurateError, RecipeError
-from curate.fields import RESIZE_VERSION
-from curate.manifests import Class, digest, plain, quoted, text
 from curate.ops import Operation, find
-from curate.recipes import Recipe
-from curate.rows import FLOATS, NotKnownYet, Rows, columns_of, located
+from curate.recipes.fields import RESIZE_VERSION
+from curate.recipes.recipe import Recipe
+from curate.rows.manifest import Class, digest
+from curate.rows.relation import FLOATS, NotKnownYet, Rows, columns_of, located
+from curate.rows.sql import plain, quoted, text
 from curate.sources import Source, open_source, placed
-from curate.texts import check_list
 
 PLAN_VERSION = 2
 

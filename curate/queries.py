@@ -19,8 +19,8 @@ import pyarrow as pa
 from curate.datasets import INFO, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError, printable
 from curate.fetch.pools import OUTCOMES
-from curate.manifests import parquet, plain, quoted, text
-from curate.rows import columns_of
+from curate.rows.relation import columns_of
+from curate.rows.sql import parquet, plain, quoted, text
 from curate.wordnet import create_views
 
 MAX_DEPTH = 6

@@ -11,13 +11,13 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from curate import ops, sources
-from curate.conditions import MAX_WIDTH
 from curate.errors import RecipeError, did_you_mean
 from curate.examples import shown
-from curate.fields import Expect, Resize
-from curate.functions import FAMILIES
-from curate.recipes import Recipe
-from curate.signatures import Signature
+from curate.recipes.fields import Expect, Resize
+from curate.recipes.recipe import Recipe
+from curate.recipes.signatures import Signature
+from curate.rows.conditions import MAX_WIDTH
+from curate.rows.functions import FAMILIES
 
 
 def overview() -> list[tuple[str, str, str]]:

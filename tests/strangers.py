@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.datasets import INFO, MANIFEST, SHARD_INDEX, DatasetInfo, file_sha256, render, set_digest
-from curate.manifests import Class as ClassOf
-from curate.manifests import content_digest, parquet, rows_digest
+from curate.rows.manifest import Class as ClassOf
+from curate.rows.manifest import content_digest, rows_digest
+from curate.rows.sql import parquet
 
 Change = Callable[[list[dict[str, Any]]], None]
 

@@ -16,7 +16,7 @@ from curate.builds import build
 from curate.datasets import Dataset
 from curate.diffs import chain
 from curate.layouts import find
-from curate.recipes import load
+from curate.recipes.recipe import load
 from curate.synthetic import POOL, write_folder
 from curate.wordnet.lists import wnids_of
 

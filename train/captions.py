@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.captions.prompts import called
+from curate.captions.templates import texts
+from curate.captions.texts import CLEAN, LIST
 from curate.datasets import Dataset, StepRecord
 from curate.errors import DataError, RecipeError
-from curate.templates import texts
-from curate.texts import CLEAN, LIST
-from curate.wordings import called
 from train.chances import Chances
 from train.texts import Choices, strangers
 

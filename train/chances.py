@@ -1,6 +1,6 @@
 """Chance that belongs to the sample and the pass over it, for whole columns at once.
 
-`curate.chance` gives each key a number by MD5; here that number is stirred with the pass and the decision by
+`curate.rows.chance` gives each key a number by MD5; here that number is stirred with the pass and the decision by
 splitmix64, in numpy, so an order of a million samples takes a tenth of a second and depends on nothing else.
 """
 
@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from curate.chance import chance, chance_sql
+from curate.rows.chance import chance, chance_sql
 
 Chances = np.ndarray  # uint64, uniform over 0..2**64-1
 Passes = int | np.ndarray  # how often the samples were seen before: the epoch, or B of them

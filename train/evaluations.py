@@ -11,7 +11,7 @@ import torch
 
 from curate.datasets import Dataset
 from curate.errors import DataError
-from curate.manifests import Class
+from curate.rows.manifest import Class
 from train.configs import LoopConfig, autocast, pick_device, pick_workers
 from train.loader import Loader
 from train.runs import Run

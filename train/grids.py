@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.errors import RecipeError, did_you_mean
-from curate.recipes import NAME, Expect, Recipe, filled, load, parse, read_yaml
-from curate.signatures import Count, Seed, explain
+from curate.recipes.recipe import NAME, Expect, Recipe, filled, load, parse, read_yaml
+from curate.recipes.signatures import Count, Seed, explain
 
 VALIDATION = "validation"  # the folder, beside the datasets', of the rows that none of them trains on
 EXPERIMENT = "experiment.json"  # what an experiment did: its file, the order of its parts, accuracies, stages

@@ -18,7 +18,7 @@ from curate.datasets import INFO, ClassRecord, Dataset, open_dataset
 from curate.errors import CurateError
 from curate.io.paths import is_remote
 from curate.io.records import Record
-from curate.manifests import Class
+from curate.rows.manifest import Class
 from train.captions import caption_arguments
 
 ABOVE = 2  # folders above a run that its dataset is looked for in

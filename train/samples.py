@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.captions.texts import LIST
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import is_remote
-from curate.texts import LIST
 from train import chances
 from train.captions import choices_of
 from train.texts import Choices, Texts

@@ -17,7 +17,7 @@ from torch.nn import functional
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.io.files import write_atomic
-from curate.manifests import Class
+from curate.rows.manifest import Class
 from train.captions import caption_arguments
 from train.clip import pair_of
 from train.configs import LoopConfig, autocast, pick_device, pick_workers

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate.chance import chance
 from curate.errors import DataError, RecipeError, require
 from curate.io.images import EXTENSIONS
 from curate.io.paths import place
@@ -29,6 +28,7 @@ from curate.io.tars.archive import BLOCK
 from curate.io.tars.fields import MAX_FIELD_BYTES, NOT_UTF8, TOO_LONG
 from curate.io.tars.headers import is_header
 from curate.io.tars.scan import find_tars
+from curate.rows.chance import chance
 from train import chances
 from train.geometries import CropFrom, Geometry, geometry
 from train.loader import Batch

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.captions.prompts import Names, called
+from curate.captions.templates import texts
 from curate.errors import RecipeError
-from curate.manifests import Class
-from curate.templates import texts
-from curate.wordings import Names, called
+from curate.rows.manifest import Class
 from train.configs import autocast
 from train.loader import Loader
 from train.models import normalize

@@ -182,7 +182,7 @@ def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> 
 def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exported:
     """Make a copy beside its place and put it there; leave one alone that is up to date."""
     from curate.io.files import write_atomic
-    from curate.manifests import digest
+    from curate.rows.manifest import digest
     from curate.stagings import Staging, restore
 
     wanted = {"format": form.name, "dataset": dataset.name, "digest": dataset.digest, "version": form.version}

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from curate.errors import DataError
-from curate.manifests import parquet
+from curate.rows.sql import parquet
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any
 import duckdb
 
 from curate.builds import disk_told
-from curate.chance import chance_sql
 from curate.datasets import open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
@@ -24,7 +23,8 @@ from curate.fetch.rounds import MISSES, TODO, How, require, run, tail
 from curate.fetch.shards import finished, read_shard, write_fates
 from curate.io.progress import Quiet
 from curate.io.web.outcomes import lasting
-from curate.manifests import copy_parquet, parquet, plain, text
+from curate.rows.chance import chance_sql
+from curate.rows.sql import copy_parquet, parquet, plain, text
 
 DRIFT = "drift"  # below a pool: what later looks found, a file each
 SAME, CHANGED, GONE, UNKNOWN = "same", "changed", "gone", "unknown"

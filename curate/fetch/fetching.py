@@ -18,7 +18,7 @@ from curate.fetch.rounds import DISTRIBUTORS, How, download, require, tidy
 from curate.io.paths import is_remote
 from curate.io.progress import Quiet
 from curate.plans import plan
-from curate.recipes import Recipe, parse
+from curate.recipes.recipe import Recipe, parse
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from curate.fetch.guards import Guards
 from curate.fetch.shards import KINDS
 from curate.io.files import is_unfinished, unfinished, write_atomic
 from curate.io.web.outcomes import OK, lasting
-from curate.manifests import digest, parquet, plain, quoted, text
+from curate.rows.manifest import digest
+from curate.rows.sql import parquet, plain, quoted, text
 from curate.stagings import locked
 
 REQUEST = "request.parquet"

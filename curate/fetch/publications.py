@@ -16,8 +16,9 @@ from curate.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.pools import OUTCOMES, Pool, Request
 from curate.io.files import write_atomic
-from curate.manifests import CORE, content_digest, copy_parquet, ordered, parquet, quoted, rows_digest, text
-from curate.rows import columns_of
+from curate.rows.manifest import CORE, content_digest, ordered, rows_digest
+from curate.rows.relation import columns_of
+from curate.rows.sql import copy_parquet, parquet, quoted, text
 
 PLACED = ("file", "offset", "size", "ext", "width", "height", "sha256")  # what the bytes say, not the table
 

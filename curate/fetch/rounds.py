@@ -27,7 +27,7 @@ from curate.fetch.shards import Fate, finished, read_shard, started, write_fates
 from curate.fetch.watches import command, watched
 from curate.io.files import write_atomic
 from curate.io.progress import Quiet
-from curate.manifests import parquet, plain
+from curate.rows.sql import parquet, plain
 
 DISTRIBUTORS = ("multiprocessing", "pyspark", "ray")
 BARREN_ROUNDS = 2  # in a row without a finished shard, and the fetch is given up

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
-from curate.chance import SPAN, chance
 from curate.fetch.connections import Client
 from curate.fetch.deadlines import Reaper
 from curate.fetch.guards import Guards
@@ -16,6 +15,7 @@ from curate.fetch.hosts import ROBOTS_BYTES, RobotsFiles, Turns
 from curate.io.images import BadImage, NeedMore, TooLarge, decode, extent, probe
 from curate.io.memory import Share
 from curate.io.web.outcomes import Failure
+from curate.rows.chance import SPAN, chance
 
 _DECODED_PIXELS = 64  # of the short side are enough to see that all of a JPEG is there
 _ROBOTS_DEADLINE_S = 15.0

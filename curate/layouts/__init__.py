@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from curate.errors import RecipeError, printable
 from curate.layouts.texts import TEXTS, is_list, is_nested, refuse, texts_sql
-from curate.manifests import CORE, quoted
+from curate.rows.manifest import CORE
+from curate.rows.sql import quoted
 
 # What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
 TOLD = {

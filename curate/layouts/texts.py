@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from curate.errors import RecipeError, printable
-from curate.manifests import quoted, text
+from curate.rows.sql import quoted, text
 
 BLANKS = r"E' \t\r\n\f\v'"
 TEXTS = "VARCHAR[]"  # the type of `captions`

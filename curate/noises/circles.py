@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from curate.chance import chance_sql
 from curate.noises.flips import Flips, Options
-from curate.rows import Rows
+from curate.rows.chance import chance_sql
+from curate.rows.relation import Rows
 
 
 def symmetric(options: Options) -> Flips:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from curate.chance import chance_sql
-from curate.rows import Rows
+from curate.rows.chance import chance_sql
+from curate.rows.relation import Rows
 
 Weights = Mapping[int, Sequence[tuple[int, float]]]  # group → (outcome, weight), all weights above 0
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from curate.chance import chance_sql
 from curate.errors import RecipeError
 from curate.noises.draws import unit_sql
-from curate.ranks import mark_first
-from curate.rows import Rows
+from curate.rows.chance import chance_sql
+from curate.rows.first_rows import mark_first
+from curate.rows.relation import Rows
 
 Per = Literal["overall", "class"]
 # A rate as a whole number, so that a sum of rates does not depend on the order of the rows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curate.errors import RecipeError, did_you_mean
 from curate.noises.flips import Flips, Options, weighted
-from curate.rows import Rows, class_ids
+from curate.rows.relation import Rows, class_ids
 
 # Patrini et al. 2017, section 5: mistakes that people make.
 NAMED = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from curate.errors import RecipeError, did_you_mean
-from curate.manifests import quoted
 from curate.noises.draws import draw, unit_sql
 from curate.noises.flips import Flips, Options, weighted
-from curate.rows import Rows, class_ids
+from curate.rows.relation import Rows, class_ids
+from curate.rows.sql import quoted
 
 Triple = tuple[str, str, float]  # true class, given class, weight
 TRIPLES = ("true", "given", "weight")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from curate.chance import chance_sql
 from curate.errors import RecipeError
 from curate.noises.draws import draw, unit_sql
 from curate.noises.flips import Flips, Options, weighted
 from curate.noises.rings import rings
-from curate.rows import Rows
+from curate.rows.chance import chance_sql
+from curate.rows.relation import Rows
 from curate.wordnet.trees import OneParent, Tree, tree
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from curate.errors import DataError, RecipeError
 from curate.noises.circles import symmetric
 from curate.noises.flips import Flips, Options
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 
 
 def instance(options: Options) -> Flips:

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from curate.errors import RecipeError, did_you_mean
-from curate.rows import Rows
-from curate.signatures import Signature
+from curate.recipes.signatures import Signature
+from curate.rows.relation import Rows
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from curate.errors import RecipeError
 from curate.ops._merges import synsets_of
 from curate.ops._options import one_choice, refuse_strangers
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet import Parents, cuts, nouns, tree
 from curate.wordnet.breeds import stand_in
 from curate.wordnet.lists import wnids_of

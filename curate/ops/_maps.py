@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from curate.errors import RecipeError, did_you_mean
-from curate.readers.dialects import lines_of
-from curate.rows import Rows, class_ids
+from curate.rows.readers.dialects import lines_of
+from curate.rows.relation import Rows, class_ids
 
 # The superclasses of CIFAR-100, Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html, as its archive
 # spells them.

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
 from curate.errors import RecipeError
-from curate.manifests import Class
-from curate.rows import Rows, remap
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows, remap
 from curate.wordnet import nouns, unique_names
 
 

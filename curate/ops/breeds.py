@@ -10,8 +10,8 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._merges import merge
 from curate.ops._options import one_choice, refuse_strangers
-from curate.rows import Rows
-from curate.signatures import Count
+from curate.recipes.signatures import Count
+from curate.rows.relation import Rows
 from curate.wordnet import nouns
 from curate.wordnet.breeds import Split, Superclass, stand_in, superclasses
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 from curate.errors import DataError, RecipeError
 from curate.ops import op
-from curate.quotas import by_chance, draw, sizes
-from curate.rows import Rows
-from curate.signatures import Count, Seed
+from curate.recipes.signatures import Count, Seed
+from curate.rows.quotas import by_chance, draw, sizes
+from curate.rows.relation import Rows
 
 
 @op(version=1)

@@ -1,10 +1,10 @@
 """Write captions from class names."""
 
+from curate.captions.prompts import Names, worded
+from curate.captions.texts import replaced
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Seed
-from curate.texts import replaced
-from curate.wordings import Names, worded
+from curate.recipes.signatures import Seed
+from curate.rows.relation import Rows
 
 
 @op(version=2)

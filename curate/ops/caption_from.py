@@ -2,11 +2,12 @@
 
 from typing import Literal
 
+from curate.captions.texts import brought
 from curate.errors import RecipeError, did_you_mean
-from curate.manifests import CORE, quoted, text
 from curate.ops import op
-from curate.rows import Rows
-from curate.texts import brought
+from curate.rows.manifest import CORE
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted, text
 
 BLANKS = r"[\s\p{Z}]+"  # \s alone knows no other than ASCII's
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from curate.chance import chance
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._options import one_choice, refuse_strangers
-from curate.readers.dialects import lines_of, texts_of
-from curate.rows import Rows, class_ids, keep_classes
-from curate.signatures import ClassName, Count, RecipeFile, Seed
+from curate.recipes.signatures import ClassName, Count, RecipeFile, Seed
+from curate.rows.chance import chance
+from curate.rows.readers.dialects import lines_of, texts_of
+from curate.rows.relation import Rows, class_ids, keep_classes
 from curate.wordnet import Parents, nouns
 from curate.wordnet import below as everything_below
 from curate.wordnet.hierarchies import WNID

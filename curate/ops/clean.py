@@ -1,9 +1,9 @@
 """Undo noise."""
 
+from curate.captions.texts import CLEAN, restored
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.rows import Rows
-from curate.texts import CLEAN, restored
+from curate.rows.relation import Rows
 
 
 @op(version=2)

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from curate.errors import DataError, RecipeError
-from curate.manifests import quoted
 from curate.ops import op
 from curate.ops.filter import first_reason, similarity_reasons, unknown_score
-from curate.ranks import mark_first
-from curate.rows import Rows
-from curate.signatures import Fraction
+from curate.recipes.signatures import Fraction
+from curate.rows.first_rows import mark_first
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted
 
 
 @op(version=1, streams=lambda arguments: arguments["fraction"] is None)

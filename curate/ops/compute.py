@@ -1,11 +1,11 @@
 """Add columns that follow from others."""
 
-from curate.conditions import checked
+from curate.captions.texts import TEXTS, brought
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops.join import FIXED
-from curate.rows import Rows
-from curate.texts import TEXTS, brought
+from curate.rows.conditions import checked
+from curate.rows.relation import Rows
 
 
 @op(version=2, streams=lambda given: not TEXTS & set(map(str.lower, given["columns"])))

@@ -6,7 +6,7 @@ from curate.errors import RecipeError
 from curate.hashes import hashed
 from curate.near_duplicates import DISTANCE, Distance, comparable, look_alikes, note_of
 from curate.ops import op
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 
 @op(version=2)

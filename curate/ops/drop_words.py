@@ -1,10 +1,10 @@
 """Make captions incomplete."""
 
-from curate.chance import chance_sql
+from curate.captions.texts import LIST, let, spoilt
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Fraction, Seed
-from curate.texts import LIST, let, spoilt
+from curate.recipes.signatures import Fraction, Seed
+from curate.rows.chance import chance_sql
+from curate.rows.relation import Rows
 
 
 @op(version=2)

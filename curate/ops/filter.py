@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from curate.captions.texts import words_sql
 from curate.errors import RecipeError
-from curate.manifests import quoted, text
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Count
-from curate.words import words_sql
+from curate.recipes.signatures import Count
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted, text
 
 PRESETS: dict[str, dict[str, Any]] = {
     "basic": {"language": "en", "min_words": 3, "min_characters": 6, "min_side": 200, "max_aspect": 3.0},

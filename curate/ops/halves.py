@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from curate.chance import chance
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._merges import synsets_of
 from curate.ops._options import refuse_strangers
-from curate.rows import Rows, keep_classes
-from curate.signatures import Count, Seed
+from curate.recipes.signatures import Count, Seed
+from curate.rows.chance import chance
+from curate.rows.relation import Rows, keep_classes
 from curate.wordnet import Parents, nouns
 from curate.wordnet import below as everything_below
 

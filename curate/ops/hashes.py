@@ -5,7 +5,7 @@ from typing import Literal
 from curate.errors import RecipeError
 from curate.hashes import COLUMNS, hashed
 from curate.ops import op
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 
 @op(version=2)

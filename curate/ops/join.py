@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from curate.conditions import checked
+from curate.captions.texts import brought
 from curate.errors import DataError, RecipeError, did_you_mean
-from curate.manifests import quoted, text
 from curate.ops import op
-from curate.rows import FLOATS, Rows, columns_of, number
-from curate.signatures import RecipeFile
-from curate.texts import brought
+from curate.recipes.signatures import RecipeFile
+from curate.rows.conditions import checked
+from curate.rows.relation import FLOATS, Rows, columns_of, number
+from curate.rows.sql import quoted, text
 
 FIXED = frozenset({"key", "file", "offset", "size", "ext", "width", "height", "label"})
 

@@ -3,9 +3,9 @@
 import re
 
 from curate.errors import RecipeError
-from curate.manifests import quoted
 from curate.ops import op
-from curate.rows import NotKnownYet, Rows
+from curate.rows.relation import NotKnownYet, Rows
+from curate.rows.sql import quoted
 from curate.sources._indexes import class_list, in_order
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)").fullmatch

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from curate.languages import detector as open_detector
-from curate.languages import register
+from curate.captions.languages import detector as open_detector
+from curate.captions.languages import register
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import RecipeFile
+from curate.recipes.signatures import RecipeFile
+from curate.rows.relation import Rows
 
 
 @op(version=1)

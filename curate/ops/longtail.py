@@ -7,9 +7,9 @@ from pydantic import Field
 from curate.errors import DataError, RecipeError
 from curate.ops import op
 from curate.ops._options import refuse_strangers
-from curate.quotas import by_chance, draw, sizes
-from curate.rows import Rows
-from curate.signatures import Count, Seed
+from curate.recipes.signatures import Count, Seed
+from curate.rows.quotas import by_chance, draw, sizes
+from curate.rows.relation import Rows
 
 Kind = Literal["pareto", "exponential", "step"]
 

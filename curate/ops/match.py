@@ -2,11 +2,12 @@
 
 from typing import Literal
 
+from curate.captions.prompts import called
 from curate.errors import RecipeError, did_you_mean
-from curate.manifests import Class, quoted
 from curate.ops import op
-from curate.rows import Rows
-from curate.wordings import called
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted
 from curate.wordnet import nouns, unique_names
 from curate.wordnet.lists import wnids_of
 

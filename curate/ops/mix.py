@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError, did_you_mean
-from curate.manifests import quoted, text
 from curate.ops import op
-from curate.ranks import drawn
-from curate.rows import Rows
-from curate.signatures import ClassName, Count, Seed
+from curate.recipes.signatures import ClassName, Count, Seed
+from curate.rows.chance import chance_sql
+from curate.rows.first_rows import drawn
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted, text
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

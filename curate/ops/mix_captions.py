@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from curate.chance import chance_sql
+from curate.captions.prompts import Names, worded
+from curate.captions.texts import replaced
 from curate.errors import DataError
 from curate.ops import op
-from curate.ranks import mark_first
-from curate.rows import Rows
-from curate.signatures import Fraction, Seed
-from curate.texts import replaced
-from curate.wordings import Names, worded
+from curate.recipes.signatures import Fraction, Seed
+from curate.rows.chance import chance_sql
+from curate.rows.first_rows import mark_first
+from curate.rows.relation import Rows
 
 
 @op(version=2)

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from curate.errors import RecipeError
-from curate.manifests import quoted
 from curate.noises import KINDS, Options
 from curate.noises.flips import hits
 from curate.ops import op
 from curate.ops._options import refuse_strangers
-from curate.rows import Rows
-from curate.signatures import ClassName, Fraction, RecipeFile, Seed
+from curate.recipes.signatures import ClassName, Fraction, RecipeFile, Seed
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted
 
 Name = Literal[
     "symmetric", "symmetric_inclusive", "pair", "asymmetric", "sibling", "hierarchy", "confusion", "instance"

@@ -4,10 +4,10 @@ from typing import Literal
 
 from curate.errors import DataError
 from curate.ops import op
-from curate.quotas import SALT, UNLABELLED, mark, strata
-from curate.ranks import only
-from curate.rows import Rows, keep_classes
-from curate.signatures import Count, Seed
+from curate.recipes.signatures import Count, Seed
+from curate.rows.first_rows import only
+from curate.rows.quotas import SALT, UNLABELLED, mark, strata
+from curate.rows.relation import Rows, keep_classes
 
 
 @op(version=1)

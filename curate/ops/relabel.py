@@ -10,8 +10,8 @@ from curate.ops._cuts import Kind, by_cut
 from curate.ops._maps import by_name, by_pairs, read
 from curate.ops._merges import merge
 from curate.ops._options import one_choice, refuse_strangers
-from curate.rows import Rows
-from curate.signatures import ClassName, Count, RecipeFile
+from curate.recipes.signatures import ClassName, Count, RecipeFile
+from curate.rows.relation import Rows
 from curate.wordnet import Parents
 
 

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from curate.chance import chance_sql
 from curate.errors import DataError, RecipeError
 from curate.ops import op
-from curate.quotas import allocate, mark
-from curate.ranks import drawn, only
-from curate.rows import Rows
-from curate.signatures import Count, Fraction, Seed
+from curate.recipes.signatures import Count, Fraction, Seed
+from curate.rows.chance import chance_sql
+from curate.rows.first_rows import drawn, only
+from curate.rows.quotas import allocate, mark
+from curate.rows.relation import Rows
 
 
 @op(version=1, streams=True)

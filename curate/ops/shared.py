@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from curate.datasets import open_dataset
 from curate.hashes import hashed, rows_of
-from curate.manifests import text
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import RecipeDataset
+from curate.recipes.signatures import RecipeDataset
+from curate.rows.relation import Rows
+from curate.rows.sql import text
 
 
 @op(version=1)

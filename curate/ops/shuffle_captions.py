@@ -1,11 +1,11 @@
 """Make captions wrong."""
 
-from curate.chance import chance_sql
+from curate.captions.texts import LIST, check_list, spoilt_to
 from curate.errors import DataError
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Fraction, Seed
-from curate.texts import LIST, check_list, spoilt_to
+from curate.recipes.signatures import Fraction, Seed
+from curate.rows.chance import chance_sql
+from curate.rows.relation import Rows
 
 
 @op(version=2)

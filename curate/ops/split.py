@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from curate.errors import DataError, RecipeError
-from curate.manifests import quoted, text
 from curate.ops import op
-from curate.quotas import allocate, mark, strata
-from curate.rows import Rows
-from curate.signatures import ClassName, Count, Fraction, Seed
+from curate.recipes.signatures import ClassName, Count, Fraction, Seed
+from curate.rows.quotas import allocate, mark, strata
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted, text
 
 
 @op(version=1)

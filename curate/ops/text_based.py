@@ -2,12 +2,12 @@
 
 from typing import Literal
 
+from curate.captions.texts import words_sql
 from curate.ops import op
 from curate.ops.filter import Reasons, first_reason, language_reasons
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet.forms import forms_of
 from curate.wordnet.lists import wnids_of
-from curate.words import words_sql
 
 
 @op(version=1)

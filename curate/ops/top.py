@@ -3,10 +3,10 @@
 from typing import Literal
 
 from curate.errors import DataError, RecipeError
-from curate.manifests import quoted
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Count, Fraction
+from curate.recipes.signatures import Count, Fraction
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted
 
 
 @op(version=1)

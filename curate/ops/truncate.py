@@ -1,10 +1,10 @@
 """Cut captions short."""
 
+from curate.captions.texts import let, spoilt
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.rows import Rows
-from curate.signatures import Count
-from curate.texts import let, spoilt
+from curate.recipes.signatures import Count
+from curate.rows.relation import Rows
 
 
 @op(version=2)

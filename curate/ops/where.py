@@ -1,8 +1,8 @@
 """Keep rows that meet a condition."""
 
-from curate.conditions import checked
 from curate.ops import op
-from curate.rows import Rows
+from curate.rows.conditions import checked
+from curate.rows.relation import Rows
 
 
 @op(version=2, streams=True)

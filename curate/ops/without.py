@@ -7,7 +7,7 @@ from typing import Literal
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._options import one_choice
-from curate.rows import Rows, keep_classes
+from curate.rows.relation import Rows, keep_classes
 from curate.wordnet import Parents, nouns
 from curate.wordnet import below as everything_below
 from curate.wordnet.trees import voc_synsets

@@ -9,7 +9,7 @@ import duckdb
 
 from curate.io.images import EXTENSIONS
 from curate.io.tars.findings import KEPT, Report, plain, shown
-from curate.manifests import text
+from curate.rows.sql import text
 
 MEMORY = "1GB"  # of DuckDB, before it goes to disk
 ROWS_PER_INSERT = 50_000

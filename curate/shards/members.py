@@ -12,7 +12,7 @@ import numpy as np
 
 from curate.errors import DataError
 from curate.io.tars.archive import BLOCK, MAX_MEMBER_BYTES, NAME_BYTES, header, headers
-from curate.manifests import quoted
+from curate.rows.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from curate.datasets import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
-from curate.fields import Resize
 from curate.io.byte_ranges import Reader
 from curate.io.images import BadImage, decode
 from curate.io.paths import Place
+from curate.recipes.fields import Resize
 
 ROWS_PER_READ = 64
 ORIENTATION = 0x0112  # the tag of EXIF

@@ -13,13 +13,13 @@ import numpy as np
 from curate.contracts import refuse_no_image
 from curate.datasets import PARTS, SHARD_INDEX, SHARDS, ShardRecord
 from curate.errors import DataError
-from curate.fields import Resize
 from curate.io.byte_ranges import Reader
 from curate.io.executors import ordered
 from curate.io.files import sync_folder, write_atomic
 from curate.io.paths import Place, Remote, retried, sizes
 from curate.io.progress import Quiet
 from curate.io.tars.archive import BLOCK, TarWriter
+from curate.recipes.fields import Resize
 from curate.shards.cuts import cuts
 from curate.shards.members import IMAGE, Members, members, windows
 from curate.shards.resizes import Resized, resized

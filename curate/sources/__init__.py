@@ -18,10 +18,10 @@ from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
 from curate.io.byte_ranges import is_remote
-from curate.manifests import Class
-from curate.manifests import parquet as read_parquet
-from curate.rows import located
-from curate.signatures import Signature
+from curate.recipes.signatures import Signature
+from curate.rows.manifest import Class
+from curate.rows.relation import located
+from curate.rows.sql import parquet as read_parquet
 
 Progress = Callable[[int, int | None], None]  # done, of how many (None: not known)
 

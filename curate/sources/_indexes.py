@@ -16,18 +16,9 @@ import duckdb
 
 from curate.errors import DataError, RecipeError
 from curate.io.files import cache_folder, write_atomic
-from curate.manifests import (
-    CORE,
-    KEY_LIMIT,
-    Class,
-    content_digest,
-    copy_parquet,
-    ordered,
-    quoted,
-    rows_digest,
-    text,
-)
-from curate.rows import columns_of
+from curate.rows.manifest import CORE, KEY_LIMIT, Class, content_digest, ordered, rows_digest
+from curate.rows.relation import columns_of
+from curate.rows.sql import copy_parquet, quoted, text
 from curate.sources import Index
 
 if TYPE_CHECKING:

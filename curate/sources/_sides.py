@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.io.tars.fields import Nested
-from curate.manifests import CORE, Class
+from curate.rows.manifest import CORE, Class
 from curate.sources._indexes import class_list
 
 if TYPE_CHECKING:

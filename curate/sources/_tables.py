@@ -22,10 +22,10 @@ from curate.io.files import cache_folder, unfinished, write_atomic
 from curate.io.paths import Remote, is_remote
 from curate.layouts import TOLD, Guess, Layout, guess, guess_headerless, whole
 from curate.layouts.texts import ODD, odd_sql
-from curate.manifests import copy_parquet, quoted, text
-from curate.manifests import parquet as read_parquet
-from curate.readers.repairs import NOT_UTF8
-from curate.rows import columns_of
+from curate.rows.readers.repairs import NOT_UTF8
+from curate.rows.relation import columns_of
+from curate.rows.sql import copy_parquet, quoted, text
+from curate.rows.sql import parquet as read_parquet
 from curate.sources._texts import as_parquet, headless, sample, text_columns
 from curate.sources._utf8 import cleaned
 

@@ -12,12 +12,12 @@ import duckdb
 from curate.errors import DataError, printable
 from curate.io.files import unfinished
 from curate.layouts import Layout
-from curate.manifests import text
-from curate.readers import delimited, jsons
-from curate.readers.dialects import Dialect, cells, dialect
-from curate.readers.encodings import as_utf8, is_json, opened_text
-from curate.readers.repairs import rows_of
-from curate.rows import columns_of
+from curate.rows.readers import delimited, jsons
+from curate.rows.readers.dialects import Dialect, cells, dialect
+from curate.rows.readers.encodings import as_utf8, is_json, opened_text
+from curate.rows.readers.repairs import rows_of
+from curate.rows.relation import columns_of
+from curate.rows.sql import text
 
 
 def text_columns(path: Path, layout: Layout | None) -> dict[str, str]:

@@ -9,7 +9,8 @@ import duckdb
 
 from curate.datasets import SHARDS, open_dataset
 from curate.errors import CurateError
-from curate.manifests import CORE, quoted
+from curate.rows.manifest import CORE
+from curate.rows.sql import quoted
 from curate.sources._sides import CAPTIONS, LABELS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from curate.errors import DataError, RecipeError
 from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.io.paths import is_remote
-from curate.manifests import CORE, Class
+from curate.rows.manifest import CORE, Class
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
 from curate.sources._scans import fingerprint, is_folder

@@ -14,8 +14,9 @@ from curate.errors import DataError, RecipeError, printable
 from curate.io.paths import filesystem, is_remote
 from curate.io.tars.fields import is_unicode
 from curate.io.tars.scan import find_tars
-from curate.manifests import CORE, Class, parquet
-from curate.rows import columns_of
+from curate.rows.manifest import CORE, Class
+from curate.rows.relation import columns_of
+from curate.rows.sql import parquet
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, make_key, require_rows
 from curate.sources._sides import side_columns, side_kinds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from curate.io.files import cache_folder
-from curate.manifests import CORE
-from curate.signatures import Count, Seed
+from curate.recipes.signatures import Count, Seed
+from curate.rows.manifest import CORE
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import class_list
 from curate.sources.folder import Folder

@@ -18,10 +18,11 @@ from curate.errors import DataError, RecipeError, printable
 from curate.io.files import cache_folder, write_atomic
 from curate.io.paths import Remote, find_files, is_remote
 from curate.layouts import TOLD
-from curate.manifests import CORE, digest, ordered, parquet, quoted
-from curate.readers.encodings import is_json
-from curate.readers.jsons import NUMBER
-from curate.rows import columns_of
+from curate.rows.manifest import CORE, digest, ordered
+from curate.rows.readers.encodings import is_json
+from curate.rows.readers.jsons import NUMBER
+from curate.rows.relation import columns_of
+from curate.rows.sql import parquet, quoted
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, require_rows
 from curate.sources._tables import (

@@ -10,7 +10,8 @@ import duckdb
 
 from curate.errors import RecipeError
 from curate.io.byte_ranges import is_remote
-from curate.manifests import CORE, KEY_LIMIT, Class, digest, quoted, text
+from curate.rows.manifest import CORE, KEY_LIMIT, Class, digest
+from curate.rows.sql import quoted, text
 from curate.sources import Index, Progress, Source
 from curate.sources._indexes import LeftOut, cached, in_order
 

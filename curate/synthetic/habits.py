@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from curate.chance import chance
+from curate.rows.chance import chance
 from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import Luck, Paint, hsv
 

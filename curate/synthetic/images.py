@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from curate.chance import chance
+from curate.rows.chance import chance
 from curate.synthetic import animals, cameras, habits, scenes, things
 from curate.synthetic.classes import SyntheticClass
 from curate.synthetic.pens import Luck, Paint, Pen

@@ -16,9 +16,10 @@ from operation_examples import Example
 from curate import ops
 from curate.builds import build
 from curate.datasets import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
-from curate.manifests import CORE, digest, text
-from curate.recipes import Recipe, load
-from curate.rows import Rows, columns_of
+from curate.recipes.recipe import Recipe, load
+from curate.rows.manifest import CORE, digest
+from curate.rows.relation import Rows, columns_of
+from curate.rows.sql import text
 from curate.sources._indexes import class_list
 
 # Tench, crane (the bird), dog, cat, car, crane (the machine): two share a name.

@@ -16,7 +16,7 @@ from pathlib import Path
 from curate.builds import build
 from curate.errors import CurateError
 from curate.io.images import EXTENSIONS, BadImage, decode
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from curate.shards.lints import lint
 from curate.web.galleries import write_gallery
 

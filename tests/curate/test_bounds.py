@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from curate.cli import app
 from curate.errors import RecipeError
 from curate.io.paths import find_files
-from curate.recipes import load
+from curate.recipes.recipe import load
 
 Write = Callable[..., Path]
 SOURCE = "name: a\nsource: {synthetic: {}}\n"

@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import RecipeError
 from curate.ops.breeds import PRESETS
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet import nouns, tree
 from curate.wordnet.breeds import leaves, stand_in, superclasses
 from curate.wordnet.lists import wnids_of

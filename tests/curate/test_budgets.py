@@ -12,9 +12,9 @@ import duckdb
 import pytest
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.manifests import Class
-from curate.quotas import allocate, by_chance
-from curate.rows import Rows
+from curate.rows.manifest import Class
+from curate.rows.quotas import allocate, by_chance
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -20,8 +20,8 @@ from curate.checks import verify
 from curate.datasets import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from curate.io.progress import Quiet, Stage
-from curate.manifests import CORE, digest, rows_digest
-from curate.recipes import Recipe, load
+from curate.recipes.recipe import Recipe, load
+from curate.rows.manifest import CORE, digest, rows_digest
 
 STEPS: list[Any] = [
     {"where": "NOT ends_with(key, '_9')"},

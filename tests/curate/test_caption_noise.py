@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from curate.errors import DataError, RecipeError
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from curate.captions.prompts import definition
+from curate.captions.templates import curated, named
 from curate.errors import CurateError, DataError, RecipeError
-from curate.rows import Rows
-from curate.templates import curated, named
-from curate.wordings import definition
+from curate.rows.relation import Rows
 from curate.wordnet import nouns
 
 Source = Callable[..., Rows]

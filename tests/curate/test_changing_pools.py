@@ -17,7 +17,7 @@ from curate.datasets import Dataset
 from curate.errors import DataError
 from curate.io.byte_ranges import Reader
 from curate.io.progress import Quiet, Stage
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 FILE = "n02084071/n02084071_3.jpg"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from curate.errors import DataError, MissingError, RecipeError
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet import nouns, tree
 from curate.wordnet.lists import wnids_of
 

@@ -16,8 +16,8 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import CurateError, DataError, RecipeError
-from curate.recipes import load
-from curate.rows import Rows
+from curate.recipes.recipe import load
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

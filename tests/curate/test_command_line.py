@@ -15,7 +15,7 @@ import pytest
 from curate import ops, sources
 from curate.builds import build
 from curate.datasets import open_dataset
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

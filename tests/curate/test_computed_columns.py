@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from curate.errors import RecipeError
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

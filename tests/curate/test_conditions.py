@@ -8,9 +8,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate.conditions import checked
 from curate.errors import RecipeError
-from curate.functions import ALLOWED, CHANGING
+from curate.rows.conditions import checked
+from curate.rows.functions import ALLOWED, CHANGING
 
 COLUMNS = {
     "key": "VARCHAR", "width": "INTEGER", "height": "INTEGER", "caption": "VARCHAR", "score": "DOUBLE",
@@ -57,7 +57,7 @@ def test_every_allowed_function_is_there_and_answers_from_its_arguments_alone() 
 
 
 def _of_dates(name: str) -> bool:
-    from curate.functions import FAMILIES
+    from curate.rows.functions import FAMILIES
 
     return name in FAMILIES["dates"].split()
 

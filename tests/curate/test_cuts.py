@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curate.errors import RecipeError
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet import cuts, digest, nouns, tree
 from curate.wordnet.lists import wnids_of
 from curate.wordnet.tables import table_path

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from curate.chance import chance
 from curate.errors import CurateError, DataError, RecipeError
-from curate.rows import Rows
+from curate.rows.chance import chance
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -22,7 +22,7 @@ from curate.datasets import Dataset
 from curate.errors import CurateError
 from curate.hashes import perceptual_hashes
 from curate.near_duplicates import DISTANCE, TELLING_BITS, groups, near_query
-from curate.recipes import load
+from curate.recipes.recipe import load
 
 Build = Callable[..., Dataset]
 

@@ -18,7 +18,7 @@ import pytest
 from curate.builds import build, shard
 from curate.errors import DataError, MissingError
 from curate.io.executors import ordered
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 MakeRecipe = Callable[..., Recipe]

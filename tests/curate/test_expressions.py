@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from curate.errors import RecipeError
-from curate.expressions import fill, variables
-from curate.recipes import load
+from curate.recipes.expressions import fill, variables
+from curate.recipes.recipe import load
 
 Write = Callable[..., Path]
 GIVEN = {"images": 500, "scale": 0.01, "folder": "/data", "full": None, "steps": [{"sample": 3}]}

@@ -19,7 +19,7 @@ from processes import hears_ctrl_c
 from curate.builds import build, shard
 from curate.datasets import open_dataset
 from curate.io.progress import Quiet, Stage
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 from curate.stagings import OURS
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]

@@ -18,7 +18,7 @@ from curate.fetch.drifts import Drift, again
 from curate.fetch.fetching import fetch
 from curate.fetch.guards import Guards
 from curate.fetch.rounds import How
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 
 pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
 

@@ -15,7 +15,7 @@ import pytest
 from curate.errors import DataError, RecipeError
 from curate.fetch.pools import Pool
 from curate.io.files import inside, is_unfinished, unfinished, write_atomic
-from curate.manifests import copy_parquet
+from curate.rows.sql import copy_parquet
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:

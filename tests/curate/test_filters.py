@@ -12,12 +12,12 @@ import duckdb
 import pytest
 
 from curate import ledgers
+from curate.captions.texts import words_sql
 from curate.errors import DataError, RecipeError
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 from curate.wordnet.forms import forms_of
 from curate.wordnet.lists import wnids_of
 from curate.wordnet.makers import DEBIAN, open_corpus
-from curate.words import words_sql
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

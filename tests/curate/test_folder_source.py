@@ -17,7 +17,7 @@ from curate.builds import build
 from curate.checks import verify
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 
 Jpeg = Callable[..., bytes]
 Take = Callable[..., Dataset]

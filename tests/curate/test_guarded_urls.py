@@ -25,7 +25,7 @@ from curate.io import paths
 from curate.io.byte_ranges import Reader
 from curate.io.paths import Remote
 from curate.io.web.sessions import LOOPBACK
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from curate.sources import open_source
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")

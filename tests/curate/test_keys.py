@@ -7,7 +7,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curate.manifests import KEY_LIMIT
+from curate.rows.manifest import KEY_LIMIT
 from curate.sources._indexes import class_list, make_key
 
 # File names are bytes to the system; those that are not UTF-8 come as lone surrogates.

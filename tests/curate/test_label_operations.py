@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from operation_examples import Example
 
+from curate.captions.templates import NAMED, named
 from curate.errors import DataError, RecipeError
-from curate.rows import Rows
-from curate.templates import NAMED, named
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from curate.errors import DataError, MissingError, RecipeError
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

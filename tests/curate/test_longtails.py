@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import CurateError, DataError
 from curate.ops.longtail import tail
-from curate.rows import Rows
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -13,7 +13,7 @@ import pytest
 
 from curate.errors import CurateError, RecipeError
 from curate.ledgers import reasons
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 from curate.wordnet import nouns
 from curate.wordnet.lists import wnids_of
 

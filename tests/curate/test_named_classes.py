@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from curate.errors import RecipeError
-from curate.rows import Rows
+from curate.rows.relation import Rows
 from curate.wordnet.lists import LISTS, wnids_of
 
 Apply = Callable[..., Rows]

@@ -12,8 +12,8 @@ from PIL import Image
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import RecipeError
-from curate.recipes import load
-from curate.rows import Rows
+from curate.recipes.recipe import load
+from curate.rows.relation import Rows
 
 Write = Callable[..., Path]
 Source = Callable[..., Rows]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from curate.chance import chance
 from curate.errors import CurateError, RecipeError
-from curate.manifests import Class
-from curate.rows import Rows
+from curate.rows.chance import chance
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from curate.manifests import Class
 from curate.noises.rings import rings
-from curate.rows import Rows
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows
 from curate.wordnet import nouns
 from curate.wordnet.makers import DEBIAN
 from curate.wordnet.trees import tree

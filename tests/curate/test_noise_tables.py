@@ -14,8 +14,8 @@ import pytest
 from scipy.stats import chisquare
 
 from curate.errors import CurateError, DataError, RecipeError
-from curate.manifests import Class
-from curate.rows import Rows
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -16,8 +16,8 @@ from operation_examples import EXAMPLES
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import CurateError, RecipeError
-from curate.recipes import load
-from curate.rows import FLOATS, Rows
+from curate.recipes.recipe import load
+from curate.rows.relation import FLOATS, Rows
 
 Write = Callable[..., Path]
 NAN = float("nan")

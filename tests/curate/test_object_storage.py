@@ -21,7 +21,7 @@ from curate.io.byte_ranges import Reader
 from curate.io.paths import Remote
 from curate.io.progress import Quiet, Stage
 from curate.io.tars.archive import BLOCK, TarWriter, header
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
 

@@ -16,7 +16,7 @@ from curate import ops
 from curate.errors import CurateError
 from curate.frames import take_step
 from curate.plans import Step
-from curate.rows import Rows, columns_of
+from curate.rows.relation import Rows, columns_of
 from curate.sources._indexes import class_list
 
 # Classes of two families and one apart, so that siblings, cuts and subtrees mean something.

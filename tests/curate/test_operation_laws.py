@@ -10,9 +10,9 @@ import pytest
 from operation_examples import EXAMPLES, Example
 
 from curate import examples, ops, sources
-from curate.manifests import CORE
-from curate.rows import Rows
-from curate.signatures import Signature
+from curate.recipes.signatures import Signature
+from curate.rows.manifest import CORE
+from curate.rows.relation import Rows
 
 MANY_ROWS = 200_000  # more than DuckDB gives to one thread
 

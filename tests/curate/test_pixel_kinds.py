@@ -22,7 +22,7 @@ from curate.checks import verify
 from curate.datasets import Dataset
 from curate.hashes import perceptual_hashes
 from curate.io.images import BadImage, NeedMore, decode, oddities, probe
-from curate.recipes import load
+from curate.recipes.recipe import load
 from curate.shards.lints import lint
 from curate.web.galleries import write_gallery
 from train.decoders import header_of, pixels

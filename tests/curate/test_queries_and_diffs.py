@@ -13,7 +13,7 @@ from curate.builds import build
 from curate.datasets import Dataset
 from curate.diffs import chain, diff
 from curate.queries import query
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 Built = Callable[..., Dataset]
 MakeRecipe = Callable[..., Recipe]

@@ -24,7 +24,7 @@ def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A dataset's name, the folder that it lies in, and its manifest: with classes, without, and without rows; beside
     it lies another with classes."""
     from curate.builds import build
-    from curate.recipes import parse
+    from curate.recipes.recipe import parse
 
     root = tmp_path_factory.mktemp("sets")
     for name in ("a", "other"):

@@ -16,7 +16,7 @@ from curate.diffs import chain
 from curate.errors import DataError, RecipeError
 from curate.io.images import BadImage, probe
 from curate.queries import query
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 

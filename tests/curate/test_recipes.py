@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import RecipeError
 from curate.plans import plan
-from curate.recipes import load
+from curate.recipes.recipe import load
 
 Write = Callable[..., Path]
 HEAD = "name: a\nsource: {synthetic: {}}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curate import examples, ops, references, sources
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 

@@ -20,7 +20,7 @@ from curate.checks import verify
 from curate.datasets import SHARD_INDEX, Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.io.byte_ranges import Reader
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 from curate.shards.resizes import Resized, _time_ratio, gains
 
 SMALL = {"short": 64, "quality": 90}

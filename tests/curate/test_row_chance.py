@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from curate.chance import SPAN, chance, chance_sql
 from curate.datasets import Dataset
+from curate.rows.chance import SPAN, chance, chance_sql
 
 SEEDS = st.integers(min_value=0, max_value=2**63 - 1)
 # DuckDB holds no NUL-free promise, but its parser takes no NUL in a statement; surrogates are no text.

@@ -24,7 +24,7 @@ from curate.io.paths import Remote, StoreError
 from curate.io.progress import Quiet, Stage
 from curate.io.tars.archive import TarWriter
 from curate.io.tars.scan import find_tars
-from curate.recipes import Recipe
+from curate.recipes.recipe import Recipe
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 MakeRecipe = Callable[..., Recipe]

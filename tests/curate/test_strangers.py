@@ -25,7 +25,7 @@ from curate.io import paths
 from curate.io.byte_ranges import Reader
 from curate.io.images import probe
 from curate.io.paths import Remote, filesystem, find_files
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from curate.shows import summarize
 from curate.sources import open_source
 from train.loader import Loader

@@ -12,7 +12,7 @@ import pytest
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import DataError
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 
 
 @pytest.fixture

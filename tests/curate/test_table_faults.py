@@ -19,8 +19,8 @@ from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
-from curate.readers import jsons
-from curate.recipes import parse
+from curate.recipes.recipe import parse
+from curate.rows.readers import jsons
 from curate.sources import _tables
 from curate.sources.table import table
 

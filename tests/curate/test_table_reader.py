@@ -13,13 +13,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate import readers
 from curate.errors import DataError
 from curate.plans import allow_only
-from curate.readers.dialects import dialect
-from curate.readers.jsons import json_types
-from curate.readers.repairs import rows_of
-from curate.rows import columns_of
+from curate.rows import readers
+from curate.rows.readers.dialects import dialect
+from curate.rows.readers.jsons import json_types
+from curate.rows.readers.repairs import rows_of
+from curate.rows.relation import columns_of
 
 LATE = 25_000  # rows; DuckDB guesses types by the first 20,480
 

@@ -20,7 +20,7 @@ from curate.datasets import Dataset
 from curate.diffs import chain
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 
 
 def laion(rows: int, *, start: int = 0) -> pa.Table:
@@ -166,7 +166,7 @@ def test_slices_nest_and_do_not_depend_on_how_the_table_is_cut(
 
 
 def test_a_slice_is_what_python_would_draw(tmp_path: Path, slice_of: Callable[..., Dataset]) -> None:
-    from curate.chance import chance
+    from curate.rows.chance import chance
 
     table = laion(2_000)
     pq.write_table(table, tmp_path / "t.parquet")

@@ -17,7 +17,7 @@ import pytest
 from curate.builds import build
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from curate.sources import _tables
 
 Slice = Callable[..., Dataset]

@@ -15,8 +15,8 @@ import pytest
 from curate.datasets import Dataset
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
-from curate.recipes import Recipe
-from curate.rows import Rows
+from curate.recipes.recipe import Recipe
+from curate.rows.relation import Rows
 
 Source = Callable[..., Rows]
 Apply = Callable[..., Rows]

@@ -25,7 +25,7 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory, pool: Path) -> Path:
     """A dataset with four shards; tests damage copies of it."""
-    from curate.recipes import parse
+    from curate.recipes.recipe import parse
 
     recipe = parse({"name": "set", "source": {"folder": str(pool)}, "steps": STEPS, "samples_per_shard": 16})
     folder = tmp_path_factory.mktemp("master") / "set"

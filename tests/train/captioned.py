@@ -11,7 +11,7 @@ from handmade import Sample, picture, pictures
 
 from curate.builds import build
 from curate.datasets import Dataset
-from curate.recipes import load
+from curate.recipes.recipe import load
 
 WORDS = ("red", "green", "blue", "ochre")  # what handmade's colours are called
 WNIDS = ("n01440764", "n02084071", "n02121620", "n02958343")  # tench, dog, cat, car: no two share a name

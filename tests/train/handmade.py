@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from curate.datasets import ClassRecord, Dataset, DatasetInfo, ShardRecord, open_dataset
-from curate.manifests import CORE, digest
+from curate.rows.manifest import CORE, digest
 
 COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200), (180, 180, 60))
 

@@ -10,7 +10,7 @@ import torch
 
 from curate.builds import build
 from curate.datasets import Dataset
-from curate.recipes import parse
+from curate.recipes.recipe import parse
 from train import catalogue
 
 CLASSES = 10

@@ -28,7 +28,7 @@ from curate.datasets import Dataset
 from curate.errors import MissingError, RecipeError, of_machine
 from curate.fetch.commands import fetch
 from curate.io.files import clear_unfinished, unfinished
-from curate.recipes import load
+from curate.recipes.recipe import load
 from train import catalogue, supervised
 from train.cli import score, transfer
 

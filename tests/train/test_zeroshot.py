@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from curate.datasets import Dataset
 from curate.errors import RecipeError
-from curate.manifests import Class
+from curate.rows.manifest import Class
 from train.captions import caption_arguments
 from train.loader import Loader
 from train.models import MEAN, STD

@@ -16,7 +16,7 @@ from layouts import BUILDERS, Opened, open_all, shown
 from PIL import Image
 
 from curate import build, load
-from curate.templates import named, parse
+from curate.captions.templates import named, parse
 from train.transfer import open_tasks
 from train.transfer.families._rows import row, shared_classes, size_notes
 from train.transfer.listings import listings

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.manifests import digest
+from curate.rows.manifest import digest
 from train.transfer import results
 from train.transfer.labels import Key, RunFacts, labels
 from train.transfer.protocols import PROTOCOLS, written

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.io.images import BadImage
-from curate.manifests import digest
+from curate.rows.manifest import digest
 from train.transfer.splits import Images
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from curate.chance import chance
 from curate.errors import require
+from curate.rows.chance import chance
 from train.augmentations import crop_batch, random_crops
 from train.configs import autocast, number_type
 from train.optimizers import adamw

@@ -14,7 +14,7 @@ import torch
 
 from curate.errors import CurateError
 from curate.io import executors
-from curate.manifests import digest
+from curate.rows.manifest import digest
 from train.configs import pick_device
 from train.runs import Run, cores
 from train.transfer.protocols import TransferProtocol, settings

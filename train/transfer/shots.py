@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from curate.chance import chance
 from curate.errors import RecipeError
+from curate.rows.chance import chance
 
 # Images of each class; all; or so many in all, whatever their classes, such as VTAB's "total-1000".
 Shots = int | str

@@ -19,7 +19,7 @@ from curate.io.executors import in_order
 from curate.io.files import cache_folder, write_atomic
 from curate.io.images import decode
 from curate.io.paths import is_remote
-from curate.manifests import digest
+from curate.rows.manifest import digest
 
 
 class Images(Protocol):

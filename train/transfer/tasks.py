@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from curate.chance import chance
 from curate.errors import DataError
-from curate.manifests import digest
+from curate.rows.chance import chance
+from curate.rows.manifest import digest
 from train.transfer.splits import Split
 
 Kind = Literal["classification", "detection"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.captions.templates import texts
 from curate.errors import RecipeError
-from curate.templates import texts
 from train.pairs import Pair
 from train.runs import Run
 from train.transfer.subjects import Subject

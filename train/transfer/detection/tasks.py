@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from curate.errors import DataError
-from curate.manifests import digest
+from curate.rows.manifest import digest
 from train.transfer.crops import Chosen
 from train.transfer.splits import Images, Split
 from train.transfer.tasks import Metric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curate.chance import chance
+from curate.rows.chance import chance
 from train.transfer.families._downloads import Download
 from train.transfer.families._rows import Row, readable, row
 from train.transfer.listings import Listing, Request

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import yaml
 
 from curate.errors import RecipeError, did_you_mean
-from curate.signatures import Signature
+from curate.recipes.signatures import Signature
 from train.transfer.shots import Draw
 from train.transfer.subjects import Outcome
 from train.transfer.tasks import Kind

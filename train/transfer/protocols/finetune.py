@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curate.captions.templates import texts
 from curate.errors import require
-from curate.templates import texts
 from train.runs import Run
 from train.transfer.choosing import Merit, merit
 from train.transfer.finetunes import Trial, Tuning

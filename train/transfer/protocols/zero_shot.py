@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from curate.templates import texts
+from curate.captions.templates import texts
 from train.runs import Run
 from train.transfer.shots import Draw
 from train.transfer.subjects import BATCH, Outcome, Subject, forward

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import DataError
-from curate.readers.encodings import ending, opened_text
+from curate.rows.readers.encodings import ending, opened_text
 
 SAMPLE_LINES = 2_000  # looked at
 MAX_LINE_BYTES = 32 << 20

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Container, Sequence
 from typing import Literal
 
-from curate.chance import chance_sql
+from curate.captions.templates import curated, texts
 from curate.errors import RecipeError
-from curate.manifests import Class
-from curate.rows import Rows
-from curate.templates import curated, texts
+from curate.rows.chance import chance_sql
+from curate.rows.manifest import Class
+from curate.rows.relation import Rows
 from curate.wordnet import nouns
 
 Names = Literal["lemma", "curated", "synonyms", "hypernym", "gloss", "class"]

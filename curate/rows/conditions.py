@@ -8,11 +8,11 @@ from typing import Any
 
 import duckdb
 
-from curate import trees
 from curate.errors import RecipeError, did_you_mean
-from curate.functions import ALLOWED, CARRIES_NAN, CHANGING, FAMILIES, LONGER, MULTIPLIES
-from curate.rows import FLOATS, number
-from curate.trees import Node, arguments, called, constant, nodes
+from curate.rows import syntax
+from curate.rows.functions import ALLOWED, CARRIES_NAN, CHANGING, FAMILIES, LONGER, MULTIPLIES
+from curate.rows.relation import FLOATS, number
+from curate.rows.syntax import Node, arguments, called, constant, nodes
 
 # What a condition on one row cannot need, by the parser's name, and what to say of it.
 _REFUSED = {
@@ -47,7 +47,7 @@ _FORMATS = ("printf", "format")
 def checked(condition: str, columns: Mapping[str, str], *, constant: bool = False) -> str:
     """Return a condition, or another expression over one row, that is safe to put into a query.
 
-    It is parsed, not searched for words: no subquery, no function but those of `curate.functions`, which answer
+    It is parsed, not searched for words: no subquery, no function but those of `curate.rows.functions`, which answer
     from their arguments alone, nothing that makes endless texts or lists; and unless it may be constant it names
     a column. What is not a number in the middle of it is NULL, so that no comparison takes it for a large one.
 
@@ -66,7 +66,7 @@ def checked(condition: str, columns: Mapping[str, str], *, constant: bool = Fals
 
 
 def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: bool) -> str:
-    tree = trees.parse(condition)
+    tree = syntax.parse(condition)
     named = False
     lambdas = _lambda_names(tree)
     for node in nodes(tree):
@@ -157,15 +157,15 @@ def _without_nan(tree: Any, condition: str, columns: Mapping[str, str]) -> str |
     DuckDB sorts NaN above all numbers: `0 / 0 > 3` would be true, and so would `'nan'::DOUBLE > 3`.
     """
     found = _candidates(tree)
-    kinds = trees.types(found, columns) if found else None
+    kinds = syntax.types(found, columns) if found else None
     floats = {id(n) for n, kind in zip(found, kinds or [], strict=False) if kind in FLOATS}
     if not floats:
         return None
-    frame = trees.parse(number("x"))
+    frame = syntax.parse(number("x"))
     changed, depth = _wrapped(tree, floats, frame, carried=False)
     if depth > MAX_WRAPPED:
         raise RecipeError(f"{called(condition)} nests too many numbers in one another")
-    return trees.written([changed])[0]
+    return syntax.written([changed])[0]
 
 
 def _candidates(tree: Any) -> list[Node]:

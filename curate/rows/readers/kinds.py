@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from curate.manifests import quoted
+from curate.rows.sql import quoted
 
 FIRST = 2_048  # rows looked at to see which columns are texts
 

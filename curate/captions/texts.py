@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from curate.errors import RecipeError
-from curate.manifests import quoted
-from curate.rows import Rows
+from curate.rows.relation import Rows
+from curate.rows.sql import quoted, text
 
 LIST = "captions"
 LIST_TYPE = "VARCHAR[]"
@@ -163,3 +163,12 @@ def _without(rows: Rows, gone: list[str], *, told: bool = True) -> Rows:
         return rows
     left = rows.sql(f"SELECT * EXCLUDE ({', '.join(map(quoted, gone))}) FROM {rows}")
     return left.noted(f"{', '.join(gone)} went: they are of other texts than `caption` now") if told else left
+
+
+# RE2's \s knows six of them.
+SPACES = r"\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+
+
+def words_sql(column: str = "caption") -> str:
+    """Return a DuckDB expression (VARCHAR[]) of the words of a column, in order; NULL of NULL."""
+    return f"regexp_extract_all({column}, {text(f'[^{SPACES}]+')})"

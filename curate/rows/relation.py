@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import duckdb
 
-from curate import readers
 from curate.errors import CurateError, DataError, RecipeError
 from curate.io.progress import Quiet
-from curate.manifests import Class, quoted
+from curate.rows import readers
+from curate.rows.manifest import Class
+from curate.rows.sql import quoted
 
 
 class NotKnownYet(Exception):
@@ -230,7 +231,7 @@ def without_nan(columns: Mapping[str, str]) -> str:
     """Return what makes of `SELECT *` a selection that has NULL where a number is none.
 
     DuckDB sorts NaN above all numbers and says that it is at least any of them, so it would be the best score. What
-    rows bring along passes here once, as they enter; expressions over them see to it in `curate.conditions`.
+    rows bring along passes here once, as they enter; expressions over them see to it in `curate.rows.conditions`.
 
     Args:
         columns: column → DuckDB type.

@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from curate.chance import SPAN
-from curate.rows import Rows
+from curate.rows.chance import SPAN
+from curate.rows.relation import Rows
 
 _names = itertools.count()
 

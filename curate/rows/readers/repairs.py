@@ -8,8 +8,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from curate.readers.dialects import MAX_LINE_BYTES, Dialect, cells
-from curate.readers.encodings import opened_text
+from curate.rows.readers.dialects import MAX_LINE_BYTES, Dialect, cells
+from curate.rows.readers.encodings import opened_text
 
 NOT_UTF8, NO_ROW = "not UTF-8", "not a row of the table"
 

@@ -10,8 +10,8 @@ from typing import Any
 import duckdb
 
 from curate.errors import RecipeError
-from curate.manifests import quoted, text
-from curate.rows import columns_of
+from curate.rows.relation import columns_of
+from curate.rows.sql import quoted, text
 
 Node = dict[str, Any]  # has a "class", and deeper inside its arguments
 

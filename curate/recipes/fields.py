@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from curate.signatures import Fraction
+from curate.recipes.signatures import Fraction
 
 RESIZE_VERSION = 2  # goes up when the same images become others
 

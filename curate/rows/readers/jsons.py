@@ -16,9 +16,10 @@ import duckdb
 
 from curate.errors import DataError, printable
 from curate.io.files import cache_folder, write_atomic
-from curate.manifests import digest, plain, quoted, text
-from curate.readers.encodings import as_utf8, ending, opened
-from curate.readers.repairs import NO_ROW, NOT_UTF8
+from curate.rows.manifest import digest
+from curate.rows.readers.encodings import as_utf8, ending, opened
+from curate.rows.readers.repairs import NO_ROW, NOT_UTF8
+from curate.rows.sql import plain, quoted, text
 
 VERSION = 1  # of the types that are kept of a file
 WORTH_KEEPING = 16 << 20  # bytes of a file from which its types are kept in the cache

@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 
 from curate.errors import DataError, printable
-from curate.manifests import plain, text
-from curate.readers.dialects import MAX_LINE_BYTES, Dialect
-from curate.readers.encodings import encoding
-from curate.readers.repairs import NO_ROW, NOT_UTF8, first_fault, write_sound_rows
+from curate.rows.readers.dialects import MAX_LINE_BYTES, Dialect
+from curate.rows.readers.encodings import encoding
+from curate.rows.readers.repairs import NO_ROW, NOT_UTF8, first_fault, write_sound_rows
+from curate.rows.sql import plain, text
 
 # What DuckDB says of a row where more than that row may be lost; a row over several lines may have swallowed others.
 _MORE_THAN_A_ROW = (

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from curate.chance import chance, chance_sql
-from curate.ranks import mark_first, only
-from curate.rows import Rows, keep_classes
+from curate.rows.chance import chance, chance_sql
+from curate.rows.first_rows import mark_first, only
+from curate.rows.relation import Rows, keep_classes
 
 SALT = "per_class"  # of every draw inside classes, so that draws of several operations nest
 UNLABELLED = -1  # the rows without a label, where they count as one class more

@@ -16,12 +16,12 @@ from typing import Any
 
 import duckdb
 
-from curate.manifests import copy_parquet, parquet
-from curate.readers import delimited, jsons
-from curate.readers.dialects import Dialect, dialect
-from curate.readers.encodings import as_utf8, encoding, ending, is_json
-from curate.readers.kinds import cast, kinds_of
-from curate.readers.repairs import write_sound_rows
+from curate.rows.readers import delimited, jsons
+from curate.rows.readers.dialects import Dialect, dialect
+from curate.rows.readers.encodings import as_utf8, encoding, ending, is_json
+from curate.rows.readers.kinds import cast, kinds_of
+from curate.rows.readers.repairs import write_sound_rows
+from curate.rows.sql import copy_parquet, parquet
 
 
 def make_view(

@@ -1,0 +1,1 @@
+"""The texts of rows: prompts from class names and templates, the captions of a row, words and languages."""

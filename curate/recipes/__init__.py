@@ -1,0 +1,1 @@
+"""What a recipe says: YAML with variables and expressions, its fields, and the signatures that check them."""
