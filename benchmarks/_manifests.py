@@ -6,10 +6,10 @@ from pathlib import Path
 
 import duckdb
 
-from curate.datasets import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
+from curate.datasets.dataset import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
 from curate.rows.manifest import CORE, Class, content_digest, ordered, rows_digest
 from curate.rows.sql import quoted, text
-from curate.sources._indexes import class_list
+from curate.sources._index_cache import class_list
 
 
 def write_named(folder: Path, wnids: list[str], rows: int) -> None:

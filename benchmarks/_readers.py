@@ -28,7 +28,7 @@ AREA = (0.25, 1.0)  # of a random crop, as a share of the image
 
 def our_epoch(job: Job, data: str = "tars") -> Callable[[], Iterator[Any]]:
     """Open the dataset and its loader; return what begins an epoch and yields the images of each batch."""
-    from curate.datasets import open_dataset
+    from curate.datasets.dataset import open_dataset
     from train.loader import Loader
 
     loader = Loader(

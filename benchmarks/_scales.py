@@ -15,7 +15,7 @@ import duckdb
 from _readers import BATCH, one_thread, our_epoch, pil_transform
 from _writers import Job, Side
 
-from curate.datasets import INFO, MANIFEST, DatasetInfo, file_sha256, open_dataset, render
+from curate.datasets.dataset import INFO, MANIFEST, DatasetInfo, file_sha256, open_dataset, render
 from curate.rows.manifest import content_digest, rows_digest
 from curate.rows.sql import text
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from train import flops
 from train.learners import Learner
 from train.loader import Batch
@@ -103,7 +103,8 @@ def write_pool(folder: Path, pixels: int, images: int) -> Dataset:
     """Draw at least so many labelled and captioned images, and build an overlay over them."""
     from curate.builds import build
     from curate.recipes.recipe import parse
-    from curate.synthetic import POOL, write_folder
+    from curate.sources.synthetic.classes import POOL
+    from curate.sources.synthetic.folders import write_folder
 
     drawn = min(DRAWN, -(-images // len(POOL)))
     write_folder(folder / "images", classes=POOL, images_per_class={"train": drawn}, size=pixels, seed=0)

@@ -120,7 +120,8 @@ def _prepared(job: str, work: Path, options: argparse.Namespace) -> Path:
 def _small(folder: Path | None, work: Path) -> Path:
     if folder:
         return folder
-    from curate.synthetic import POOL, write_folder
+    from curate.sources.synthetic.classes import POOL
+    from curate.sources.synthetic.folders import write_folder
 
     write_folder(work / "pool", classes=POOL, images_per_class={"train": 417}, size=64, seed=0)
     return work / "pool"
@@ -130,7 +131,8 @@ def _full(source: Path | None, work: Path) -> Path:
     """Write each full-size image some times over, in a class folder of its own."""
     originals: dict[str, bytes] = {}
     if source is None:
-        from curate.synthetic import POOL, write_folder
+        from curate.sources.synthetic.classes import POOL
+        from curate.sources.synthetic.folders import write_folder
 
         write_folder(work / "drawn", classes=POOL, images_per_class={"train": 4}, size=448, seed=0)
         source = work / "drawn"

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from curate.builds import build
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.recipes.recipe import parse
 from train.runs import Run
 from train.transfer import transfer

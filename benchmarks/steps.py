@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from _trainers import LARGE, Ours, Setup, timed, write_pool
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 
 PROFILED = 3  # steps
 ROUNDS = 5

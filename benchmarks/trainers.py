@@ -143,7 +143,7 @@ def _measure(name: str, work: str, options: argparse.Namespace) -> dict[str, Any
     import torch
     from _trainers import LARGE, TINY, Ours, alternate, memory_gb, write_pool
 
-    from curate.datasets import open_dataset
+    from curate.datasets.dataset import open_dataset
     from train import flops
     from train.configs import number_type
 

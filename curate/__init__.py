@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.builds import build, shard
-    from curate.checks import verify
-    from curate.datasets import open_dataset
-    from curate.diffs import diff
+    from curate.datasets.dataset import open_dataset
+    from curate.datasets.diffs import diff
+    from curate.datasets.queries import query
+    from curate.datasets.summary import summarize
+    from curate.datasets.verification import verify
     from curate.plans import plan
-    from curate.queries import query
     from curate.recipes.recipe import load
-    from curate.shows import summarize
 
 # Each is imported when it is first used: `import curate` costs nothing, and needs no DuckDB.
 _HOMES = {
     "build": "builds",
-    "diff": "diffs",
+    "diff": "datasets.diffs",
     "load": "recipes.recipe",
-    "open_dataset": "datasets",
+    "open_dataset": "datasets.dataset",
     "plan": "plans",
-    "query": "queries",
+    "query": "datasets.queries",
     "shard": "builds",
-    "summarize": "shows",
-    "verify": "checks",
+    "summarize": "datasets.summary",
+    "verify": "datasets.verification",
 }
 
 __all__ = ["build", "diff", "load", "open_dataset", "plan", "query", "shard", "summarize", "verify"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import duckdb
 
-from curate.contracts import outside
-from curate.datasets import (
+from curate.datasets.contracts import outside
+from curate.datasets.dataset import (
     BUILD,
     CARD,
     INFO,
@@ -33,8 +33,9 @@ from curate.datasets import (
     render,
     set_digest,
 )
+from curate.datasets.exports.huggingface import described
+from curate.datasets.staging import RemoteStaging, Staging, refuse_foreign, refuse_source, restore, staged
 from curate.errors import CurateError, DataError, RecipeError
-from curate.exports.huggingface import described
 from curate.frames import Made, Seconds, make_manifest
 from curate.io.byte_ranges import Reader
 from curate.io.executors import require
@@ -48,7 +49,6 @@ from curate.rows.manifest import digest
 from curate.shards.resizes import gains, resize_record
 from curate.shards.writing import Layout, write_shards
 from curate.sources import Index
-from curate.stagings import RemoteStaging, Staging, refuse_foreign, refuse_source, restore, staged
 
 
 @dataclass(frozen=True)

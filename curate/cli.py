@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from curate import exports
 from curate.commands import (
     AllowLoopback,
     ExecutorOption,
@@ -19,6 +18,7 @@ from curate.commands import (
     settings,
     told,
 )
+from curate.datasets import exports
 from curate.errors import RecipeError
 from curate.fetch.commands import fetch
 from train.cli import more_app, train_app  # neither imports torch
@@ -97,9 +97,10 @@ def verify(
     quiet: QuietOption = False,
 ) -> None:
     """Check that datasets hold what they say; of anyone's tars, say what readers would trip over."""
-    from curate import checks, tables
+    from curate import tables
+    from curate.datasets import verification
 
-    found = checks.check(paths, images=images, progress=bars(quiet))
+    found = verification.check(paths, images=images, progress=bars(quiet))
     tables.print_checked(found, json=json)
     if found.failed:
         raise typer.Exit(3)
@@ -138,7 +139,8 @@ def diff(
     json: Json = False,
 ) -> None:
     """Say what lies between datasets, and whether one is a subset of the next."""
-    from curate import diffs, tables
+    from curate import tables
+    from curate.datasets import diffs
 
     found = diffs.chain(datasets)
     tables.print_json([vars(d) | {"relation": d.relation} for d in found]) if json else tables.print_diffs(
@@ -156,7 +158,8 @@ def query(
     json: Json = False,
 ) -> None:
     """Ask DuckDB about every dataset, run and result below a folder, by name."""
-    from curate import queries, tables
+    from curate import tables
+    from curate.datasets import queries
 
     answer = queries.query(sql, root)
     rows = answer.to_pylist()
@@ -176,12 +179,13 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what is in a dataset: ledger, classes, sizes, captions, noise."""
-    from curate import shows, tables
+    from curate import tables
+    from curate.datasets.summary import summarize
 
-    summary = shows.summarize(dataset)
+    summary = summarize(dataset)
     tables.print_json(summary.document()) if json else tables.print_summary(summary)
     if html:
-        from curate.web.galleries import write_gallery
+        from curate.datasets.gallery import write_gallery
 
         typer.echo(str(write_gallery(dataset)), err=json)
 
@@ -217,7 +221,8 @@ def synth(
     quiet: QuietOption = False,
 ) -> None:
     """Write the generated mini-ImageNet as a folder of JPEGs."""
-    from curate.synthetic import DOWNSTREAM, POOL, write_folder
+    from curate.sources.synthetic.classes import DOWNSTREAM, POOL
+    from curate.sources.synthetic.folders import write_folder
 
     classes = DOWNSTREAM if downstream else POOL
     counts = {"train": images, "test" if downstream else "val": val_images}

@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from curate.datasets import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
+from curate.datasets.dataset import INFO, MANIFEST, ClassRecord, DatasetInfo, file_sha256, render
 from curate.ops import Operation, find
 from curate.rows.manifest import CORE, Class, digest
 from curate.rows.relation import Rows, columns_of

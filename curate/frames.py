@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from curate.captions.texts import settled
-from curate.datasets import MANIFEST, StepRecord
+from curate.datasets.dataset import MANIFEST, StepRecord
 from curate.errors import CurateError, DataError
 from curate.expectations import enforce
 from curate.io.files import sync_file

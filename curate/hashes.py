@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.io.byte_ranges import Reader
 from curate.io.images import BadImage, decode
 from curate.rows.relation import Rows, columns_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.captions.texts import LIST
-from curate.datasets import StepRecord
+from curate.datasets.dataset import StepRecord
 from curate.rows.relation import Rows
 
 PAIRS = 10_000  # wrong pairs of classes that a ledger lists; `curate query` has them all

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from curate.captions.texts import check_list
-from curate.datasets import file_sha256, open_dataset
+from curate.datasets.dataset import file_sha256, open_dataset
 from curate.errors import CurateError, RecipeError
 from curate.ops import Operation, find
 from curate.recipes.fields import RESIZE_VERSION

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.builds import Built
-from curate.checks import Problem, Verdict
-from curate.diffs import Diff
+from curate.datasets.diffs import Diff
+from curate.datasets.exports import Exported
+from curate.datasets.summary import Balance, Summary, gain, notes
+from curate.datasets.verification import Problem, Verdict
 from curate.errors import printable
-from curate.exports import Exported
 from curate.fetch.drifts import Drift
 from curate.fetch.fetching import Fetched
 from curate.io.tars.findings import Report
 from curate.plans import Plan
-from curate.shows import Balance, Summary, gain, notes
 
 CLASSES_SHOWN = 20
 FINDINGS_SHOWN = 20  # of a kind; JSON has more

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.datasets import INFO, MANIFEST, SHARD_INDEX, DatasetInfo, file_sha256, render, set_digest
+from curate.datasets.dataset import INFO, MANIFEST, SHARD_INDEX, DatasetInfo, file_sha256, render, set_digest
 from curate.rows.manifest import Class as ClassOf
 from curate.rows.manifest import content_digest, rows_digest
 from curate.rows.sql import parquet

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
-from curate.datasets import Dataset
-from curate.diffs import chain
-from curate.layouts import find
+from curate.datasets.dataset import Dataset
+from curate.datasets.diffs import chain
 from curate.recipes.recipe import load
-from curate.synthetic import POOL, write_folder
+from curate.sources.synthetic.classes import POOL
+from curate.sources.synthetic.folders import write_folder
+from curate.sources.table.layouts import find
 from curate.wordnet.lists import wnids_of
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

@@ -16,7 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from curate.errors import DataError, RecipeError
-from curate.synthetic import DOWNSTREAM, FAMILIES, POOL, draw, jpeg, write_folder
+from curate.sources.synthetic.classes import DOWNSTREAM, FAMILIES, POOL
+from curate.sources.synthetic.folders import write_folder
+from curate.sources.synthetic.images import draw, jpeg
 
 ALL = POOL + DOWNSTREAM
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -103,7 +105,8 @@ def test_drawing_neither_reads_nor_moves_the_global_generator():
 
 def test_another_process_draws_the_same_bytes():
     code = (
-        "import hashlib; from curate.synthetic import DOWNSTREAM, POOL, draw, jpeg; "
+        "import hashlib; from curate.sources.synthetic.classes import DOWNSTREAM, POOL; "
+        "from curate.sources.synthetic.images import draw, jpeg; "
         "print(hashlib.sha256(b''.join(jpeg(draw(c, 7, seed=5, size=20)) for c in POOL + DOWNSTREAM)).hexdigest())"
     )
     digests = {

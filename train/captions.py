@@ -13,7 +13,7 @@ import pyarrow as pa
 from curate.captions.prompts import called
 from curate.captions.templates import texts
 from curate.captions.texts import CLEAN, LIST
-from curate.datasets import Dataset, StepRecord
+from curate.datasets.dataset import Dataset, StepRecord
 from curate.errors import DataError, RecipeError
 from train.chances import Chances
 from train.texts import Choices, strangers

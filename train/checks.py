@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from train.loader import Loader
 

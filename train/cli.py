@@ -54,7 +54,7 @@ def score(
 ) -> None:
     """Write what a run makes of each sample, by key: loss, confidence, prediction; similarity of image and text."""
     from curate import tables
-    from curate.datasets import open_dataset
+    from curate.datasets.dataset import open_dataset
     from train import scores
     from train.runs import open_run
 

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError, printable, require, require_one_of
 from train import feeds
 from train.captions import caption_arguments, warnings_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.rows.manifest import Class
 from train.configs import LoopConfig, autocast, pick_device, pick_workers

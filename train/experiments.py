@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.io.files import write_atomic
 from curate.io.memory import peak_bytes
 from curate.io.progress import Quiet

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.configs import LoopConfig, pick_workers
 from train.loader import Loader

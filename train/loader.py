@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError, require, require_one_of
 from curate.io.paths import StoreError
 from train import chances
@@ -186,7 +186,9 @@ class Loader:
         require_one_of(Cache, "cache", cache)
         self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         if not all(isinstance(one, Dataset) for one in self.datasets):
-            raise RecipeError(f"{datasets!r} is no dataset", hint="`curate.datasets.open_dataset` opens one")
+            raise RecipeError(
+                f"{datasets!r} is no dataset", hint="`curate.datasets.dataset.open_dataset` opens one"
+            )
         self.batch_size = batch_size
         self.workers = workers
         self.device = torch.device(device)

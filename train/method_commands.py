@@ -42,7 +42,7 @@ def run_method(context: typer.Context, name: str) -> None:
     def command(
         dataset: str, out: Path, val: str | None, preset: str | None, json: bool, quiet: bool, **options: Any
     ) -> None:
-        from curate.datasets import open_dataset
+        from curate.datasets.dataset import open_dataset
         from curate.tables import print_json
 
         if json and options["dry_run"]:

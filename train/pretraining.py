@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train import checkpoints
 from train.configs import LoopConfig, pick_device

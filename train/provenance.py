@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from curate.datasets import INFO, ClassRecord, Dataset, open_dataset
+from curate.datasets.dataset import INFO, ClassRecord, Dataset, open_dataset
 from curate.errors import CurateError
 from curate.io.paths import is_remote
 from curate.io.records import Record

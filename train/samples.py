@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.captions.texts import LIST
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import is_remote
 from train import chances

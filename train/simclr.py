@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import require
 from train import feeds
 from train.chances import of_view

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from curate.builds import disk_told
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
 from curate.errors import DataError, RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.pools import FATES, FETCHED, STATE, Pool

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.builds import build, disk_told
-from curate.datasets import INFO, Dataset, open_dataset
+from curate.datasets.dataset import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request

@@ -17,7 +17,8 @@ from typing import Any
 
 import duckdb
 
-from curate.datasets import INFO, MANIFEST, Dataset, file_sha256
+from curate.datasets.dataset import INFO, MANIFEST, Dataset, file_sha256
+from curate.datasets.staging import locked
 from curate.errors import RecipeError
 from curate.fetch.guards import Guards
 from curate.fetch.shards import KINDS
@@ -25,7 +26,6 @@ from curate.io.files import is_unfinished, unfinished, write_atomic
 from curate.io.web.outcomes import OK, lasting
 from curate.rows.manifest import digest
 from curate.rows.sql import parquet, plain, quoted, text
-from curate.stagings import locked
 
 REQUEST = "request.parquet"
 OUTCOMES = "outcomes.parquet"

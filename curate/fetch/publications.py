@@ -11,8 +11,18 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from curate.datasets import BUILD, CARD, INFO, MANIFEST, Dataset, DatasetInfo, StepRecord, file_sha256, render
-from curate.exports.huggingface import described
+from curate.datasets.dataset import (
+    BUILD,
+    CARD,
+    INFO,
+    MANIFEST,
+    Dataset,
+    DatasetInfo,
+    StepRecord,
+    file_sha256,
+    render,
+)
+from curate.datasets.exports.huggingface import described
 from curate.fetch.guards import Guards
 from curate.fetch.pools import OUTCOMES, Pool, Request
 from curate.io.files import write_atomic

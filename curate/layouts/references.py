@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from curate.layouts import TOLD, Layout, Says
-from curate.layouts.published import LAYOUTS
+from curate.sources.table.layouts import TOLD, Layout, Says
+from curate.sources.table.layouts.published import LAYOUTS
 
 
 def markdown() -> str:
@@ -11,7 +11,7 @@ def markdown() -> str:
     lines = [
         "# Layouts",
         "",
-        "Generated from `curate/layouts/published.py` by `make reference`.",
+        "Generated from `curate/sources/table/layouts/published.py` by `make reference`.",
         "",
         "How sets of image links and texts are published, for `source: {table: PATHS, as: NAME}`. Whatever the layout, "
         f"a row gets {', '.join(f'`{c}`' for c in TOLD if c in ('url', 'caption'))} and, where the table tells, "

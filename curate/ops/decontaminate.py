@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
 from curate.errors import RecipeError
 from curate.hashes import hashed, rows_of
 from curate.near_duplicates import DISTANCE, Distance, comparable, near_pairs, note_of

@@ -6,7 +6,7 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.rows.relation import NotKnownYet, Rows
 from curate.rows.sql import quoted
-from curate.sources._indexes import class_list, in_order
+from curate.sources._index_cache import class_list, in_order
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)").fullmatch
 MAX_WHOLE = 10**15  # beyond, not every whole number is a DOUBLE

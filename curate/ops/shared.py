@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
 from curate.hashes import hashed, rows_of
 from curate.ops import op
 from curate.recipes.signatures import RecipeDataset

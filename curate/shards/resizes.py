@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.datasets import SHARD_INDEX, DatasetInfo, StepRecord
+from curate.datasets.dataset import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
 from curate.io.byte_ranges import Reader
 from curate.io.images import BadImage, decode

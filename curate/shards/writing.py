@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.contracts import refuse_no_image
-from curate.datasets import PARTS, SHARD_INDEX, SHARDS, ShardRecord
+from curate.datasets.contracts import refuse_no_image
+from curate.datasets.dataset import PARTS, SHARD_INDEX, SHARDS, ShardRecord
 from curate.errors import DataError
 from curate.io.byte_ranges import Reader
 from curate.io.executors import ordered

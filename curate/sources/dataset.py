@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate import contracts
-from curate.datasets import MANIFEST, Dataset, open_dataset
+from curate.datasets import contracts
+from curate.datasets.dataset import MANIFEST, Dataset, open_dataset
 from curate.sources import Index, Progress, Source
-from curate.sources._indexes import LeftOut, cached
+from curate.sources._index_cache import LeftOut, cached
 
 
 def dataset(*, path: str) -> Source:

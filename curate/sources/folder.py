@@ -13,8 +13,8 @@ from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMor
 from curate.io.paths import is_remote
 from curate.rows.manifest import CORE, Class
 from curate.sources import Index, Progress, Source
-from curate.sources._indexes import LeftOut, cached, class_list, make_key, require_rows
-from curate.sources._scans import fingerprint, is_folder
+from curate.sources._folder_scan import fingerprint, is_folder
+from curate.sources._index_cache import LeftOut, cached, class_list, make_key, require_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ from curate.io.byte_ranges import is_remote
 from curate.rows.manifest import CORE, KEY_LIMIT, Class, digest
 from curate.rows.sql import quoted, text
 from curate.sources import Index, Progress, Source
-from curate.sources._indexes import LeftOut, cached, in_order
+from curate.sources._index_cache import LeftOut, cached, in_order
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
 SOURCE = "source"

@@ -15,12 +15,12 @@ from operation_examples import Example
 
 from curate import ops
 from curate.builds import build
-from curate.datasets import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
+from curate.datasets.dataset import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
 from curate.recipes.recipe import Recipe, load
 from curate.rows.manifest import CORE, digest
 from curate.rows.relation import Rows, columns_of
 from curate.rows.sql import text
-from curate.sources._indexes import class_list
+from curate.sources._index_cache import class_list
 
 # Tench, crane (the bird), dog, cat, car, crane (the machine): two share a name.
 WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")

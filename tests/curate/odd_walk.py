@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 from curate.builds import build
+from curate.datasets.gallery import write_gallery
+from curate.datasets.lint.tars import lint
 from curate.errors import CurateError
 from curate.io.images import EXTENSIONS, BadImage, decode
 from curate.recipes.recipe import parse
-from curate.shards.lints import lint
-from curate.web.galleries import write_gallery
 
 
 def main(odd: Path, out: Path) -> None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build, shard
-from curate.checks import verify
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.io.progress import Quiet, Stage
 from curate.recipes.recipe import Recipe, load

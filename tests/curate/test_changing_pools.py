@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from curate.builds import build, shard
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.io.byte_ranges import Reader
 from curate.io.progress import Quiet, Stage

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.verification import verify
 from curate.errors import CurateError, DataError, RecipeError
 from curate.recipes.recipe import load
 from curate.rows.relation import Rows

@@ -14,7 +14,7 @@ import pytest
 
 from curate import ops, sources
 from curate.builds import build
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
 from curate.recipes.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from curate.builds import shard
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.verification import verify
 
 Built = Callable[..., Dataset]
 STEPS: list[Any] = [{"per_class": 8}, {"caption": {"templates": ["a photo of a {}."]}}]

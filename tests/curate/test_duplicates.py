@@ -18,7 +18,7 @@ from PIL import Image
 
 from curate import near_duplicates
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import CurateError
 from curate.hashes import perceptual_hashes
 from curate.near_duplicates import DISTANCE, TELLING_BITS, groups, near_query

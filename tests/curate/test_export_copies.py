@@ -13,9 +13,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.exports import export
 from curate.errors import DataError, RecipeError
-from curate.exports import export
 
 CAPTIONS: list[Any] = [{"caption": {"templates": ["a photo of a {}.", 'ünïcode "{}"\nof two lines']}}]
 SPLIT: list[Any] = [{"split": {"shares": {"val": 0.5}}}]
@@ -52,7 +52,7 @@ def test_parquet_loads_as_images_and_classes(
     overlay: bool, built: Callable[..., Dataset], pool: Path, hugging: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("curate.exports._images.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("curate.datasets.exports._images.ROWS_AT_ONCE", 7)
     dataset = built(CAPTIONS, overlay=overlay)
     [done] = export(dataset.path, ["parquet"], tmp_path / "out")
     data = eval(done.use, {"datasets": hugging})["train"]
@@ -73,7 +73,7 @@ def test_parquet_is_a_file_a_split_and_cut_by_bytes(
     dataset = built(SPLIT)
     sizes = {row["key"]: row["size"] for row in rows_of(dataset)}
     limit = sum(sizes.values()) // 6
-    monkeypatch.setattr("curate.exports.parquet.BYTES_PER_FILE", limit)
+    monkeypatch.setattr("curate.datasets.exports.parquet.BYTES_PER_FILE", limit)
     export(dataset.path, ["parquet"], tmp_path / "out")
     files = sorted(f.name for f in (tmp_path / "out/data").iterdir())
     assert {f.split("-")[0] for f in files} == {"train", "val"}

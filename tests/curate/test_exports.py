@@ -21,13 +21,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate import exports
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets import exports
+from curate.datasets.dataset import Dataset
+from curate.datasets.exports import export
+from curate.datasets.staging import OURS
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
-from curate.exports import export
-from curate.stagings import OURS
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}.", "ünïcode {}"]}}]
 SIDECARS = [name for name in exports.names() if exports.find(name).kind == "sidecar"]

@@ -17,10 +17,10 @@ import pytest
 from processes import hears_ctrl_c
 
 from curate.builds import build, shard
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
+from curate.datasets.staging import OURS
 from curate.io.progress import Quiet, Stage
 from curate.recipes.recipe import Recipe
-from curate.stagings import OURS
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 ONE_EACH = {"samples_per_shard": 1}  # 60 shards, so that there is time to interrupt

@@ -20,7 +20,7 @@ import pytest
 from webs import Web, picture
 
 from curate.builds import build
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.drifts import again
 from curate.fetch.fetching import Fetched, fetch

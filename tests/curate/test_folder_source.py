@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.recipes.recipe import parse
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import webdataset as wds
 
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.queries import query
+from curate.datasets.summary import summarize
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
-from curate.queries import query
-from curate.shows import summarize
 
 Built = Callable[..., Dataset]
 Jpeg = Callable[..., bytes]

@@ -17,10 +17,10 @@ from strangers import reseal
 from webs import Web, picture
 
 from curate.builds import build, shard
-from curate.checks import check
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
+from curate.datasets.exports import export
+from curate.datasets.verification import check
 from curate.errors import CurateError, DataError
-from curate.exports import export
 from curate.io import paths
 from curate.io.byte_ranges import Reader
 from curate.io.paths import Remote

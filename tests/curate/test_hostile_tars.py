@@ -16,11 +16,11 @@ import pytest
 import yaml
 from handmade_tars import write_tar
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.lint.tars import lint
 from curate.errors import CurateError, DataError
 from curate.io.tars.headers import BadTar
 from curate.io.tars.scan import Tar, open_tar
-from curate.shards.lints import lint
 
 Built = Callable[..., Dataset]
 Jpeg = Callable[..., bytes]

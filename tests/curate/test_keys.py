@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.rows.manifest import KEY_LIMIT
-from curate.sources._indexes import class_list, make_key
+from curate.sources._index_cache import class_list, make_key
 
 # File names are bytes to the system; those that are not UTF-8 come as lone surrogates.
 NAMES = st.one_of(

@@ -13,11 +13,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate import layouts
 from curate.errors import RecipeError
-from curate.layouts import TOLD, Guess, Layout
-from curate.layouts.published import LAYOUTS
 from curate.layouts.references import markdown
+from curate.sources.table import layouts
+from curate.sources.table.layouts import TOLD, Guess, Layout
+from curate.sources.table.layouts.published import LAYOUTS
 
 HTTP = "http://example.com/a b,c.jpg?x=1&y=%2C"
 QUOTED = 'he said "hello", then left'

@@ -19,10 +19,10 @@ from handmade_tars import Members, write_tar
 from PIL import Image
 from webdataset.autodecode import DecodingError
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.lint.tars import lint
 from curate.errors import RecipeError
 from curate.io.tars.findings import KEPT, KINDS, Report
-from curate.shards.lints import lint
 
 Jpeg = Callable[..., bytes]
 Said = list[tuple[str, str]]

@@ -14,10 +14,10 @@ import pytest
 import webdataset as wds
 from handmade_tars import Members, write_tar
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.lint.tars import lint
 from curate.errors import DataError, RecipeError
 from curate.io.tars.findings import KINDS
-from curate.shards.lints import lint
 
 Built = Callable[..., Dataset]
 Jpeg = Callable[..., bytes]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from curate.recipes.recipe import load
 from curate.rows.relation import Rows

@@ -14,7 +14,7 @@ import pytest
 from operation_examples import EXAMPLES
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, RecipeError
 from curate.recipes.recipe import load
 from curate.rows.relation import FLOATS, Rows

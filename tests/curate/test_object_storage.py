@@ -13,8 +13,8 @@ import pytest
 from stores import Store, fetched, moved
 
 from curate.builds import build, shard
-from curate.checks import verify
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.io import paths
 from curate.io.byte_ranges import Reader
@@ -183,7 +183,7 @@ def test_two_builds_of_one_url_do_not_mix(
 
 
 def test_lock_of_a_killed_build_of_this_machine_is_taken_over(recipe: MakeRecipe, bucket: str) -> None:
-    from curate.stagings import RemoteStaging
+    from curate.datasets.staging import RemoteStaging
 
     killed = RemoteStaging(Remote(f"{bucket}/a")).__enter__()
     killed._lock.close()  # as the kernel does with the files of a process that was killed

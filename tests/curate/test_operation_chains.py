@@ -17,7 +17,7 @@ from curate.errors import CurateError
 from curate.frames import take_step
 from curate.plans import Step
 from curate.rows.relation import Rows, columns_of
-from curate.sources._indexes import class_list
+from curate.sources._index_cache import class_list
 
 # Classes of two families and one apart, so that siblings, cuts and subtrees mean something.
 WNIDS = ("n02123045", "n02123394", "n02123597", "n03100240", "n04285008", "n07747607")

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
+from curate.datasets.gallery import write_gallery
+from curate.datasets.lint.tars import lint
+from curate.datasets.verification import verify
 from curate.hashes import perceptual_hashes
 from curate.io.images import BadImage, NeedMore, decode, oddities, probe
 from curate.recipes.recipe import load
-from curate.shards.lints import lint
-from curate.web.galleries import write_gallery
 from train.decoders import header_of, pixels
 from train.loader import Loader
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from curate.builds import build
-from curate.datasets import Dataset
-from curate.diffs import chain, diff
-from curate.queries import query
+from curate.datasets.dataset import Dataset
+from curate.datasets.diffs import chain, diff
+from curate.datasets.queries import query
 from curate.recipes.recipe import Recipe
 
 Built = Callable[..., Dataset]

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.datasets import Dataset
-from curate.queries import query
+from curate.datasets.dataset import Dataset
+from curate.datasets.queries import query
 
 Built = Callable[..., Dataset]
 LOSES_LIMIT = ("2.0.1",)  # DuckDB, of those that were tried
@@ -104,7 +104,7 @@ def test_this_duckdb_loses_a_limit_or_has_been_mended() -> None:
         )
     said = f"DuckDB {duckdb.__version__} gives {count} rows for LIMIT 1 over a left join with nothing: "
     if duckdb.__version__ in LOSES_LIMIT:
-        assert count == 3, f"{said}it was mended, and `_keep_limits` in curate/queries.py may go"
+        assert count == 3, f"{said}it was mended, and `_keep_limits` in curate/datasets/queries.py may go"
     else:
         assert count == 1, f"{said}add it to LOSES_LIMIT"
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from curate.builds import build, shard
-from curate.checks import verify
-from curate.diffs import chain
+from curate.datasets.diffs import chain
+from curate.datasets.queries import query
+from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.io.images import BadImage, probe
-from curate.queries import query
 from curate.recipes.recipe import parse
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import SHARD_INDEX, Dataset, open_dataset
+from curate.datasets.dataset import SHARD_INDEX, Dataset, open_dataset
+from curate.datasets.verification import verify
 from curate.errors import RecipeError
 from curate.io.byte_ranges import Reader
 from curate.recipes.recipe import Recipe

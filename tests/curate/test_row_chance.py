@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.rows.chance import SPAN, chance, chance_sql
 
 SEEDS = st.integers(min_value=0, max_value=2**63 - 1)

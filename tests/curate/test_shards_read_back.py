@@ -12,7 +12,7 @@ import pytest
 import yaml
 from handmade_tars import write_tar
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 
 Built = Callable[..., Dataset]
@@ -74,7 +74,7 @@ def test_shards_that_were_moved_keep_what_json_can_tell(
 
 
 def test_types_of_a_dataset_are_no_sql(built_from: Built, first: Dataset) -> None:
-    from curate.datasets import render
+    from curate.datasets.dataset import render
 
     columns = first.info.columns | {"big": "BIGINT) FROM read_text('/etc/hostname'); --", "small": "BLOB)"}
     (first.path / "dataset.json").write_bytes(render(first.info.model_copy(update={"columns": columns})))

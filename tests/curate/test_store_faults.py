@@ -15,8 +15,8 @@ import pytest
 from stores import Store, fetched, moved
 
 from curate.builds import build
-from curate.checks import verify
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
+from curate.datasets.verification import verify
 from curate.errors import RecipeError
 from curate.io import byte_ranges, paths
 from curate.io.byte_ranges import Reader
@@ -152,7 +152,7 @@ def test_store_that_is_gone_ends_the_verification_of_an_overlay_at_the_first_rea
     build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
     asked: list[object] = []
     read = Reader.read_many
-    monkeypatch.setattr("curate.checks.ROWS_PER_READ", 1)
+    monkeypatch.setattr("curate.datasets.verification.ROWS_PER_READ", 1)
     monkeypatch.setattr(Reader, "read_many", lambda self, *rows: (asked.append(rows), read(self, *rows))[1])
     store.stop()
     try:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from curate.cards import card
-from curate.datasets import Dataset, DatasetInfo
+from curate.datasets.cards import card
+from curate.datasets.dataset import Dataset, DatasetInfo
 from curate.io.markdown import code, code_block, markdown
 from curate.io.progress import Bars
 from curate.tables import print_json, print_table

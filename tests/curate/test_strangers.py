@@ -16,17 +16,17 @@ import pytest
 from strangers import Change, reseal, setting
 
 from curate.builds import build, shard
-from curate.checks import verify
-from curate.contracts import KINDS
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.contracts import KINDS
+from curate.datasets.dataset import Dataset, open_dataset
+from curate.datasets.exports import export
+from curate.datasets.summary import summarize
+from curate.datasets.verification import verify
 from curate.errors import CurateError, DataError
-from curate.exports import export
 from curate.io import paths
 from curate.io.byte_ranges import Reader
 from curate.io.images import probe
 from curate.io.paths import Remote, filesystem, find_files
 from curate.recipes.recipe import parse
-from curate.shows import summarize
 from curate.sources import open_source
 from train.loader import Loader
 
@@ -334,7 +334,7 @@ def test_what_held_is_not_looked_at_again_and_a_change_is(
     folder = built([]).path
     assert open_dataset(folder).table().num_rows == 60
     with monkeypatch.context() as patch:
-        patch.setattr("curate.contracts.faults", lambda _: pytest.fail("looked at again"))
+        patch.setattr("curate.datasets.contracts.faults", lambda _: pytest.fail("looked at again"))
         open_dataset(folder).table()
     reseal(folder, setting("key", "../x"))
     with pytest.raises(DataError, match="a key that is none"):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.recipes.recipe import parse
 

@@ -14,15 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import layouts
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
 from curate.recipes.recipe import parse
 from curate.rows.readers import jsons
-from curate.sources import _tables
-from curate.sources.table import table
+from curate.sources.table import files, layouts, table
 
 Slice = Callable[..., Dataset]
 
@@ -191,8 +189,8 @@ def test_writers_of_java_are_looked_at(tmp_path: Path, slice_of: Slice) -> None:
 
 def test_statistics_that_are_no_utf8_prove_nothing(tmp_path: Path) -> None:
     pq.write_table(pairs(1).set_column(1, "caption", bad_texts([b"caf\xe9"])), tmp_path / "t.parquet")
-    assert not _tables._proven_usable(tmp_path / "t.parquet", {"caption": '"caption"'})
-    assert _tables._proven_usable(tmp_path / "t.parquet", {"url": '"url"'})
+    assert not files._proven_usable(tmp_path / "t.parquet", {"caption": '"caption"'})
+    assert files._proven_usable(tmp_path / "t.parquet", {"url": '"url"'})
 
 
 @pytest.mark.parametrize("odd", ["http:foo", "httpa://a.example", "https:/a.example", "http;"])

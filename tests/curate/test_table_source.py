@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
-from curate.datasets import Dataset
-from curate.diffs import chain
+from curate.datasets.dataset import Dataset
+from curate.datasets.diffs import chain
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
 from curate.recipes.recipe import parse

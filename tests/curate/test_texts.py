@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.plans import plan
 from curate.recipes.recipe import Recipe

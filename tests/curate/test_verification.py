@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.builds import build
-from curate.checks import Problem, verify
-from curate.datasets import Dataset, render
+from curate.datasets.dataset import Dataset, render
+from curate.datasets.verification import Problem, verify
 from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import Reader
 
@@ -110,7 +110,7 @@ def test_document_beyond_reading_is_a_data_error(copy: Path, run_curate: Run, co
 
 
 def test_manifest_exchanged_and_sealed_anew_does_not_fit_its_digest(copy: Path) -> None:
-    from curate.datasets import file_sha256, open_dataset
+    from curate.datasets.dataset import file_sha256, open_dataset
 
     table = pq.read_table(copy / "manifest.parquet")
     captions = pa.array(["another", *table["caption"].to_pylist()[1:]], pa.string())
@@ -178,7 +178,7 @@ def test_images_are_read_in_parts_of_bounded_size(
     )
     for limit, parts in ((1, 60), (sum(sizes), 1), (max(sizes) * 2, 0)):
         asked.clear()
-        monkeypatch.setattr("curate.checks.BYTES_PER_READ", limit)
+        monkeypatch.setattr("curate.datasets.verification.BYTES_PER_READ", limit)
         assert verify(overlay.path) == []
         assert sorted(size for part in asked for size in part) == sorted(sizes)
         assert all(sum(part) <= limit or len(part) == 1 for part in asked)
@@ -187,7 +187,7 @@ def test_images_are_read_in_parts_of_bounded_size(
 
 def seal(folder: Path, changes: dict[str, Any]) -> None:
     """Make `dataset.json` say what stands there now, as a forger would."""
-    from curate.datasets import file_sha256, open_dataset
+    from curate.datasets.dataset import file_sha256, open_dataset
 
     info = open_dataset(folder).info
     told = {f"{name}_sha256": file_sha256(folder / file) for name, file in changes.items()}
@@ -222,7 +222,7 @@ def test_shard_with_more_samples_than_the_index_is_seen(copy: Path) -> None:
     import io
     import tarfile
 
-    from curate.datasets import file_sha256, open_dataset
+    from curate.datasets.dataset import file_sha256, open_dataset
 
     with tarfile.open(copy / "shards/000001.tar", "a") as archive:
         member = tarfile.TarInfo("more.jpg")
@@ -316,7 +316,7 @@ def test_image_truncated_in_the_pool_is_told_by_its_decoder(
 
 
 def test_path_out_of_the_root_is_refused(built: Callable[..., Dataset]) -> None:
-    from curate.datasets import file_sha256
+    from curate.datasets.dataset import file_sha256
 
     overlay = built([])
     table = pq.read_table(overlay.path / "manifest.parquet")

@@ -10,7 +10,7 @@ import yaml
 from handmade import Sample, picture, pictures
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.recipes.recipe import load
 
 WORDS = ("red", "green", "blue", "ochre")  # what handmade's colours are called

@@ -9,7 +9,7 @@ import pytest
 import torch
 from handmade import Sample, write_dataset
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from curate.datasets import ClassRecord, Dataset, DatasetInfo, ShardRecord, open_dataset
+from curate.datasets.dataset import ClassRecord, Dataset, DatasetInfo, ShardRecord, open_dataset
 from curate.rows.manifest import CORE, digest
 
 COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200), (180, 180, 60))

@@ -13,7 +13,7 @@ from captioned import build_steps, coloured_pool
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from train.captions import class_texts, warnings_of
 from train.samples import Samples, Union

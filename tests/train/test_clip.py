@@ -20,7 +20,7 @@ from handmade import Sample, pictures
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, RecipeError
 from train import clip
 from train.clip import PRESETS, ClipConfig, contrast, method_of, pair_of, parse_config, train

@@ -16,7 +16,7 @@ from handmade import pictures
 from typer.testing import CliRunner
 
 from curate.cli import app
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from train import catalogue
 
 

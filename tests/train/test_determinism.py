@@ -15,7 +15,7 @@ import torch
 from captioned import described
 from handmade import pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train import clip, supervised
 from train.clip import ClipConfig

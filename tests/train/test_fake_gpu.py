@@ -14,7 +14,7 @@ from fake_cuda import CUDA, Watch, fake_cuda, on_host
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from train import chances, clip, loader, models, photometrics, randaugments, simclr, supervised, uploads
 from train.learners import Learner
 from train.ranks import Ranks

@@ -24,7 +24,7 @@ import torch.distributed
 from handmade import Sample, picture, pictures
 from torch import Tensor, nn
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train import chances, flops
 from train.learners import Learner

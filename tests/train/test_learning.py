@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curate.builds import build
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.recipes.recipe import parse
 from train import catalogue
 

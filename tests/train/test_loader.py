@@ -12,7 +12,7 @@ import torch
 from handmade import Sample, picture, pictures
 from PIL import Image
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from train import decoders
 from train.loader import Batch, Loader

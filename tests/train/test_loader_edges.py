@@ -19,7 +19,7 @@ import pytest
 import torch
 from handmade import Sample, picture, pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, MissingError, RecipeError
 from train import texts
 from train.loader import Loader

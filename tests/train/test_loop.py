@@ -15,7 +15,7 @@ import pytest
 import torch
 from handmade import pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, MissingError, RecipeError
 from train import checkpoints, runs, supervised
 from train.runs import BEST, open_run

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from curate.builds import build as build_set
 from curate.cli import app, build, shard, synth
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import MissingError, RecipeError, of_machine
 from curate.fetch.commands import fetch
 from curate.io.files import clear_unfinished, unfinished

@@ -10,7 +10,7 @@ import pytest
 import torch
 from handmade import pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.loader import Batch, Loader
 from train.orders import Blocks, Mixture, Shuffled

@@ -16,7 +16,7 @@ import torch
 from handmade import pictures
 from several import environment, torchrun, torchrun_command
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.ranks import Ranks, ranks_of
 from train.runs import open_run

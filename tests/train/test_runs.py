@@ -14,7 +14,7 @@ from handmade import pictures
 from safetensors.torch import save
 from torchvision.transforms import functional
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from train.models import build, normalize
 from train.runs import Run, open_run, scratch_run

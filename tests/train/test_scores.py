@@ -16,7 +16,7 @@ from captioned import build_steps, coloured_pool, described
 from handmade import Sample, pictures
 from sklearn.metrics import log_loss
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from train import clip, supervised
 from train.loader import Loader

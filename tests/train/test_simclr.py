@@ -21,7 +21,7 @@ from handmade import Sample, pictures
 from PIL import Image
 from torch import Tensor
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from train import chances, simclr
 from train.configs import parse

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from captioned import build_steps, coloured_pool
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from train.captions import choices_of
 from train.clip import ClipConfig, train

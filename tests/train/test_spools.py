@@ -11,7 +11,7 @@ import pytest
 import torch
 from handmade import pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.io.byte_ranges import Reader
 from curate.io.files import cache_folder
 from train.loader import Loader

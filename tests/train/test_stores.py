@@ -13,7 +13,7 @@ import torch
 from handmade import pictures
 from stores import Store
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.io.paths import StoreError
 from train.loader import Loader
 from train.loop import Loop

@@ -14,7 +14,7 @@ import pytest
 import torch
 from handmade import Sample, picture, pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train import pretraining, supervised
 from train.loader import Loader

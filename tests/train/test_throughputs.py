@@ -10,7 +10,7 @@ import pytest
 import torch
 from handmade import pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from train import throughputs
 from train.learners import Learner
 from train.supervised import SupervisedConfig, train

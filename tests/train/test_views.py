@@ -9,7 +9,7 @@ import pytest
 import torch
 from handmade import Sample, pictures
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train import chances, geometries
 from train.augmentations import random_crops

@@ -14,7 +14,7 @@ import pytest
 from handmade import pictures
 from processes import hears_ctrl_c
 
-from curate.datasets import Dataset
+from curate.datasets.dataset import Dataset
 from curate.errors import MissingError
 from train.loader import Loader
 
@@ -22,7 +22,7 @@ MakeDataset = Callable[..., Dataset]
 
 RUN = """
 import sys, time
-from curate.datasets import open_dataset
+from curate.datasets.dataset import open_dataset
 from train.loader import Loader
 loader = Loader(open_dataset(sys.argv[1]), batch_size=8, image_size=16, seed=0, augment=True, workers=3, cache="none")
 batches = loader.batches()

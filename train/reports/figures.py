@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curate.datasets.queries import passed_over
 from curate.errors import printable
-from curate.queries import passed_over
 from train.reports.findings import Findings
 from train.reports.tables import shots_name
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
+from curate.datasets.queries import Say, passed_over
 from curate.errors import CurateError, RecipeError
-from curate.queries import Say, passed_over
 from train.grids import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from curate.sources._indexes import make_key
+from curate.sources._index_cache import make_key
 from train.transfer.tasks import split_by_chance
 
 Sizes = tuple[int, int, int]  # classes, training images, test images

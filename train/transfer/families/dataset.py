@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.datasets import Dataset, open_dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from train.samples import HELD_OUT
 from train.transfer.listings import Listing, Request

@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.captions.templates import curated, named
 from curate.errors import MissingError
-from curate.sources._indexes import make_key
+from curate.sources._index_cache import make_key
 from curate.wordnet import nouns, unique_names
 from curate.wordnet.lists import wnids_of
 from train.transfer.families._downloads import Download

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from curate.errors import RecipeError
 from curate.io.files import cache_folder
-from curate.synthetic import DOWNSTREAM, write_folder
-from curate.synthetic.images import DRAWING_VERSION
+from curate.sources.synthetic.classes import DOWNSTREAM
+from curate.sources.synthetic.folders import write_folder
+from curate.sources.synthetic.images import DRAWING_VERSION
 from train.transfer.families.folder import open_folder
 from train.transfer.listings import Listing, Request
 from train.transfer.tasks import Task

@@ -1,0 +1,1 @@
+"""A dataset on disk: opened, staged and written, shown, compared, queried, verified and exported."""
