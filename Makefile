@@ -32,9 +32,9 @@ bench: $(VENV)/.installed-dev
 
 # A module and not `-c`, which DuckDB takes for a person at a prompt: it would draw its progress bar into the page.
 reference: $(VENV)/.installed
-	$(BIN)/python -m curate.references > docs/reference.md
-	$(BIN)/python -m train.transfer.references > docs/tasks.md
-	$(BIN)/python -m curate.layouts.references > docs/layouts.md
+	$(BIN)/python -m curate.cli.reference > docs/reference.md
+	$(BIN)/python -m train.cli.tasks_page > docs/tasks.md
+	$(BIN)/python -m curate.cli.layouts_page > docs/layouts.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -101,7 +101,7 @@ TINY: dict[str, Setup] = {
 
 def write_pool(folder: Path, pixels: int, images: int) -> Dataset:
     """Draw at least so many labelled and captioned images, and build an overlay over them."""
-    from curate.builds import build
+    from curate.builds.build import build
     from curate.recipes.recipe import parse
     from curate.sources.synthetic.classes import POOL
     from curate.sources.synthetic.folders import write_folder

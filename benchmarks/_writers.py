@@ -55,7 +55,7 @@ def tars_of(job: Job) -> list[str]:
 
 def curate_build(job: Job) -> Callable[[], object]:
     """The whole build: index from scratch, steps, manifest, shards, digests, synced to the disk."""
-    from curate.builds import build
+    from curate.builds.build import build
     from curate.recipes.recipe import parse
 
     os.environ["CURATE_CACHE"] = str(job.out.parent / "cache")
@@ -70,7 +70,7 @@ def curate_shard(job: Job) -> Callable[[], object]:
 
 
 def _shards(job: Job, overlay: str) -> Callable[[], object]:
-    from curate.builds import shard
+    from curate.builds.build import shard
 
     # Beside the original, because its root is told relative to it.
     copy = job.data / f"{overlay}.copy"
@@ -274,7 +274,7 @@ FROM_TARS: dict[str, Side] = {
 
 def prepare(data: Path, pool: Path) -> int:
     """Make what the sides read: the pool, its tars, and overlays over both; return how many images."""
-    from curate.builds import build
+    from curate.builds.build import build
     from curate.recipes.recipe import parse
 
     data.mkdir(parents=True, exist_ok=True)

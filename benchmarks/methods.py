@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.recipes.recipe import parse
 from train.runs import Run

@@ -128,8 +128,8 @@ def _one(job: str, side: str, manifest: str, out: str) -> dict[str, Any]:
 
 
 def _ours(job: str, manifest: str, out: str) -> dict[str, Any]:
-    from curate.builds import build
-    from curate.plans import plan
+    from curate.builds.build import build
+    from curate.builds.plan import plan
     from curate.recipes.recipe import load, parse
 
     if job in OPERATIONS:

@@ -233,7 +233,7 @@ def _ours(recipe: str, out: str) -> dict[str, Any]:
     spent: dict[str, list[float]] = {}
     connect = duckdb.connect
     duckdb.connect = lambda *args, **kwargs: _Timed(connect(*args, **kwargs), spent)
-    from curate.builds import build
+    from curate.builds.build import build
     from curate.recipes.recipe import load
     from curate.sources.table import Table
 

@@ -9,24 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curate.builds import build, shard
+    from curate.builds.build import build, shard
+    from curate.builds.plan import plan
     from curate.datasets.dataset import open_dataset
     from curate.datasets.diffs import diff
     from curate.datasets.queries import query
     from curate.datasets.summary import summarize
     from curate.datasets.verification import verify
-    from curate.plans import plan
     from curate.recipes.recipe import load
 
 # Each is imported when it is first used: `import curate` costs nothing, and needs no DuckDB.
 _HOMES = {
-    "build": "builds",
+    "build": "builds.build",
     "diff": "datasets.diffs",
     "load": "recipes.recipe",
     "open_dataset": "datasets.dataset",
-    "plan": "plans",
+    "plan": "builds.plan",
     "query": "datasets.queries",
-    "shard": "builds",
+    "shard": "builds.build",
     "summarize": "datasets.summary",
     "verify": "datasets.verification",
 }

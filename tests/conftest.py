@@ -140,7 +140,7 @@ def pool(make_pool: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def run_curate() -> Callable[..., Result]:
     """Run the command line in this process: `run_curate("build", recipe, "--out", out).exit_code`."""
-    from curate.cli import app
+    from train.cli.__main__ import app
 
     return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
 
@@ -150,7 +150,7 @@ def curate_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line as a user does, in a process of its own."""
 
     def run(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None):
-        command = [sys.executable, "-m", "curate.cli", *map(str, args)]
+        command = [sys.executable, "-m", "train.cli", *map(str, args)]
         environment = {**os.environ, **(env or {})}
         return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.datasets.diffs import chain
 from curate.recipes.recipe import load

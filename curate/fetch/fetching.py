@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.builds import build, disk_told
+from curate.builds.build import build, disk_told
+from curate.builds.plan import plan
 from curate.datasets.dataset import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.fetch.guards import Guards
+from curate.fetch.limits import Guards
+from curate.fetch.passes import DISTRIBUTORS, How, download, require, tidy
 from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request
-from curate.fetch.publications import publish
-from curate.fetch.rounds import DISTRIBUTORS, How, download, require, tidy
+from curate.fetch.publishing import publish
 from curate.io.paths import is_remote
 from curate.io.progress import Quiet
-from curate.plans import plan
 from curate.recipes.recipe import Recipe, parse
 
 

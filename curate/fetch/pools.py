@@ -20,7 +20,7 @@ import duckdb
 from curate.datasets.dataset import INFO, MANIFEST, Dataset, file_sha256
 from curate.datasets.staging import locked
 from curate.errors import RecipeError
-from curate.fetch.guards import Guards
+from curate.fetch.limits import Guards
 from curate.fetch.shards import KINDS
 from curate.io.files import is_unfinished, unfinished, write_atomic
 from curate.io.web.outcomes import OK, lasting

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._merges import merge
-from curate.ops._options import one_choice, refuse_strangers
+from curate.ops._labels.merges import merge
+from curate.ops._labels.options import one_choice, refuse_strangers
 from curate.recipes.signatures import Count
 from curate.rows.relation import Rows
 from curate.wordnet import nouns

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._options import one_choice, refuse_strangers
+from curate.ops._labels.options import one_choice, refuse_strangers
 from curate.recipes.signatures import ClassName, Count, RecipeFile, Seed
 from curate.rows.chance import chance
 from curate.rows.readers.dialects import lines_of, texts_of

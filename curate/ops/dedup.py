@@ -3,9 +3,9 @@
 from typing import Literal
 
 from curate.errors import RecipeError
-from curate.hashes import hashed
-from curate.near_duplicates import DISTANCE, Distance, comparable, look_alikes, note_of
 from curate.ops import op
+from curate.ops._hashing import hashed
+from curate.ops._near_duplicates import DISTANCE, Distance, comparable, look_alikes, note_of
 from curate.rows.relation import Rows
 
 

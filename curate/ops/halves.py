@@ -6,8 +6,8 @@ from typing import Literal
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._merges import synsets_of
-from curate.ops._options import refuse_strangers
+from curate.ops._labels.merges import synsets_of
+from curate.ops._labels.options import refuse_strangers
 from curate.recipes.signatures import Count, Seed
 from curate.rows.chance import chance
 from curate.rows.relation import Rows, keep_classes

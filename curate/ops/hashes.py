@@ -3,8 +3,8 @@
 from typing import Literal
 
 from curate.errors import RecipeError
-from curate.hashes import COLUMNS, hashed
 from curate.ops import op
+from curate.ops._hashing import COLUMNS, hashed
 from curate.rows.relation import Rows
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from curate.errors import DataError, RecipeError
 from curate.ops import op
-from curate.ops._options import refuse_strangers
+from curate.ops._labels.options import refuse_strangers
 from curate.recipes.signatures import Count, Seed
 from curate.rows.quotas import by_chance, draw, sizes
 from curate.rows.relation import Rows

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from curate.errors import RecipeError
-from curate.noises import KINDS, Options
-from curate.noises.flips import hits
 from curate.ops import op
-from curate.ops._options import refuse_strangers
+from curate.ops._labels.options import refuse_strangers
+from curate.ops._noise import KINDS, Options
+from curate.ops._noise.flips import hits
 from curate.recipes.signatures import ClassName, Fraction, RecipeFile, Seed
 from curate.rows.relation import Rows
 from curate.rows.sql import quoted

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._cuts import Kind, by_cut
-from curate.ops._maps import by_name, by_pairs, read
-from curate.ops._merges import merge
-from curate.ops._options import one_choice, refuse_strangers
+from curate.ops._labels.cuts import Kind, by_cut
+from curate.ops._labels.maps import by_name, by_pairs, read
+from curate.ops._labels.merges import merge
+from curate.ops._labels.options import one_choice, refuse_strangers
 from curate.recipes.signatures import ClassName, Count, RecipeFile
 from curate.rows.relation import Rows
 from curate.wordnet import Parents

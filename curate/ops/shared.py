@@ -3,8 +3,8 @@
 from typing import Annotated, Literal
 
 from curate.datasets.dataset import open_dataset
-from curate.hashes import hashed, rows_of
 from curate.ops import op
+from curate.ops._hashing import hashed, rows_of
 from curate.recipes.signatures import RecipeDataset
 from curate.rows.relation import Rows
 from curate.rows.sql import text

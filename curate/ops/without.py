@@ -6,7 +6,7 @@ from typing import Literal
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._options import one_choice
+from curate.ops._labels.options import one_choice
 from curate.rows.relation import Rows, keep_classes
 from curate.wordnet import Parents, nouns
 from curate.wordnet import below as everything_below

@@ -14,7 +14,7 @@ import yaml
 from operation_examples import Example
 
 from curate import ops
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
 from curate.recipes.recipe import Recipe, load
 from curate.rows.manifest import CORE, digest

@@ -13,7 +13,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.gallery import write_gallery
 from curate.datasets.lint.tars import lint
 from curate.errors import CurateError

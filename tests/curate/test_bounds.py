@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from curate.cli import app
 from curate.errors import RecipeError
 from curate.io.paths import find_files
 from curate.recipes.recipe import load
+from train.cli.__main__ import app
 
 Write = Callable[..., Path]
 SOURCE = "name: a\nsource: {synthetic: {}}\n"

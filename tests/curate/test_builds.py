@@ -15,7 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError

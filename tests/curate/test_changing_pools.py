@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.io.byte_ranges import Reader

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from curate import ops, sources
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import open_dataset
 from curate.recipes.recipe import Recipe
 
@@ -45,11 +45,11 @@ def loaded_by(script: str, cwd: Path) -> set[str]:
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = loaded_by(
-        "from typer.testing import CliRunner\nfrom curate.cli import app\n"
+        "from typer.testing import CliRunner\nfrom train.cli.__main__ import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
         tmp_path,
     )
-    assert "curate.cli" in loaded
+    assert "curate.cli.app" in loaded
     assert loaded.isdisjoint({*HEAVY, "duckdb", "pyarrow", "numpy", "pydantic", "PIL", "yaml"})
 
 
@@ -64,13 +64,13 @@ def test_commands_on_datasets_do_not_load_torch(home: Path) -> None:
         ["ops"],
     ]
     loaded = loaded_by(
-        "from typer.testing import CliRunner\nfrom curate.cli import app\n"
+        "from typer.testing import CliRunner\nfrom train.cli.__main__ import app\n"
         f"for command in {commands!r}:\n"
         "    result = CliRunner().invoke(app, command)\n"
         "    assert result.exit_code == 0, (command, result.output, result.exception)",
         home,
     )
-    assert "curate.builds" in loaded
+    assert "curate.builds.build" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 
@@ -159,7 +159,7 @@ def test_build_in_a_pipe_says_one_line(curate_process: Run, recipe: MakeRecipe, 
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "curate.cli", "ops", "noise"]
+    command = [sys.executable, "-m", "train.cli", "ops", "noise"]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curate import near_duplicates
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError
-from curate.hashes import perceptual_hashes
-from curate.near_duplicates import DISTANCE, TELLING_BITS, groups, near_query
+from curate.ops import _near_duplicates
+from curate.ops._hashing import perceptual_hashes
+from curate.ops._near_duplicates import DISTANCE, TELLING_BITS, groups, near_query
 from curate.recipes.recipe import load
 
 Build = Callable[..., Dataset]
@@ -328,7 +328,7 @@ def test_search_finds_every_pair_within_the_distance(distance: int, sizes: tuple
 def test_search_of_many_is_cut_so_that_little_is_looked_at() -> None:
     for distance in range(17):
         for count in (100, 100_000, 10_000_000):
-            bands = near_duplicates._bands(distance, count, count)
+            bands = _near_duplicates._bands(distance, count, count)
             assert sum(width for _, width, _ in bands) == 64
             assert [first for first, _, _ in bands] == [
                 sum(w for _, w, _ in bands[:i]) for i in range(len(bands))

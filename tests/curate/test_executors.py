@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.errors import DataError, MissingError
 from curate.io.executors import ordered
 from curate.recipes.recipe import Recipe
@@ -148,7 +148,7 @@ def test_build_on_ray_that_is_killed_goes_on_to_the_same_bytes(
 ) -> None:
     made = recipe(STEPS, samples_per_shard=1)
     build(made, tmp_path / "local")
-    command = [sys.executable, "-m", "curate.cli", "build", str(tmp_path / "set.yaml"), "--executor", "ray"]
+    command = [sys.executable, "-m", "train.cli", "build", str(tmp_path / "set.yaml"), "--executor", "ray"]
     address = {**os.environ, "RAY_ADDRESS": cluster.get_runtime_context().gcs_address}
     for count in (1, 20, 45):
         out, staging = tmp_path / f"ray-{count}", tmp_path / f".ray-{count}.building"

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets import exports
 from curate.datasets.dataset import Dataset
 from curate.datasets.exports import export

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import hears_ctrl_c
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.dataset import open_dataset
 from curate.datasets.staging import OURS
 from curate.io.progress import Quiet, Stage
@@ -123,7 +123,7 @@ def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..
 
     def run(out: Path, steps: list[Any] = STEPS) -> subprocess.Popen[str]:
         file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **ONE_EACH}, "set")
-        command = f"{sys.executable} -m curate.cli build {file} --out {out} --workers 1".split()
+        command = f"{sys.executable} -m train.cli build {file} --out {out} --workers 1".split()
         pipe = subprocess.PIPE
         started.append(
             subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_ctrl_c)
@@ -194,7 +194,7 @@ def test_build_killed_at_any_of_twenty_moments_goes_on_to_the_same_bytes(
 
 DIES_BEFORE_ITS_NAME = """
 import os, signal, sys
-from curate.cli import main
+from train.cli.__main__ import main
 
 name, rename = sys.argv.pop(), os.replace
 

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from webs import Web, picture
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.fetch.drifts import again
+from curate.fetch.drift import again
 from curate.fetch.fetching import Fetched, fetch
-from curate.fetch.guards import Guards
-from curate.fetch.rounds import How
+from curate.fetch.limits import Guards
+from curate.fetch.passes import How
 from curate.recipes.recipe import parse
 
 pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
@@ -224,7 +224,7 @@ class Killed:
 
     def __init__(self, web: Web, file: Path, pool: Path, *options: str) -> None:
         self.web = web
-        self.command = [sys.executable, "-m", "curate.cli", "fetch", str(file), "--out", str(pool), "--allow-loopback",
+        self.command = [sys.executable, "-m", "train.cli", "fetch", str(file), "--out", str(pool), "--allow-loopback",
                         "--processes", "2", "--threads", "2", "--samples-per-shard", "5", *options]  # fmt: skip
 
     def after(self, asked: Callable[[], bool]) -> None:
@@ -385,7 +385,7 @@ def test_killed_while_the_child_starts_it_leaves_nobody_running(
     mark = tmp_path.name
     monkeypatch.setenv("CURATE_MARK", mark)
     run = Killed(web, table(web, ["/slow/1.jpg?q"], tmp_path / "t.parquet"), tmp_path / "pool")
-    run.after(lambda: any("curate.fetch.child" in line for line in running(mark)))
+    run.after(lambda: any("curate.fetch.workers.process" in line for line in running(mark)))
     until(lambda: not running(mark), 10)
     assert web.hits["/slow/1.jpg?q"] == 0
 

@@ -9,8 +9,8 @@ from ipaddress import ip_address
 import pytest
 from webs import Web, picture
 
-from curate.fetch.guards import Guards
-from curate.fetch.transfers import Fetcher
+from curate.fetch.http.transfer import Fetcher
+from curate.fetch.limits import Guards
 from curate.io.web.addresses import Target, joined, public, resolve, split
 from curate.io.web.outcomes import Failure
 
@@ -51,7 +51,7 @@ class Internet:
                 super().connect(("127.0.0.1", web.port))
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        monkeypatch.setattr("curate.fetch.connections.socket.socket", Recording)
+        monkeypatch.setattr("curate.fetch.http.connections.socket.socket", Recording)
 
     def reason(self, url: str, **changes) -> str:
         """Fetch a URL with guards as they are for strangers; return the reason, or "ok"."""

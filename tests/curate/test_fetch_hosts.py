@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from webs import SLOW_S, Web, picture
 
-from curate.fetch import hosts, robots
-from curate.fetch.guards import Guards
-from curate.fetch.hosts import RobotsFiles, Turns
-from curate.fetch.robots import RULE_BYTES, RULES, Rules
-from curate.fetch.transfers import Fetcher
+from curate.fetch.http import hosts, robots
+from curate.fetch.http.hosts import RobotsFiles, Turns
+from curate.fetch.http.robots import RULE_BYTES, RULES, Rules
+from curate.fetch.http.transfer import Fetcher
+from curate.fetch.limits import Guards
 from curate.io.web.addresses import split
 from curate.io.web.outcomes import Failure, lasting
 

@@ -19,12 +19,12 @@ import webdataset
 from webs import picture
 
 from curate.errors import DataError
-from curate.fetch import rounds
-from curate.fetch.guards import Guards
+from curate.fetch import passes
+from curate.fetch.limits import Guards
+from curate.fetch.passes import How, Round, download, tidy
 from curate.fetch.pools import Pool
-from curate.fetch.rounds import How, Round, download, tidy
 from curate.fetch.shards import read_shard
-from curate.fetch.watches import watched
+from curate.fetch.workers.supervisor import watched
 from curate.io.progress import Quiet, Stage
 
 Row = tuple[str, str, str]
@@ -76,7 +76,7 @@ def img2dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             (folder / "log.txt").write_text("a traceback\nof img2dataset\n")
             return behave(folder, rows, size, len(seen))
 
-        monkeypatch.setattr(rounds, "run", run)
+        monkeypatch.setattr(passes, "run", run)
         return seen
 
     return play

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from webs import Web, picture
 
-from curate.builds import build
-from curate.fetch.drifts import Drift, again
+from curate.builds.build import build
+from curate.fetch.drift import Drift, again
 from curate.fetch.fetching import fetch
-from curate.fetch.guards import Guards
-from curate.fetch.rounds import How
+from curate.fetch.limits import Guards
+from curate.fetch.passes import How
 from curate.recipes.recipe import parse
 
 pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")

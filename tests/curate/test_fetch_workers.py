@@ -19,9 +19,9 @@ from img2dataset.resizer import Resizer
 from img2dataset.writer import WebDatasetSampleWriter
 from webs import picture
 
-from curate.fetch import workers
-from curate.fetch.guards import Guards
-from curate.fetch.workers import GuardedDownloader
+from curate.fetch.limits import Guards
+from curate.fetch.workers import download
+from curate.fetch.workers.download import GuardedDownloader
 from curate.io.web.outcomes import Failure
 
 ROWS, THREADS = 60, 8  # img2dataset keeps 2 x THREADS rows under way: more wait in its queue
@@ -47,8 +47,8 @@ class FakeFetcher:
 @pytest.fixture
 def shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     monkeypatch.setattr(FakeFetcher, "made", 0)
-    monkeypatch.setattr(workers, "Fetcher", FakeFetcher)
-    for made_once in (workers._fetcher, workers._beats):
+    monkeypatch.setattr(download, "Fetcher", FakeFetcher)
+    for made_once in (download._fetcher, download._beats):
         made_once.cache_clear()
     file = tmp_path / "0.feather"
     table = pa.table(
@@ -95,7 +95,7 @@ def test_threads_that_begin_together_share_what_is_one_a_process(
 ) -> None:
     beats = tmp_path / "beats"
     beats.mkdir()
-    monkeypatch.setattr(workers, "BEAT_S", 0)
+    monkeypatch.setattr(download, "BEAT_S", 0)
     assert downloaded(tmp_path, shard, beats) == {"success": 48, "failed_to_download": 12}
     assert FakeFetcher.made == 1
     [file] = beats.iterdir()

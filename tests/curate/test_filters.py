@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate import ledgers
+from curate.builds import ledger
 from curate.captions.texts import words_sql
 from curate.errors import DataError, RecipeError
 from curate.rows.relation import Rows, columns_of
@@ -76,7 +76,7 @@ def test_every_pair_goes_for_its_first_reason(
     assert {row["key"] for row in content(kept)} == {
         key for key, reason in expected.items() if reason is None
     }
-    assert ledgers.reasons(kept) == Counter(reason for reason in expected.values() if reason)
+    assert ledger.reasons(kept) == Counter(reason for reason in expected.values() if reason)
 
 
 def test_options_come_in_place_of_the_presets(paired: Source, apply: Apply, content: Content) -> None:
@@ -144,7 +144,7 @@ def test_a_fraction_keeps_exactly_the_best(
     kept = apply("clip_score", rows, fraction=fraction)
     ranked = sorted(content(rows), key=lambda row: (-row["similarity"], row["key"]))
     assert {row["key"] for row in content(kept)} == {row["key"] for row in ranked[:count]}
-    assert ledgers.reasons(kept) == (
+    assert ledger.reasons(kept) == (
         {f"similarity not in the top {fraction:g}": 600 - count} if count < 600 else {}
     )
 
@@ -166,7 +166,7 @@ def test_a_threshold_keeps_what_is_at_or_above_it(paired: Source, apply: Apply, 
     rows = paired([(str(i), "x", "en", 1, 1, s) for i, s in enumerate([0.28, 0.2799, 0.5, None])])
     kept = apply("clip_score", rows, threshold=0.28)
     assert [row["key"] for row in content(kept)] == ["0", "2"]
-    assert ledgers.reasons(kept) == {"no similarity": 1, "similarity below 0.28": 1}
+    assert ledger.reasons(kept) == {"no similarity": 1, "similarity below 0.28": 1}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"fraction": 0.3, "threshold": 0.25}])

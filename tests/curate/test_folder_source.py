@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError

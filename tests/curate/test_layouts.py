@@ -13,8 +13,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from curate.cli.layouts_page import markdown
 from curate.errors import RecipeError
-from curate.layouts.references import markdown
 from curate.sources.table import layouts
 from curate.sources.table.layouts import TOLD, Guess, Layout
 from curate.sources.table.layouts.published import LAYOUTS

@@ -11,8 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from curate.builds.ledger import reasons
 from curate.errors import CurateError, RecipeError
-from curate.ledgers import reasons
 from curate.rows.relation import Rows, columns_of
 from curate.wordnet import nouns
 from curate.wordnet.lists import wnids_of

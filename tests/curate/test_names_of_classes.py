@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from curate.recipes.recipe import load

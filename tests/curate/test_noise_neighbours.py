@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from curate.noises.rings import rings
+from curate.ops._noise.tree_distances import rings
 from curate.rows.manifest import Class
 from curate.rows.relation import Rows
 from curate.wordnet import nouns

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from operation_examples import EXAMPLES
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, RecipeError
 from curate.recipes.recipe import load

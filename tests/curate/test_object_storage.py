@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from stores import Store, fetched, moved
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.dataset import open_dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from curate import ops
+from curate.builds.plan import Step
+from curate.builds.steps import take_step
 from curate.errors import CurateError
-from curate.frames import take_step
-from curate.plans import Step
 from curate.rows.relation import Rows, columns_of
 from curate.sources._index_cache import class_list
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from operation_examples import EXAMPLES, Example
 
-from curate import examples, ops, sources
+from curate import ops, sources
+from curate.cli import examples
 from curate.recipes.signatures import Signature
 from curate.rows.manifest import CORE
 from curate.rows.relation import Rows

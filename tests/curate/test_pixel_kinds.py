@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.datasets.gallery import write_gallery
 from curate.datasets.lint.tars import lint
 from curate.datasets.verification import verify
-from curate.hashes import perceptual_hashes
 from curate.io.images import BadImage, NeedMore, decode, oddities, probe
+from curate.ops._hashing import perceptual_hashes
 from curate.recipes.recipe import load
 from train.decoders import header_of, pixels
 from train.loader import Loader

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.datasets.diffs import chain, diff
 from curate.datasets.queries import query

@@ -23,7 +23,7 @@ LOSES_LIMIT = ("2.0.1",)  # DuckDB, of those that were tried
 def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A dataset's name, the folder that it lies in, and its manifest: with classes, without, and without rows; beside
     it lies another with classes."""
-    from curate.builds import build
+    from curate.builds.build import build
     from curate.recipes.recipe import parse
 
     root = tmp_path_factory.mktemp("sets")

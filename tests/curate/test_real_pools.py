@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.diffs import chain
 from curate.datasets.queries import query
 from curate.datasets.verification import verify

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from curate.builds.plan import plan
 from curate.errors import RecipeError
-from curate.plans import plan
 from curate.recipes.recipe import load
 
 Write = Callable[..., Path]

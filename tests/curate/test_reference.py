@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from curate import examples, ops, references, sources
+from curate import ops, sources
+from curate.cli import examples, reference
 from curate.recipes.recipe import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 
 
 def test_the_page_is_what_the_operations_say():
-    assert PAGE.read_text() == references.markdown(), "`make reference` writes it again"
+    assert PAGE.read_text() == reference.markdown(), "`make reference` writes it again"
 
 
 def test_every_operation_and_source_is_on_the_page():
@@ -22,13 +23,13 @@ def test_every_operation_and_source_is_on_the_page():
 
 
 def test_bounds_are_told_in_words():
-    assert "rate: number, at least 0 and at most 1" in references.explain("noise")
+    assert "rate: number, at least 0 and at most 1" in reference.explain("noise")
 
 
 def test_only_the_options_of_a_docstring_are_a_list():
-    lines = references.markdown().splitlines()
+    lines = reference.markdown().splitlines()
     listed = {line.split("`")[1] for line in lines if line.startswith("- `")}
-    options = {o for entry in references.document() for o in entry["options"]}
+    options = {o for entry in reference.document() for o in entry["options"]}
     assert len(listed) > 50
     assert listed <= options
     assert any(line.startswith("https://arxiv.org/abs/1906.07413") for line in lines)
@@ -59,7 +60,7 @@ def test_columns_are_read_by_operations_that_there_are():
 
 
 def test_every_field_of_a_recipe_is_in_the_reference_with_its_default() -> None:
-    page = references.markdown()
+    page = reference.markdown()
     for name, field in Recipe.model_fields.items():
         if not field.exclude:
             [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.builds import build
+from curate.builds.build import build
+from curate.builds.shards.resizing import Resized, _time_ratio, gains
 from curate.datasets.dataset import SHARD_INDEX, Dataset, open_dataset
 from curate.datasets.verification import verify
 from curate.errors import RecipeError
 from curate.io.byte_ranges import Reader
 from curate.recipes.recipe import Recipe
-from curate.shards.resizes import Resized, _time_ratio, gains
 
 SMALL = {"short": 64, "quality": 90}
 MakeRecipe = Callable[..., Recipe]
@@ -161,8 +161,8 @@ def test_gain_in_time_is_that_of_the_decoder(monkeypatch: pytest.MonkeyPatch) ->
     def decodes(data: bytes) -> None:
         clock[0] += len(data) + next(slow, 0.0)
 
-    monkeypatch.setattr("curate.shards.resizes.decode", decodes)
-    monkeypatch.setattr("curate.shards.resizes.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("curate.builds.shards.resizing.decode", decodes)
+    monkeypatch.setattr("curate.builds.shards.resizing.time.perf_counter", lambda: clock[0])
     assert _time_ratio([bytes(40), bytes(60)], [bytes(10), bytes(15)]) == 0.25
 
 
@@ -217,7 +217,7 @@ def test_killed_resizing_goes_on_to_the_same_bytes(
 ) -> None:
     made = recipe([], source={"folder": str(photos)}, resize=SMALL, samples_per_shard=1)
     build(made, tmp_path / "whole")
-    from curate.shards import writing
+    from curate.builds.shards import writing
 
     calls: list[int] = []
 

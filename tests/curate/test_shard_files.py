@@ -20,14 +20,14 @@ import webdataset as wds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curate.builds import build
+from curate.builds.build import build
+from curate.builds.shards.boundaries import cuts
+from curate.builds.shards.writing import Layout, write_shards
 from curate.datasets.dataset import Dataset
 from curate.datasets.staging import Staging
 from curate.datasets.verification import verify
 from curate.errors import DataError
 from curate.io.tars.archive import MAX_MEMBER_BYTES, TarWriter, header, headers
-from curate.shards.cuts import cuts
-from curate.shards.writing import Layout, write_shards
 from curate.sources._index_cache import make_key
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}.", "ünïcode {}"]}}]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from stores import Store, fetched, moved
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import open_dataset
 from curate.datasets.verification import verify
 from curate.errors import RecipeError
@@ -72,7 +72,8 @@ def test_store_that_goes_away_and_comes_back(
     written: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "curate.shards.writing.TarWriter", lambda p, s: (written.append(p.name), TarWriter(p, s))[1]
+            "curate.builds.shards.writing.TarWriter",
+            lambda p, s: (written.append(p.name), TarWriter(p, s))[1],
         )
         build(made, place)
     assert sorted(files + [f"shards/{name}" for name in written]) == [
@@ -90,7 +91,7 @@ def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
     command = [
         sys.executable,
         "-m",
-        "curate.cli",
+        "train.cli",
         "build",
         str(tmp_path / "set.yaml"),
         "--workers",

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from curate.cli.printing import print_json, print_table
 from curate.datasets.cards import card
 from curate.datasets.dataset import Dataset, DatasetInfo
 from curate.io.markdown import code, code_block, markdown
 from curate.io.progress import Bars
-from curate.tables import print_json, print_table
 
 ODD = "<img src=x onerror=alert(1)> [a](http://b.c) |`x`**b** $y$ ```"
 COMMANDS = "\x1b[31m\x9b2J\u202e\x07\udcff"

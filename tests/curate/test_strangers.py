@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from strangers import Change, reseal, setting
 
-from curate.builds import build, shard
+from curate.builds.build import build, shard
 from curate.datasets.contracts import KINDS
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.exports import export

@@ -13,8 +13,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from curate.builds.plan import allow_only
 from curate.errors import DataError
-from curate.plans import allow_only
 from curate.rows import readers
 from curate.rows.readers.dialects import dialect
 from curate.rows.readers.jsons import json_types

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.builds import build
+from curate.builds.build import build
+from curate.builds.plan import plan
 from curate.datasets.dataset import Dataset
 from curate.datasets.diffs import chain
 from curate.errors import DataError, RecipeError
-from curate.plans import plan
 from curate.recipes.recipe import parse
 
 

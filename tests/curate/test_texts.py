@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.builds.plan import plan
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
-from curate.plans import plan
 from curate.recipes.recipe import Recipe
 from curate.rows.relation import Rows
 

@@ -23,10 +23,10 @@ from PIL import Image
 from webs import DRIP_S, Web, gzip_bomb, picture
 
 from curate.errors import RecipeError
-from curate.fetch.answers import _seconds
-from curate.fetch.deadlines import Reaper, Watch
-from curate.fetch.guards import Guards
-from curate.fetch.transfers import Fetcher, _backoff_s, check
+from curate.fetch.http.deadlines import Reaper, Watch
+from curate.fetch.http.responses import _seconds
+from curate.fetch.http.transfer import Fetcher, _backoff_s, check
+from curate.fetch.limits import Guards
 from curate.io.memory import Room
 from curate.io.web.outcomes import OUTCOMES, Failure, lasting, reason_of
 
@@ -236,7 +236,7 @@ def test_memory_stays_within_the_cap(web: Web, kind: str) -> None:
 
 
 def test_pixels_are_counted_before_anything_is_decoded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.fetch.transfers.decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("curate.fetch.http.transfer.decode", lambda *_, **__: pytest.fail("decoded"))
     assert reason(web.url("/bomb/")) == "too many pixels"
     assert reason(web.url("/ok/a.jpg"), max_pixels=160 * 120 - 1) == "too many pixels"
     assert Fetcher(guards(decode=False, max_pixels=160 * 120)).fetch(web.url("/ok/a.jpg")) == A
@@ -329,7 +329,7 @@ def test_body_is_held_until_its_image_is_decoded(monkeypatch: pytest.MonkeyPatch
             held.append("nothing")
         held.append("looked")
 
-    monkeypatch.setattr("curate.fetch.transfers.decode", look)
+    monkeypatch.setattr("curate.fetch.http.transfer.decode", look)
     with one_body(LARGE, f"Content-Length: {len(LARGE)}") as (url, _):
         assert Fetcher(guards(max_bytes=3_000_000)).fetch(url) == LARGE
     assert held == ["looked"]

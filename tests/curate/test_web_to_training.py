@@ -70,7 +70,7 @@ def table(shared: Path, images: Mapping[str, bytes], tmp_path: Path) -> Iterator
 
 def curate(*arguments: object) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "curate.cli", *map(str, arguments), "--json"],
+        [sys.executable, "-m", "train.cli", *map(str, arguments), "--json"],
         capture_output=True,
         text=True,
         timeout=240,
@@ -127,7 +127,7 @@ def test_from_a_table_of_the_web_to_a_trained_model(
     fetch = [
         sys.executable,
         "-m",
-        "curate.cli",
+        "train.cli",
         "fetch",
         str(tmp_path / "slice"),
         "--out",
@@ -186,7 +186,7 @@ def test_from_a_table_of_the_web_to_a_trained_model(
         "50",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "curate.cli", "train", "clip", str(tmp_path / "set"), "--out", str(tmp_path / "run"),
+        [sys.executable, "-m", "train.cli", "train", "clip", str(tmp_path / "set"), "--out", str(tmp_path / "run"),
          *small, "--epochs", "1", "--quiet"],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip

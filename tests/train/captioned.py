@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from handmade import Sample, picture, pictures
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.recipes.recipe import load
 

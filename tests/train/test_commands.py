@@ -15,9 +15,9 @@ from captioned import described
 from handmade import pictures
 from typer.testing import CliRunner
 
-from curate.cli import app
 from curate.datasets.dataset import Dataset
 from train import catalogue
+from train.cli.__main__ import app
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -88,7 +88,7 @@ def test_pairs_are_learned_and_scored_from_the_command_line(dataset: Callable[..
 
 
 def test_help_of_the_group_does_not_load_torch():
-    code = "import sys; from typer.testing import CliRunner; from curate.cli import app; " \
+    code = "import sys; from typer.testing import CliRunner; from train.cli.__main__ import app; " \
         "CliRunner().invoke(app, ['train', '--help']); sys.exit('torch' in sys.modules)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

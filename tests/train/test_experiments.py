@@ -11,10 +11,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from curate.cli import app
 from curate.errors import RecipeError
-from train.experiments import bundled, run_experiment
-from train.grids import load_experiment
+from train.cli.__main__ import app
+from train.experiments.experiment import bundled, run_experiment
+from train.experiments.grid import load_experiment
 
 FAMILIES = {
     "n02276258": "n02274259",

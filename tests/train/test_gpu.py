@@ -206,7 +206,7 @@ def test_torchrun_of_one_process_is_a_plain_run(dataset: MakeDataset, tmp_path: 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     command += [
         "-m",
-        "curate.cli",
+        "train.cli",
         "train",
         "supervised",
         str(data.path),

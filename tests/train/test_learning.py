@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from curate.builds import build
+from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.recipes.recipe import parse
 from train import catalogue

@@ -22,15 +22,16 @@ from captioned import coloured_pool
 from handmade import pictures
 from typer.testing import CliRunner
 
-from curate.builds import build as build_set
-from curate.cli import app, build, shard, synth
+from curate.builds.build import build as build_set
+from curate.cli.app import build, shard, synth
+from curate.cli.fetch import fetch
 from curate.datasets.dataset import Dataset
 from curate.errors import MissingError, RecipeError, of_machine
-from curate.fetch.commands import fetch
 from curate.io.files import clear_unfinished, unfinished
 from curate.recipes.recipe import load
 from train import catalogue, supervised
-from train.cli import score, transfer
+from train.cli.__main__ import app
+from train.cli.app import score, transfer
 
 MakeDataset = Callable[..., Dataset]
 NUMBERS = ["1" + "0" * 30, "-1", "0", "nan", "1e400"]
@@ -126,7 +127,7 @@ def test_a_file_where_a_folder_is_wanted_is_told(
 def test_output_that_cannot_be_written_is_told() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "curate.cli", "ops"],
+            [sys.executable, "-m", "train.cli", "ops"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

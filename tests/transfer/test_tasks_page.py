@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from train.cli.tasks_page import markdown
 from train.transfer.listings import listings
-from train.transfer.references import markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
 

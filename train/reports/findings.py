@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.queries import Say, passed_over
 from curate.errors import CurateError, RecipeError
-from train.grids import EXPERIMENT
+from train.experiments.grid import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
 from train.transfer.cells import Cell, cells_of, facts_of

@@ -1,0 +1,1 @@
+"""How tars are written: where each begins, what its members are, and how images are made smaller."""

@@ -1,0 +1,1 @@
+"""One transfer: connections with deadlines, what is answered, and politeness to hosts."""

@@ -1,0 +1,1 @@
+"""img2dataset's processes: what runs in them, and the watch over them."""

@@ -1,0 +1,1 @@
+"""What operations on labels share: cuts through WordNet, maps, merges and options."""

@@ -1,0 +1,127 @@
+"""The commands of methods, each made from its config: names, types, defaults and help of its fields."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from curate.cli.options import Json, QuietOption, told
+from curate.errors import RecipeError
+from train import catalogue
+
+if TYPE_CHECKING:
+    from train.configs import LoopConfig
+
+VAL = "A dataset to measure on: its split val, else all of it. The dataset's own split val by default."
+
+
+@told
+def run_method(context: typer.Context, name: str) -> None:
+    """Run a method's command, made from its config: names, types, defaults and help."""
+    from train.configs import preset
+    from train.ranks import ranks_of
+
+    module, kind = catalogue.method(name), catalogue.config_type(name)
+    chosen = _chosen_preset(context.args)
+    defaults = preset(module.PRESETS, chosen, f"curate train {name}") if chosen else {}
+    presets = f"Options to begin with: {', '.join(module.PRESETS) or 'there are none'}."
+    fixed = [
+        _parameter("dataset", Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")]),
+        _parameter("out", Annotated[Path, typer.Option(help="The run's folder.")]),
+        _parameter("val", Annotated[str | None, typer.Option(help=VAL)], None),
+        _parameter("preset", Annotated[str | None, typer.Option(help=presets)], None),
+        _parameter("json", Json, False),
+        _parameter("quiet", QuietOption, False),
+    ]
+
+    def command(
+        dataset: str, out: Path, val: str | None, preset: str | None, json: bool, quiet: bool, **options: Any
+    ) -> None:
+        from curate.cli.printing import print_json
+        from curate.datasets.dataset import open_dataset
+
+        if json and options["dry_run"]:
+            raise RecipeError(
+                "--json with --dry-run", hint="what a dry run says is for people; leave one out"
+            )
+        held_out = open_dataset(val) if val else None
+        run = module.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
+        if not ranks_of().first:
+            return
+        if json:
+            print_json(run.info.model_dump(mode="json"))
+            return
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in run.info.metrics.items())
+        typer.echo(
+            f"{run.path}: {run.info.steps:,} steps, {run.info.samples_seen:,} samples seen; {measured}"
+        )
+
+    command.__doc__ = inspect.getdoc(module)
+    command.__signature__ = inspect.Signature(fixed + _options(kind, defaults))  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(told(command))
+    app(args=context.args, prog_name=context.command_path)
+
+
+def _chosen_preset(args: list[str]) -> str | None:
+    """Return what `--preset` says, which the options' defaults depend on."""
+    for given, after in zip(args, [*args[1:], ""], strict=True):
+        if given == "--preset":
+            return after
+        if given.startswith("--preset="):
+            return given.partition("=")[2]
+    return None
+
+
+def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """Return an option for each field of a config, the method's own first."""
+    from train.configs import ASIDE, LoopConfig
+
+    hints, told_of = typing.get_type_hints(config), _arguments(config)
+    shared = inspect.signature(LoopConfig).parameters
+    images = ("stem", "image_size", "crop_from", "min_area")
+    every = inspect.signature(config).parameters
+    fields = {name: p for name, p in every.items() if name not in shared or name in images} | dict(every)
+
+    def panel(name: str) -> str:
+        if name not in shared or name in images:
+            return "Model, images and loss"
+        return "Machine and files" if name in ASIDE else "Learning"
+
+    return [
+        _parameter(
+            name,
+            Annotated[hints[name], typer.Option(help=_sentence(told_of[name]), rich_help_panel=panel(name))],
+            defaults.get(name, parameter.default),
+        )
+        for name, parameter in fields.items()
+    ]
+
+
+def _arguments(config: type) -> dict[str, str]:
+    """Read the `Args:` of a config's docstring, and of those it extends."""
+    found: dict[str, str] = {}
+    for one in reversed(config.__mro__[:-1]):
+        name = ""
+        for line in inspect.cleandoc(one.__doc__ or "").partition("Args:\n")[2].splitlines():
+            if not line.startswith("    "):
+                break
+            if line.startswith("        "):  # a line that goes on
+                found[name] += " " + line.strip()
+            else:
+                name, _, text = line.strip().partition(": ")
+                found[name] = text
+    return found
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

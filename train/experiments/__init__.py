@@ -1,0 +1,1 @@
+"""Experiments: sets, runs and transfer from one file."""
