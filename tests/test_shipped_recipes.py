@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tarfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -11,10 +11,12 @@ from urllib.parse import quote_plus
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from campaigns import masses
 
 from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.datasets.diffs import chain
+from curate.plans import plan
 from curate.recipes.recipe import load
 from curate.sources.synthetic.classes import POOL
 from curate.sources.synthetic.folders import write_folder
@@ -105,11 +107,12 @@ def _pairs(folder: Path, work: Path) -> dict[str, str]:
         "  - compute: {columns: {language: \"if(caption LIKE 'das%', 'de', 'en')\", "
         'similarity: "(md5_number(key) % 400)::DOUBLE / 1000"}}\n'
     )
-    for name in ("pool", *(f"pools/{s}" for s in SOURCES)):
-        build(load(recipe), work / name, overlay=True)
+    first, *others = (work / "pools" / source for source in SOURCES)
+    build(load(recipe), first, overlay=True)
+    for other in others:
+        shutil.copytree(first, other)
     return {
-        "pool": str(work / "pool"), "laion": str(work / "pool"), "pools": str(work / "pools"),
-        "captions": str(work / "captions.json"),
+        "pool": str(first), "laion": str(first), "pools": str(work / "pools"), "captions": str(work / "captions.json"),
     }  # fmt: skip
 
 
@@ -153,9 +156,13 @@ def _tables(work: Path) -> dict[str, Path]:
     return {f.stem: f for f in work.iterdir()}
 
 
-def built(name: str, folder: Path, read: Callable[..., dict[str, str]], out: Path) -> list[Dataset]:
+def built(
+    name: str, folder: Path, read: Callable[..., dict[str, str]], out: Path, *, arms: slice = slice(None)
+) -> list[Dataset]:
     recipe = load(RECIPES / f"{name}.yaml", read(name, folder) | SMALL[name])
-    return [b.dataset for b in build(recipe, out, overlay=True)]
+    if not recipe.family:
+        return [build(recipe, out, overlay=True)[0].dataset]
+    return [build(arm, out / arm.name, overlay=True)[0].dataset for arm in recipe.family[arms]]
 
 
 @pytest.fixture(scope="session")
@@ -165,32 +172,34 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "train"
 
 
-@pytest.fixture(scope="session")
-def tiny(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    with tarfile.open(shared / "data" / "tiny-imagenet.tar.xz") as tar:
-        tar.extractall(folder, filter="data")
-    return folder / "tiny-imagenet" / "train"
-
-
 @pytest.mark.parametrize("name", SMALL)
-def test_a_recipe_builds_on_the_synthetic_pool(
+def test_all_of_a_recipe_is_planned_and_its_last_set_is_built_on_the_synthetic_pool(
     name: str, synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
-    sets = built(name, synthetic, read, tmp_path)
+    recipe = load(RECIPES / f"{name}.yaml", read(name, synthetic) | SMALL[name])
+    plans = [plan(one) for one in recipe.family or [recipe]]
+    assert len({p.recipe.name for p in plans}) == len(plans)
+    [last] = built(name, synthetic, read, tmp_path, arms=slice(-1, None))
+    assert (len(last) > 0, last.name) == (True, plans[-1].recipe.name)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("pool", ["synthetic", "tiny"])
+def test_a_recipe_builds(
+    name: str, pool: str, request: pytest.FixtureRequest, read: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    sets = built(name, request.getfixturevalue(pool), read, tmp_path)
     assert all(len(d) for d in sets)
     assert len({d.name for d in sets}) == len(sets)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_recipe_builds_on_tiny_imagenet(
-    name: str, tiny: Path, read: Callable[..., dict[str, str]], tmp_path: Path
-) -> None:
-    assert all(len(d) for d in built(name, tiny, read, tmp_path))
-
-
 @pytest.mark.parametrize(
-    "name", ["huh2016/images-per-class", "entezari2023/laion-scale", "entezari2023/laion-slices"]
+    "name",
+    masses(
+        ["huh2016/images-per-class", "entezari2023/laion-scale", "entezari2023/laion-slices"],
+        kept=lambda name: name == "huh2016/images-per-class",
+    ),
 )
 def test_sizes_of_a_family_nest(
     name: str, synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
@@ -205,29 +214,43 @@ def test_sizes_of_a_family_nest(
 def test_equal_arms_of_the_caption_experiment_differ_in_text_alone(
     synthetic: Path, read: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
-    built("entezari2023/captions", synthetic, read, tmp_path)
+    built("entezari2023/captions", synthetic, read, tmp_path, arms=slice(5))
     arms = [tmp_path / f"captions-{arm}" for arm in ("equal-flickr", "equal-templated", "mixed-50")]
     for found in chain(arms):
         assert (found.relation, found.relabelled) == ("≅", 0)
         assert found.recaptioned > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"),
-    [
-        ("huh2016/classes-bottom-up", [918, 753, 486, 79, 9]),
-        ("huh2016/classes-top-down", [127, 10, 2]),
-        ("huh2016/pascal-removed", [771]),
-        ("huh2016/halves", [522, 478, 522, 478]),
-        ("breeds/subpopulations", [13, 13, 30, 30, 17, 17, 26, 26]),
-    ],
-)
-def test_over_all_of_imagenet_the_classes_are_as_many_as_published(
-    name: str, classes: list[int], tmp_path: Path, jpeg: Callable[..., bytes]
-) -> None:
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory, jpeg: Callable[..., bytes]) -> Path:
+    """An image of each class of ImageNet-1k."""
+    folder = tmp_path_factory.mktemp("imagenet") / "train"
     for wnid in wnids_of("imagenet-1k"):
-        (tmp_path / "train" / wnid).mkdir(parents=True)
-        (tmp_path / "train" / wnid / f"{wnid}_1.JPEG").write_bytes(jpeg(1))
-    recipe = load(RECIPES / f"{name}.yaml", {"imagenet": str(tmp_path / "train")})
+        (folder / wnid).mkdir(parents=True)
+        (folder / wnid / f"{wnid}_1.JPEG").write_bytes(jpeg(1))
+    return folder
+
+
+PUBLISHED = {
+    "huh2016/classes-bottom-up": [918, 753, 486, 79, 9],
+    "huh2016/classes-top-down": [127, 10, 2],
+    "huh2016/pascal-removed": [771],
+    "huh2016/halves": [522, 478, 522, 478],
+    "breeds/subpopulations": [13, 13, 30, 30, 17, 17, 26, 26],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_over_all_of_imagenet_the_classes_are_as_many_as_published(name: str, imagenet: Path) -> None:
+    recipe = load(RECIPES / f"{name}.yaml", {"imagenet": str(imagenet)})
+    known = [plan(one).classes for one in recipe.family or [recipe]]
+    assert [len(classes or ()) for classes in known] == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", masses(PUBLISHED, kept=lambda name: name == "huh2016/classes-top-down"))
+def test_sets_over_all_of_imagenet_have_the_classes_that_were_planned(
+    name: str, imagenet: Path, tmp_path: Path
+) -> None:
+    recipe = load(RECIPES / f"{name}.yaml", {"imagenet": str(imagenet)})
     sets = [b.dataset for b in build(recipe, tmp_path / "out", overlay=True)]
-    assert [len(d.classes) for d in sets] == classes
+    assert [len(d.classes) for d in sets] == PUBLISHED[name]
