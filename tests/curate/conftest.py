@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
+import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +92,31 @@ def hugging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     library = pytest.importorskip("datasets")
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
     return library
+
+
+@pytest.fixture
+def downloads_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have img2dataset download in this process: to start its own takes seconds and tells no more of its results."""
+    from curate.fetch import passes
+    from curate.fetch.workers import download, process
+
+    main = importlib.import_module("img2dataset.main")  # the package has a function of that name
+
+    def serial(processes: int, downloader: Any, reader: Any, *_: object) -> None:
+        assert all(good for good, _ in map(downloader, reader))
+
+    def run(command: Sequence[str], *, look: Callable[[], None], **_: Any) -> None:
+        download._fetcher.cache_clear()
+        handler = signal.getsignal(signal.SIGINT)  # img2dataset sets its own
+        with redirect_stdout(io.StringIO()):
+            process.run(json.loads(Path(command[-1]).read_text()))
+        signal.signal(signal.SIGINT, handler)
+        look()
+
+    for name in ("LoggerProcess", "Downloader"):
+        monkeypatch.setattr(main, name, getattr(main, name))  # to be put back
+    monkeypatch.setattr(main, "multiprocessing_distributor", serial)
+    monkeypatch.setattr(passes, "watched", run)
 
 
 @pytest.fixture

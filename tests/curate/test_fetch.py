@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from curate.fetch.limits import Guards
 from curate.fetch.passes import How
 from curate.recipes.recipe import parse
 
-pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
+pytestmark = pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]")
 
 IMAGES = {f"{i}.jpg": picture(i) for i in range(12)} | {"p.png": picture(20, kind="PNG")}
 GOOD = [f"/ok/{name}" for name in IMAGES]
@@ -135,6 +136,7 @@ def test_a_pool_is_a_dataset_like_any_other(
     assert run_curate("verify", tmp_path / "set").exit_code == 0
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_the_same_command_on_a_finished_pool_asks_nobody(fetched: Fetched, web: Web) -> None:
     before = Counter(web.hits)
     asked = pool_of(fetched).parent / "t.parquet"
@@ -143,6 +145,7 @@ def test_the_same_command_on_a_finished_pool_asks_nobody(fetched: Fetched, web: 
     assert web.hits == before
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_two_downloads_have_the_same_rows_and_bytes(web: Web, tmp_path: Path) -> None:
     file = table(web, [f"/ok/{n}" for n in IMAGES] + ["/404/x"], tmp_path / "t.parquet")
     found = []
@@ -164,6 +167,7 @@ def test_a_build_from_a_pool_is_the_same_every_time(
     assert one == two
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_changed_table_is_asked_for_what_is_new_alone(web: Web, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     first = table(web, ["/ok/0.jpg?a", "/ok/1.jpg?a", "/404/gone"], tmp_path / "one.parquet")
@@ -183,6 +187,7 @@ def test_a_changed_table_is_asked_for_what_is_new_alone(web: Web, tmp_path: Path
     assert len(outcomes(pool)) == 3
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_retry_tries_what_may_have_passed_and_nothing_else(web: Web, tmp_path: Path) -> None:
     file = table(
         web, ["/ok/0.jpg?r", "/404/r", "/500-then-200/1.jpg?r", "/noai/2.jpg?r"], tmp_path / "t.parquet"
@@ -195,6 +200,7 @@ def test_retry_tries_what_may_have_passed_and_nothing_else(web: Web, tmp_path: P
     assert [web.hits[p] for p in ("/ok/0.jpg?r", "/404/r", "/noai/2.jpg?r")] == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_asking_again_tells_what_is_gone_and_what_changed(
     fetched: Fetched, web: Web, run_curate: Callable[..., Any]
 ) -> None:
@@ -224,28 +230,23 @@ class Killed:
 
     def __init__(self, web: Web, file: Path, pool: Path, *options: str) -> None:
         self.web = web
-        self.command = [sys.executable, "-m", "train.cli", "fetch", str(file), "--out", str(pool), "--allow-loopback",
-                        "--processes", "2", "--threads", "2", "--samples-per-shard", "5", *options]  # fmt: skip
+        self.arguments = ["fetch", str(file), "--out", str(pool), "--allow-loopback", "--processes", "2",
+                          "--threads", "2", "--samples-per-shard", "5", *options]  # fmt: skip
 
     def after(self, asked: Callable[[], bool]) -> None:
-        process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "train.cli", *self.arguments]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            until(lambda: asked() or process.poll() is not None, 60)
+            until(lambda: asked() or process.poll() is not None)
             assert process.poll() is None, "it ended before it was killed"
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
 
-    def through(self) -> dict[str, Any]:
-        done = subprocess.run([*self.command, "--json"], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
-
-def until(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true; what never is ends by the time-out of tests."""
     while not true():
-        assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
 
 
@@ -263,9 +264,10 @@ def running(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("downloads_here")  # by what goes on after the kill
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 def test_killed_it_leaves_nobody_running_and_goes_on_where_it_was(
-    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_curate: Callable[..., Any]
 ) -> None:
     mark = tmp_path.name
     monkeypatch.setenv("CURATE_MARK", mark)
@@ -275,7 +277,7 @@ def test_killed_it_leaves_nobody_running_and_goes_on_where_it_was(
     fates = pool / "fetched" / "0000"
     run = Killed(web, file, pool)
     run.after(lambda: len(list(fates.glob("*_stats.json"))) >= 2)
-    until(lambda: not running(mark), 5)
+    until(lambda: not running(mark))
     assert not (pool / "dataset.json").exists()
     kept = {json.loads(f.read_text())["count"] for f in fates.glob("*_stats.json")}
     assert kept == {5}
@@ -284,14 +286,16 @@ def test_killed_it_leaves_nobody_running_and_goes_on_where_it_was(
         for f in fates.glob("*_stats.json")
         for n in pq.read_table(str(f)[:-11] + ".parquet")["url"].to_pylist()
     ]
-    found = run.through()
+    done = run_curate(*run.arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
     assert found["outcomes"] == {"ok": 60}
     assert found["tried"] <= 60 - len(whole)
     assert len(whole) >= 10
     assert {web.hits["/" + url.split("/", 3)[3]] for url in whole} == {1}
-    assert not running(mark)
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_what_cannot_be_fetched_is_refused_with_what_to_do(
     tmp_path: Path, built: Callable[..., Dataset], run_curate: Callable[..., Any]
 ) -> None:
@@ -316,6 +320,7 @@ def test_what_cannot_be_fetched_is_refused_with_what_to_do(
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_pool_that_is_being_fetched_is_not_fetched_twice(web: Web, tmp_path: Path) -> None:
     from curate.fetch.pools import Pool
 
@@ -324,6 +329,7 @@ def test_a_pool_that_is_being_fetched_is_not_fetched_twice(web: Web, tmp_path: P
         fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_pool_that_lost_its_manifest_is_made_again_without_asking(web: Web, tmp_path: Path) -> None:
     file = table(web, ["/ok/0.jpg?m", "/404/m"], tmp_path / "t.parquet")
     first = fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
@@ -335,6 +341,7 @@ def test_a_pool_that_lost_its_manifest_is_made_again_without_asking(web: Web, tm
     assert (web.hits["/ok/0.jpg?m"], web.hits["/404/m"]) == (1, 1)
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_tables_own_columns_may_be_called_as_ours(web: Web, tmp_path: Path) -> None:
     own = {
         name: ["x", "y"] for name in ("row", "outcome", "detail", "guards", "round", "at", "limits", "number")
@@ -348,6 +355,7 @@ def test_a_tables_own_columns_may_be_called_as_ours(web: Web, tmp_path: Path) ->
     assert {r["outcome"] for r in told} == {"ok", "http 404"}
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_pool_is_not_fetched_into_itself(fetched: Fetched) -> None:
     before = (pool_of(fetched) / "outcomes.parquet").read_bytes()
     for inside in (pool_of(fetched), pool_of(fetched) / "manifest.parquet"):
@@ -356,6 +364,7 @@ def test_a_pool_is_not_fetched_into_itself(fetched: Fetched) -> None:
     assert (pool_of(fetched) / "outcomes.parquet").read_bytes() == before
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_fetch_that_was_killed_at_its_very_beginning_goes_on(web: Web, tmp_path: Path) -> None:
     file = table(web, ["/ok/0.jpg?b"], tmp_path / "t.parquet")
     pool = tmp_path / "pool"
@@ -364,6 +373,7 @@ def test_a_fetch_that_was_killed_at_its_very_beginning_goes_on(web: Web, tmp_pat
     assert fetch(file, pool, guards=guards(), how=HOW).outcomes == {"ok": 1}
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_going_back_to_limits_asks_nobody_again(web: Web, tmp_path: Path) -> None:
     file = table(web, ["/ok/0.jpg?g", "/404/g"], tmp_path / "t.parquet")
     tried = [
@@ -386,7 +396,7 @@ def test_killed_while_the_child_starts_it_leaves_nobody_running(
     monkeypatch.setenv("CURATE_MARK", mark)
     run = Killed(web, table(web, ["/slow/1.jpg?q"], tmp_path / "t.parquet"), tmp_path / "pool")
     run.after(lambda: any("curate.fetch.workers.process" in line for line in running(mark)))
-    until(lambda: not running(mark), 10)
+    until(lambda: not running(mark))
     assert web.hits["/slow/1.jpg?q"] == 0
 
 
@@ -397,4 +407,5 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     for name in ("exifread", "queue", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     monkeypatch.chdir(tmp_path)
-    assert fetch(file, tmp_path / "pool", guards=guards(), how=HOW).outcomes == {"ok": 1}
+    how = How(processes=1, threads=1)
+    assert fetch(file, tmp_path / "pool", guards=guards(), how=how).outcomes == {"ok": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from curate.fetch.limits import Guards
 from curate.fetch.passes import How
 from curate.recipes.recipe import parse
 
-pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
+pytestmark = pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]")
 
 IMAGES = {f"{i}.jpg": picture(i) for i in range(6)}
 HOW = How(processes=1, threads=4)
@@ -52,6 +53,7 @@ def places(pool: Path, path: str) -> set[tuple[Any, ...]]:
     return {(r["file"], r["offset"], r["size"], r["sha256"]) for r in rows if r["url"].endswith(path)}
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_url_that_several_rows_have_is_asked_for_and_stored_once(
     web: Web, tmp_path: Path, run_curate: Callable[..., Any]
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_url_that_several_rows_have_is_asked_for_and_stored_once(
     assert (web.hits["/ok/0.jpg?five"], web.hits["/ok/1.jpg?one"]) == (2, 2)
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_rows_of_a_url_share_what_a_retry_brings_and_more_rows_of_it_ask_nobody(
     web: Web, tmp_path: Path
 ) -> None:
@@ -106,6 +109,7 @@ def test_rows_of_a_url_share_what_a_retry_brings_and_more_rows_of_it_ask_nobody(
     assert {r["caption"] for r in found.dataset.table().to_pylist()} == {*CAPTIONS[1:], "new"}
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_one_of_a_urls_rows_may_name_another_hash(web: Web, tmp_path: Path) -> None:
     right = hashlib.sha256(IMAGES["3.jpg"]).hexdigest()
     file = captioned(web, tmp_path / "t.parquet", [("/ok/3.jpg?hash", c) for c in CAPTIONS[:3]])
@@ -116,6 +120,7 @@ def test_one_of_a_urls_rows_may_name_another_hash(web: Web, tmp_path: Path) -> N
     assert {r["caption"] for r in found.dataset.table().to_pylist()} == set(CAPTIONS[1:3])
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_a_pool_of_fates_that_name_no_url_goes_on_without_asking(web: Web, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     rows = [("/ok/4.jpg?old", CAPTIONS[0]), ("/404/old", CAPTIONS[0])]
@@ -132,6 +137,7 @@ def test_a_pool_of_fates_that_name_no_url_goes_on_without_asking(web: Web, tmp_p
     assert [web.hits[p] for p in ("/ok/4.jpg?old", "/404/old", "/ok/5.jpg?new")] == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_urls_are_known_again_whatever_characters_they_have(web: Web, tmp_path: Path) -> None:
     odd = ["é", "e\u0301", " x ", "a'b\"c", "\u2028", "%zz", "#f", "#g", "😀", "tab\t"]
     file = captioned(web, tmp_path / "t.parquet", [(f"/404/{o}", c) for o in odd for c in CAPTIONS[:2]])
