@@ -29,7 +29,7 @@ AREA = (0.25, 1.0)  # of a random crop, as a share of the image
 def our_epoch(job: Job, data: str = "tars") -> Callable[[], Iterator[Any]]:
     """Open the dataset and its loader; return what begins an epoch and yields the images of each batch."""
     from curate.datasets.dataset import open_dataset
-    from train.loader import Loader
+    from train.data.loader import Loader
 
     loader = Loader(
         open_dataset(job.data / data), batch_size=BATCH, image_size=SIDE_PX if is_full(job) else 64, seed=0,

@@ -67,7 +67,7 @@ def _replicate(dataset: Path, out: Path, rows: int) -> None:
 
 def ours(job: Job) -> Callable[[], Callable[[], object]]:
     """Open the dataset and make the loader; then take one batch."""
-    import train.loader  # noqa: F401 - imported before the clock starts
+    import train.data.loader  # noqa: F401 - imported before the clock starts
 
     def opened() -> Callable[[], object]:
         begin = our_epoch(job, "million")
@@ -125,7 +125,7 @@ def memory_ours(job: Job) -> Callable[[], object]:
     """Twenty batches; what the process and its children grew by since the imports, over the workers."""
     import torchvision.io  # noqa: F401 - not counted
 
-    import train.loader  # noqa: F401 - not counted
+    import train.data.loader  # noqa: F401 - not counted
 
     before = _rss()
 

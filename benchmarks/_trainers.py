@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from curate.datasets.dataset import Dataset, open_dataset
-from train import flops
-from train.learners import Learner
-from train.loader import Batch
-from train.methods import Lesson, Method
-from train.ranks import Ranks
+from train.data.loader import Batch
+from train.loop.distributed import Ranks
+from train.loop.method import Lesson, Method
+from train.loop.metrics import flops
+from train.loop.optim.train_step import Learner
 
 Side = Callable[[], object]  # takes one step
 

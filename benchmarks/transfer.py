@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from train.configs import pick_device
-from train.models import MEAN, STD, ModelSpec
+from train.loop.config import pick_device
+from train.models.registry import MEAN, STD, ModelSpec
 from train.runs import Run, scratch_run
 from train.transfer import Grid, Linear, Task, open_tasks, transfer
 from train.transfer.protocols.knn import Knn

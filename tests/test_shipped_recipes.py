@@ -14,9 +14,9 @@ import pytest
 from campaigns import masses
 
 from curate.builds.build import build
+from curate.builds.plan import plan
 from curate.datasets.dataset import Dataset
 from curate.datasets.diffs import chain
-from curate.plans import plan
 from curate.recipes.recipe import load
 from curate.sources.synthetic.classes import POOL
 from curate.sources.synthetic.folders import write_folder

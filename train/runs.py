@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from curate.errors import DataError, MissingError, RecipeError
 from curate.io.files import write_atomic
 from curate.io.records import Record, read_record
-from train.models import Model, ModelSpec, rebuild
-from train.provenance import DatasetUsed
+from train.data.provenance import DatasetUsed
+from train.models.registry import Model, ModelSpec, rebuild
 
 RUN = "run.json"
 PLAN = "plan.json"

@@ -25,8 +25,8 @@ from curate.datasets.verification import verify
 from curate.io.images import BadImage, NeedMore, decode, oddities, probe
 from curate.ops._hashing import perceptual_hashes
 from curate.recipes.recipe import load
-from train.decoders import header_of, pixels
-from train.loader import Loader
+from train.augment.decode import header_of, pixels
+from train.data.loader import Loader
 
 ALL = kinds.EXACT | kinds.LOSSY
 ENDINGS = {

@@ -28,7 +28,7 @@ from curate.io.images import probe
 from curate.io.paths import Remote, filesystem, find_files
 from curate.recipes.recipe import parse
 from curate.sources import open_source
-from train.loader import Loader
+from train.data.loader import Loader
 
 Run = Callable[..., Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.alexnet import AlexNet
-from train.models import build
+from train.models.alexnet import AlexNet
+from train.models.registry import build
 
 
 def weights(name: str) -> int:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from train import chances
-from train.augmentations import Crops, center_batch, crop_batch, random_crops
+from train.augment import chance
+from train.augment.crops import Crops, center_batch, crop_batch, random_crops
 
-MANY = chances.of_keys([str(i) for i in range(20_000)], seed=0)
+MANY = chance.of_keys([str(i) for i in range(20_000)], seed=0)
 
 
 SHAPES = [(256, 256), (500, 375), (375, 500), (1000, 100), (1, 1), (3, 2000)]
@@ -97,7 +97,7 @@ def test_the_center_is_the_center() -> None:
 
 
 def test_decisions_are_independent() -> None:
-    drawn = [chances.uniform(MANY, epoch, salt) for epoch in (0, 1) for salt in ("crop/x", "crop/y")]
+    drawn = [chance.uniform(MANY, epoch, salt) for epoch in (0, 1) for salt in ("crop/x", "crop/y")]
     correlation = np.corrcoef(drawn) - np.eye(4)
     assert np.abs(correlation).max() < 5 / np.sqrt(len(MANY))
     assert all(one.min() >= 0 and one.max() < 1 for one in drawn)

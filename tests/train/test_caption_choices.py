@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from train.captions import class_texts, warnings_of
-from train.samples import Samples, Union
-from train.texts import Choices
-from train.tokens import Tokenizer
+from train.data.captions import class_texts, warnings_of
+from train.data.samples import Samples, Union
+from train.data.text_columns import Choices
+from train.models.tokenizer import Tokenizer
 
 TEMPLATES = ["a photo of a {}.", "art of the {}.", "itap of a {}."]
 

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, RecipeError
-from train import clip
-from train.clip import PRESETS, ClipConfig, contrast, method_of, pair_of, parse_config, train
-from train.gradients import backward
-from train.loader import Loader
-from train.methods import Columns, Lesson, Method
-from train.models import normalize
-from train.pairs import PairSpec, build_pair
-from train.ranks import Ranks
+from train.data.loader import Loader
+from train.loop.distributed import Ranks
+from train.loop.method import Columns, Lesson, Method
+from train.loop.optim.gradients import backward
+from train.methods import clip
+from train.methods.clip import PRESETS, ClipConfig, contrast, method_of, pair_of, parse_config, train
+from train.models.dual_encoder import PairSpec, build_pair
+from train.models.registry import normalize
 from train.runs import open_run
 
 MakeDataset = Callable[..., Dataset]
@@ -292,7 +292,7 @@ def test_every_preset_can_be_meant() -> None:
 
 
 def test_a_run_without_texts_gives_no_towers(dataset: MakeDataset, tmp_path: Path) -> None:
-    from train import supervised
+    from train.methods import supervised
 
     config = supervised.SupervisedConfig(
         model="convnet", image_size=16, epochs=1, batch_size=8, workers=0, device="cpu"

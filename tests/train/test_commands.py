@@ -16,8 +16,8 @@ from handmade import pictures
 from typer.testing import CliRunner
 
 from curate.datasets.dataset import Dataset
-from train import catalogue
 from train.cli.__main__ import app
+from train.methods import registry
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -37,15 +37,15 @@ def trained(dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", catalogue.CONFIGS)
+@pytest.mark.parametrize("method", registry.CONFIGS)
 def test_every_option_of_the_config_is_in_the_help_with_its_meaning(method: str):
     code, stdout, _ = run("train", method, "--help")
     assert code == 0
     assert "--quiet" in stdout
-    for option in dataclasses.fields(catalogue.config_type(method)):
+    for option in dataclasses.fields(registry.config_type(method)):
         assert f"--{option.name.replace('_', '-')}" in stdout
     assert "Decay a step of an average of the weights" in stdout
-    assert f"Options to begin with: {', '.join(catalogue.method(method).PRESETS)}" in stdout
+    assert f"Options to begin with: {', '.join(registry.method(method).PRESETS)}" in stdout
 
 
 def test_preset_changes_the_defaults_and_options_replace_it(dataset: Callable[..., Dataset], tmp_path: Path):

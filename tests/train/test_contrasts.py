@@ -13,9 +13,9 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from train.contrasts import nt_xent
-from train.norms import SharedBatchNorm, shared
-from train.ranks import Ranks, joined
+from train.loop.distributed import Ranks, joined
+from train.loop.optim.norms import SharedBatchNorm, shared
+from train.methods.losses import nt_xent
 
 
 def features(samples: int, views: int = 2, width: int = 8, seed: int = 0) -> Tensor:

@@ -17,11 +17,11 @@ from handmade import pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train import clip, supervised
-from train.clip import ClipConfig
-from train.determinism import CUBLAS, WARNED, kernels_for
-from train.learners import Learner
-from train.supervised import SupervisedConfig
+from train.loop.determinism import CUBLAS, WARNED, kernels_for
+from train.loop.optim.train_step import Learner
+from train.methods import clip, supervised
+from train.methods.clip import ClipConfig
+from train.methods.supervised import SupervisedConfig
 
 MakeDataset = Callable[..., Dataset]
 SMALL = SupervisedConfig(

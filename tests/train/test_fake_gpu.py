@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from curate.datasets.dataset import Dataset
-from train import chances, clip, loader, models, photometrics, randaugments, simclr, supervised, uploads
-from train.learners import Learner
-from train.ranks import Ranks
+from train.augment import chance, color, randaugment, upload
+from train.data import loader
+from train.loop.distributed import Ranks
+from train.loop.optim.train_step import Learner
+from train.methods import clip, simclr, supervised
+from train.models import registry
 
 MakeDataset = Callable[..., Dataset]
 
@@ -43,9 +46,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     monkeypatch.setattr(clip, "build_pair", on_host(clip.build_pair))
     monkeypatch.setattr(clip.Tokenizer, "__call__", on_host(clip.Tokenizer.__call__))
     monkeypatch.setattr(clip.Pair, "cropped", on_host(clip.Pair.cropped))
-    monkeypatch.setattr(randaugments, "_table", on_host(randaugments._table))
+    monkeypatch.setattr(randaugment, "_table", on_host(randaugment._table))
     monkeypatch.setattr(loader._Fill, "__call__", on_host(loader._Fill.__call__))
-    kept = (models._pixels, photometrics._taps)  # what a device keeps for later must not outlast it
+    kept = (registry._pixels, color._taps)  # what a device keeps for later must not outlast it
     for cache in kept:
         cache.cache_clear()
     with fake_cuda() as watch:
@@ -98,7 +101,7 @@ def test_a_batch_of_any_cache_waits_for_nothing(
 def test_randaugment_takes_few_operators(gpu: Watch) -> None:
     images_B3HW = torch.zeros(256, 3, 64, 64, dtype=torch.uint8, device=CUDA)
     gpu.clear()
-    randaugments.RandAugment(2, 9)(images_B3HW, chances.of_keys([str(i) for i in range(256)], seed=0), 0)
+    randaugment.RandAugment(2, 9)(images_B3HW, chance.of_keys([str(i) for i in range(256)], seed=0), 0)
     assert gpu.waits == gpu.mixed == []
     assert sum(gpu.operators.values()) < 300  # with torchvision's, by operation and sign, 965
 
@@ -123,7 +126,7 @@ def test_what_waits_is_seen(gpu: Watch) -> None:
         with pytest.raises(AssertionError, match="alone knows the shape"):
             choose()
     gpu.clear()
-    uploads.upload(np.zeros(3), CUDA)
+    upload.upload(np.zeros(3), CUDA)
     values[values > 0] = 0.0
     assert gpu.waits == []
     laid = values.contiguous(memory_format=torch.channels_last)

@@ -9,9 +9,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from train import flops
-from train.methods import Lesson, Method
-from train.models import ModelSpec, build
+from train.loop.method import Lesson, Method
+from train.loop.metrics import flops
+from train.models.registry import ModelSpec, build
 
 UNKNOWN = (
     "NVIDIA GeForce GTX 1080",

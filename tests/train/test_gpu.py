@@ -26,16 +26,17 @@ from torch import Tensor, nn
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train import chances, flops
-from train.learners import Learner
-from train.loader import Loader
-from train.mixes import Mix
-from train.models import build
-from train.randaugments import RandAugment
-from train.ranks import Ranks
+from train.augment.chance import of_keys
+from train.augment.mixup import Mix
+from train.augment.randaugment import RandAugment
+from train.data.loader import Loader
+from train.loop.distributed import Ranks
+from train.loop.metrics import flops
+from train.loop.metrics.throughput import wait_of
+from train.loop.optim.train_step import Learner
+from train.methods.supervised import accuracy
+from train.models.registry import build
 from train.runs import Run
-from train.supervised import accuracy
-from train.throughputs import wait_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -232,7 +233,7 @@ def test_gathered_rows_carry_their_gradient_over_nccl(nccl: None) -> None:
 
 
 def test_gradients_are_averaged_over_nccl_as_without(nccl: None, dataset: MakeDataset) -> None:
-    module, config = import_module("train.supervised"), config_of("supervised", precision="fp32")
+    module, config = import_module("train.methods.supervised"), config_of("supervised", precision="fp32")
     data, found = dataset(pictures(16)), []
     for ranks in (Ranks(), Ranks(0, 2)):
         method, _ = module._prepare(data, config, None, torch.device(DEVICE), Ranks())
@@ -273,7 +274,7 @@ def test_counting_costs_a_gpu_nothing() -> None:
 
 def test_this_gpu_has_a_known_peak() -> None:
     if flops.peak_flops(torch.device(DEVICE)) is None:
-        pytest.skip(f"{torch.cuda.get_device_name()} is not in the table of `train.flops`")
+        pytest.skip(f"{torch.cuda.get_device_name()} is not in the table of `train.loop.metrics.flops`")
     side = 8192
     a, b = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
@@ -290,7 +291,7 @@ def test_this_gpu_has_a_known_peak() -> None:
 
 
 def test_images_are_mixed_and_changed_as_on_a_cpu() -> None:
-    some = chances.of_keys([str(i) for i in range(32)], seed=0)
+    some = of_keys([str(i) for i in range(32)], seed=0)
     images = torch.randint(
         0, 256, (32, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )

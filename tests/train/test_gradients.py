@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.gradients import backward
-from train.methods import Columns, Lesson, Method
-from train.models import ModelSpec
+from train.loop.method import Columns, Lesson, Method
+from train.loop.optim.gradients import backward
+from train.models.registry import ModelSpec
 
 SPEC = ModelSpec("none", "imagenet", 0, 8)
 

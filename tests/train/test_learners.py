@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from curate.errors import RecipeError
-from train import learners
-from train.configs import LoopConfig, number_type
-from train.learners import Learner
-from train.methods import Lesson, Method
-from train.models import ModelSpec
-from train.ranks import Ranks
+from train.loop.config import LoopConfig, number_type
+from train.loop.distributed import Ranks
+from train.loop.method import Lesson, Method
+from train.loop.optim import train_step
+from train.loop.optim.train_step import Learner
+from train.models.registry import ModelSpec
 
 CPU = torch.device("cpu")
 
@@ -99,14 +99,14 @@ def test_gradient_is_cut_to_its_norm() -> None:
 
 
 def test_memory_that_is_too_small_is_told_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    backward: Callable[..., Any] = learners.backward
+    backward: Callable[..., Any] = train_step.backward
 
     def little(method: Method, module: nn.Module, whole: Lesson, *, pieces: int, **rest: Any) -> Any:
         if len(whole.inputs[0]) / pieces > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         return backward(method, module, whole, pieces=pieces, **rest)
 
-    monkeypatch.setattr(learners, "backward", little)
+    monkeypatch.setattr(train_step, "backward", little)
     one = learner(batch_size=16, accumulate=1)
     with pytest.raises(RecipeError, match=r"a batch of 16 does not fit") as error:
         one.learn(lesson(16), 0)
@@ -130,8 +130,8 @@ def test_number_type_on_a_cpu(name: str, kind: torch.dtype) -> None:
 
 def test_shared_norms_keep_what_a_model_has_inside_its_norms() -> None:
     """timm's norms carry an activation; without it the weights would belong to another model."""
-    from train.models import build
-    from train.norms import shared
+    from train.loop.optim.norms import shared
+    from train.models.registry import build
 
     model = build("mobilenetv3_small_050", num_classes=3, image_size=32).eval()
     images = torch.randn(2, 3, 32, 32)

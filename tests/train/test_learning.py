@@ -11,7 +11,7 @@ import torch
 from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.recipes.recipe import parse
-from train import catalogue
+from train.methods import registry
 
 CLASSES = 10
 
@@ -55,7 +55,7 @@ def test_a_method_beats_chance_by_far_on_images_that_it_has_not_seen(
 ) -> None:
     options, metric, factor = LEARN[name]
     torch.set_num_threads(2)
-    config = catalogue.config_of(name, {"device": "cpu", "workers": 2, "log_steps": 1, **options}, "here")
-    run = catalogue.method(name).train(ten, tmp_path / "run", config)
+    config = registry.config_of(name, {"device": "cpu", "workers": 2, "log_steps": 1, **options}, "here")
+    run = registry.method(name).train(ten, tmp_path / "run", config)
     print(f"{name}: {run.info.metrics}, {run.info.seconds:.0f} s")
     assert run.info.metrics[metric] >= factor / CLASSES

@@ -14,8 +14,8 @@ from PIL import Image
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from train import decoders
-from train.loader import Batch, Loader
+from train.augment import decode
+from train.data.loader import Batch, Loader
 
 MakeDataset = Callable[..., Dataset]
 BROKEN = Sample("all/broken", 0, b"\x89PNG\r\n\x1a\n but no picture", None)
@@ -250,13 +250,13 @@ def test_a_photograph_is_decoded_no_larger_than_its_crop_needs(
     dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = []
-    whole = decoders.pixels
+    whole = decode.pixels
 
     def spy(*args):
         shapes.append(whole(*args).shape[:2])
         return whole(*args)
 
-    monkeypatch.setattr("train.geometries.pixels", spy)
+    monkeypatch.setattr("train.augment.views.pixels", spy)
     data = dataset([Sample(f"all/{i}", i % 4, picture(i, i, (800, 640), "JPEG")) for i in range(4)])
     for image_size, expected in ((320, (640, 800)), (230, (320, 400)), (100, (160, 200))):
         shapes.clear()

@@ -21,15 +21,15 @@ from handmade import Sample, picture, pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, MissingError, RecipeError
-from train import texts
-from train.loader import Loader
-from train.orders import Blocks, Mixture
-from train.samples import Samples, _numbers
-from train.spools import Spool
-from train.steps import Steps
-from train.streams import Stream
-from train.texts import Texts
-from train.workers import Workers
+from train.data import text_columns
+from train.data.batch_sampler import Steps
+from train.data.block_prefetch import Spool
+from train.data.epoch_order import Blocks, Mixture
+from train.data.loader import Loader
+from train.data.samples import Samples, _numbers
+from train.data.tar_stream import Stream
+from train.data.text_columns import Texts
+from train.data.workers import Workers
 
 MakeDataset = Callable[..., Dataset]
 
@@ -274,7 +274,7 @@ def test_a_label_below_zero_is_refused(dataset: MakeDataset) -> None:
 def test_columns_of_texts_are_the_same_wherever_they_are_kept(
     monkeypatch: pytest.MonkeyPatch, longest: int
 ) -> None:
-    monkeypatch.setattr(texts, "MAX_BYTES", longest)
+    monkeypatch.setattr(text_columns, "MAX_BYTES", longest)
     different = [f"key {i}" for i in range(1000)]
     repeated = ["one", None, "two", "one"] * 1000
     parts = [Texts(pa.chunked_array([column[:7], column[7:]])) for column in (different, repeated)]
@@ -284,7 +284,7 @@ def test_columns_of_texts_are_the_same_wherever_they_are_kept(
     both = Texts.joined(parts)
     assert len(both) == 5000
     assert both.take(np.array([4999, 0, 1000, 1001])) == ["one", "key 0", "one", None]
-    assert not list(texts.cache_folder().glob("*.arrow"))  # they have no names
+    assert not list(text_columns.cache_folder().glob("*.arrow"))  # they have no names
 
 
 def write_tar(path: Path, samples: dict[str, bytes]) -> str:
@@ -395,7 +395,7 @@ def test_squares_that_take_too_much_are_not_kept_unless_asked_for(
     data = dataset(pictures(10))
     size = 10 * 18 * 18 * 3  # bytes: 8/7 of 16 px
     for room, kept in ((size, "device"), (size - 1, "none")):
-        monkeypatch.setattr("train.loader.CACHE_BYTES", room)
+        monkeypatch.setattr("train.data.loader.CACHE_BYTES", room)
         assert loader(data, cache="auto").cache == kept
         assert loader(data, cache="memory").cache == "memory"
 

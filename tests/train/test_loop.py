@@ -17,9 +17,11 @@ from handmade import pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, MissingError, RecipeError
-from train import checkpoints, runs, supervised
+from train import runs
+from train.loop import checkpoints
+from train.methods import supervised
+from train.methods.supervised import SupervisedConfig, train
 from train.runs import BEST, open_run
-from train.supervised import SupervisedConfig, train
 
 MakeDataset = Callable[..., Dataset]
 SMALL = SupervisedConfig(
@@ -62,7 +64,7 @@ def test_it_is_measured_along_the_way_and_the_best_is_kept(
         seen[path.name + str(len(seen))] = runs._bytes(weights)
         return save(path, weights)
 
-    monkeypatch.setattr("train.loop.save_weights", saved)
+    monkeypatch.setattr("train.loop.training.save_weights", saved)
     data = dataset([*pictures(16, split="train"), *pictures(8, split="val")])
     run = train(data, tmp_path / "run", with_(evaluate_epochs=1))
     measured = [(line["step"], line["measured"]["top1"]) for line in lines(run.path) if "measured" in line]
@@ -347,7 +349,7 @@ def test_it_is_never_measured_on_what_it_learns_from(dataset: MakeDataset, tmp_p
 
 
 def test_rank_whose_torchrun_is_gone_takes_that_for_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train.stops import Stop
+    from train.loop.signals import Stop
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     stop = Stop()
@@ -377,7 +379,7 @@ def test_refused_adoption_leaves_the_run_to_its_own_command(
 def test_adopted_checkpoint_learns_by_the_new_numbers(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train.learners import Learner
+    from train.loop.optim.train_step import Learner
 
     data = dataset(pictures(32))
     stopped_at(6, monkeypatch)
@@ -441,9 +443,9 @@ def test_measuring_changes_nothing_that_is_learned(dataset: MakeDataset, tmp_pat
 def test_gradient_that_is_no_number_in_the_last_step_is_found(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train import learners
+    from train.loop.optim import train_step
 
-    backward = learners.backward
+    backward = train_step.backward
     calls = iter(range(1, 100))
 
     def spoiled(method: Any, module: Any, *rest: Any, **more: Any) -> Any:
@@ -452,7 +454,7 @@ def test_gradient_that_is_no_number_in_the_last_step_is_found(
             next(module.parameters()).grad.fill_(torch.nan)
         return loss
 
-    monkeypatch.setattr(learners, "backward", spoiled)
+    monkeypatch.setattr(train_step, "backward", spoiled)
     with pytest.raises(RecipeError, match="no number at step 16"):
         train(dataset(pictures(32)), tmp_path / "run", SMALL)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -463,7 +465,7 @@ def test_speed_does_not_count_measuring(
 ) -> None:
     import time
 
-    from train.throughputs import Meter
+    from train.loop.metrics.throughput import Meter
 
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
@@ -481,7 +483,7 @@ def test_speed_does_not_count_measuring(
 
 
 def test_second_ctrl_c_stops_at_once_and_other_signals_may_come_twice() -> None:
-    from train.stops import Stop, exit_code
+    from train.loop.signals import Stop, exit_code
 
     before = signal.getsignal(signal.SIGTERM)
     with Stop() as stop:

@@ -29,9 +29,9 @@ from curate.datasets.dataset import Dataset
 from curate.errors import MissingError, RecipeError, of_machine
 from curate.io.files import clear_unfinished, unfinished
 from curate.recipes.recipe import load
-from train import catalogue, supervised
 from train.cli.__main__ import app
 from train.cli.app import score, transfer
+from train.methods import registry, supervised
 
 MakeDataset = Callable[..., Dataset]
 NUMBERS = ["1" + "0" * 30, "-1", "0", "nan", "1e400"]
@@ -204,9 +204,9 @@ def test_commands_refuse_numbers_that_cannot_be_meant(
             assert result.exception is None or isinstance(result.exception, SystemExit), said
 
 
-@pytest.mark.parametrize("method", catalogue.CONFIGS)
+@pytest.mark.parametrize("method", registry.CONFIGS)
 def test_methods_refuse_numbers_that_cannot_be_meant(method: str) -> None:
-    kind = catalogue.config_type(method)
+    kind = registry.config_type(method)
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if _is_number(hints[field.name])]
     assert len(names) > 20

@@ -11,10 +11,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from curate.errors import RecipeError
-from train import chances
-from train.mixes import Boxes, Mix, blend, cuts, patches, shares, targets, weights
+from train.augment import chance
+from train.augment.mixup import Boxes, Mix, blend, cuts, patches, shares, targets, weights
 
-MANY = chances.of_keys([str(i) for i in range(20_000)], seed=0)
+MANY = chance.of_keys([str(i) for i in range(20_000)], seed=0)
 CPU = torch.device("cpu")
 WHOLE = Boxes(*(np.zeros(8, np.int64) for _ in range(4)))  # nothing is cut
 
@@ -68,7 +68,7 @@ def test_a_patch_is_as_large_as_timms_around_the_same_pixel(monkeypatch: pytest.
     kept, some = np.random.default_rng(0).random(500), MANY[:500]
     ours = patches(kept, some, 0, 20, 15)
     centers = [
-        (chances.uniform(some, 0, salt) * length).astype(int)
+        (chance.uniform(some, 0, salt) * length).astype(int)
         for salt, length in (("mix/y", 20), ("mix/x", 15))
     ]
     for i in range(500):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from curate.errors import RecipeError
-from train.models import MEAN, STD, build, normalize, rebuild
+from train.models.registry import MEAN, STD, build, normalize, rebuild
 
 
 @pytest.mark.parametrize(

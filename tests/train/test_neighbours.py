@@ -8,8 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from curate.errors import DataError, RecipeError
-from train import neighbours
-from train.neighbours import nearest, votes
+from train.eval import knn
+from train.eval.knn import nearest, votes
 
 
 def features(count: int, seed: int, width: int = 12) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_classes_are_those_of_scikit_learn() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, bank = torch.from_numpy(features(50, 6)), torch.from_numpy(features(70, 7))
     whole = nearest(queries, bank, 9)
-    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 70 * 8)  # eight rows at a time
+    monkeypatch.setattr(knn, "BLOCK_BYTES", 4 * 70 * 8)  # eight rows at a time
     parts = nearest(queries, bank, 9)
     assert torch.equal(whole[1], parts[1])
     torch.testing.assert_close(whole[0], parts[0])

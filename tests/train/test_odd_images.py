@@ -9,7 +9,7 @@ import pytest
 from handmade import Sample, write_dataset
 
 from curate.io.images import EXTENSIONS
-from train.loader import Loader
+from train.data.loader import Loader
 
 
 @pytest.mark.parametrize("image_size", [64, 224])

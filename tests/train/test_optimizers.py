@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from curate.errors import RecipeError
-from train.configs import LoopConfig
-from train.models import build
-from train.optimizers import adamw, optimizer, schedule
+from train.loop.config import LoopConfig
+from train.loop.optim.optimizers import adamw, optimizer, schedule
+from train.models.registry import build
 
 
 def config(**options: Any) -> LoopConfig:

@@ -12,8 +12,8 @@ from handmade import pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train.loader import Batch, Loader
-from train.orders import Blocks, Mixture, Shuffled
+from train.data.epoch_order import Blocks, Mixture, Shuffled
+from train.data.loader import Batch, Loader
 
 MakeDataset = Callable[..., Dataset]
 

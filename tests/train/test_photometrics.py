@@ -14,10 +14,10 @@ from torchvision.transforms import functional as theirs
 from torchvision.transforms import v2
 
 from curate.errors import RecipeError
-from train import chances, photometrics
-from train.photometrics import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Photometry
+from train.augment import chance, color
+from train.augment.color import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Photometry
 
-MANY = chances.of_keys([str(i) for i in range(4000)], seed=0)
+MANY = chance.of_keys([str(i) for i in range(4000)], seed=0)
 ALPHA = 1e-4  # of each test of a distribution; seeds are fixed, so a test that passes always does
 THEIRS = {
     BRIGHTNESS: theirs.adjust_brightness,
@@ -55,7 +55,7 @@ def test_each_image_is_changed_by_its_own_factor_as_torchvision_does(images: Ten
     factors = np.tile([1.0, 1.0, 1.0, 0.0], (len(images), 1))
     factors[:, op] = np.linspace(low, high, len(images))
     factors[5] = (1, 1, 1, 0)
-    ours = photometrics.jitter(images.clone(), np.tile(np.arange(4), (len(images), 1)), factors)
+    ours = color.jitter(images.clone(), np.tile(np.arange(4), (len(images), 1)), factors)
     for i, image in enumerate(images):
         torch.testing.assert_close(ours[i], THEIRS[op](image, factors[i, op]), rtol=0, atol=2e-6)
     assert torch.equal(ours[5], images[5])
@@ -65,12 +65,12 @@ def test_each_image_is_changed_by_its_own_factor_as_torchvision_does(images: Ten
 def test_each_image_is_jittered_in_its_own_order(images: Tensor) -> None:
     orders = np.array(list(itertools.permutations(range(4))))
     factors = np.random.default_rng(1).uniform([0.4, 0.4, 0.4, -0.2], [1.6, 1.6, 1.6, 0.2], (24, 4))
-    ours = photometrics.jitter(images.clone(), orders, factors)
+    ours = color.jitter(images.clone(), orders, factors)
     for i, image in enumerate(images):
         for op in orders[i]:
             image = THEIRS[op](image, factors[i, op])
         torch.testing.assert_close(ours[i], image, rtol=0, atol=1e-5)
-    swapped = photometrics.jitter(images.clone(), orders[::-1].copy(), factors)
+    swapped = color.jitter(images.clone(), orders[::-1].copy(), factors)
     differs = (ours - swapped).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert differs.sum() > 18  # all but the grey image, and where two that commute change places
 
@@ -79,7 +79,7 @@ def test_each_image_is_jittered_in_its_own_order(images: Tensor) -> None:
 def test_each_image_is_blurred_by_its_own_sigma_as_torchvision_does(side: int, radius: int) -> None:
     images = torch.rand(12, 3, side, side, generator=torch.Generator().manual_seed(0))
     sigma = np.linspace(0.1, 4.0, len(images))
-    ours = photometrics.blurred(images, sigma, radius)
+    ours = color.blurred(images, sigma, radius)
     for i, image in enumerate(images):
         expected = theirs.gaussian_blur(image, [2 * radius + 1] * 2, [sigma[i]] * 2)
         torch.testing.assert_close(ours[i], expected, rtol=0, atol=2e-6)
@@ -87,8 +87,8 @@ def test_each_image_is_blurred_by_its_own_sigma_as_torchvision_does(side: int, r
 
 def test_grey_and_solarized_images_are_torchvisions(images: Tensor) -> None:
     some = np.arange(len(images)) % 3 == 0
-    grey = photometrics.greyed(images.clone(), some)
-    solarized = photometrics.solarized(images, some)
+    grey = color.greyed(images.clone(), some)
+    solarized = color.solarized(images, some)
     for i, image in enumerate(images):
         expected = theirs.rgb_to_grayscale(image, 3) if some[i] else image
         torch.testing.assert_close(grey[i], expected, rtol=0, atol=1e-6)
@@ -183,7 +183,7 @@ def test_passes_and_views_draw_anew_and_repeat() -> None:
     photometry = Photometry()
     first = photometry.draw(MANY, 0)
     np.testing.assert_array_equal(first.factors, photometry.draw(MANY, 0).factors)
-    for other in (photometry.draw(MANY, 1), photometry.draw(chances.of_view(MANY, 1), 0)):
+    for other in (photometry.draw(MANY, 1), photometry.draw(chance.of_view(MANY, 1), 0)):
         assert abs(np.corrcoef(first.factors[:, 0], other.factors[:, 0])[0, 1]) < 5 / np.sqrt(len(MANY))
     mixed = photometry.draw(MANY, np.arange(len(MANY)) % 2)
     np.testing.assert_array_equal(mixed.factors[::2], first.factors[::2])

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, autoaugment, v2
 
 from curate.errors import RecipeError
-from train import chances
-from train.randaugments import NAMES, OPERATIONS, RandAugment, apply, draw
+from train.augment import chance
+from train.augment.randaugment import NAMES, OPERATIONS, RandAugment, apply, draw
 
-MANY = chances.of_keys([str(i) for i in range(14_000)], seed=0)
+MANY = chance.of_keys([str(i) for i in range(14_000)], seed=0)
 
 
 def photos(count: int, height: int = 24, width: int = 30) -> Tensor:

@@ -18,7 +18,7 @@ from several import environment, torchrun, torchrun_command
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train.ranks import Ranks, ranks_of
+from train.loop.distributed import Ranks, ranks_of
 from train.runs import open_run
 
 MakeDataset = Callable[..., Dataset]

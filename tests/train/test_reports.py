@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from train.models import ModelSpec
+from train.models.registry import ModelSpec
 from train.reports import gather, headline, write_report
 from train.reports.tables import datasets as datasets_table
 from train.reports.tables import gaps
 from train.reports.tables import runs as runs_table
 from train.runs import DatasetUsed, Machine, RunInfo
 from train.transfer import results
-from train.transfer.cells import cells_of, shown
 from train.transfer.labels import RunFacts, labels
+from train.transfer.summary import cells_of, shown
 
 SPEC = ModelSpec(name="convnet", image_size=16, num_classes=0, stem="small")
 

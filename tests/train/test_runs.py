@@ -16,10 +16,10 @@ from torchvision.transforms import functional
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
-from train.models import build, normalize
+from train.loop.metrics.throughput import memory_bytes
+from train.methods.supervised import SupervisedConfig, train
+from train.models.registry import build, normalize
 from train.runs import Run, open_run, scratch_run
-from train.supervised import SupervisedConfig, train
-from train.throughputs import memory_bytes
 
 
 @pytest.fixture

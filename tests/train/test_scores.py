@@ -18,12 +18,12 @@ from sklearn.metrics import log_loss
 
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
-from train import clip, supervised
-from train.loader import Loader
-from train.models import normalize
-from train.provenance import find_dataset
+from train.data.loader import Loader
+from train.data.provenance import find_dataset
+from train.eval.scores import score
+from train.methods import clip, supervised
+from train.models.registry import normalize
 from train.runs import Run, open_run, scratch_run
-from train.scores import score
 
 MakeDataset = Callable[..., Dataset]
 SMALL = {"model": "convnet", "image_size": 16, "batch_size": 16, "workers": 0, "device": "cpu", "lr": 3e-3}

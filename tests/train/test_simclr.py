@@ -23,13 +23,14 @@ from torch import Tensor
 
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
-from train import chances, simclr
-from train.configs import parse
-from train.loader import Loader
-from train.models import MEAN, STD
-from train.neighbours import votes
+from train.augment import chance
+from train.data.loader import Loader
+from train.eval.knn import votes
+from train.loop.config import parse
+from train.methods import simclr
+from train.methods.simclr import PRESETS, Contraster, SimclrConfig, lesson, parse_config, train
+from train.models.registry import MEAN, STD
 from train.runs import Run, open_run
-from train.simclr import PRESETS, Contraster, SimclrConfig, lesson, parse_config, train
 
 MakeDataset = Callable[..., Dataset]
 SMALL = SimclrConfig(
@@ -218,7 +219,7 @@ def test_each_view_is_changed_by_its_own_chance_and_normalised(dataset: MakeData
         torch.testing.assert_close(images_BV3TT[:, v], expected, rtol=1e-5, atol=1e-5)
     photometry = dataclasses.replace(SMALL, jitter_share=0.5).photometry()
     changed = lesson(batch, photometry)
-    drawn = photometry.draw(chances.of_view(batch.chances, 1), 2)
+    drawn = photometry.draw(chance.of_view(batch.chances, 1), 2)
     touched = (drawn.factors != (1, 1, 1, 0)).any(axis=1) | drawn.grey  # images of 16 px are not blurred
     differs = (changed.inputs[0][:, 1] - images_BV3TT[:, 1]).abs().amax(dim=(1, 2, 3)) > 1e-4
     assert 0 < touched.sum() < 8

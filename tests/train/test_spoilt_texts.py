@@ -15,10 +15,10 @@ from captioned import build_steps, coloured_pool
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from train.captions import choices_of
-from train.clip import ClipConfig, train
-from train.samples import Samples
-from train.texts import strangers
+from train.data.captions import choices_of
+from train.data.samples import Samples
+from train.data.text_columns import strangers
+from train.methods.clip import ClipConfig, train
 
 LISTS = {"caption": {"templates": ["a photo of a {}.", "art of the {} today"], "alternatives": True}}
 DRAWN = {"caption": {"templates": ["a {} x", "art of the {}"]}}

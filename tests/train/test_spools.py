@@ -14,9 +14,9 @@ from handmade import pictures
 from curate.datasets.dataset import Dataset
 from curate.io.byte_ranges import Reader
 from curate.io.files import cache_folder
-from train.loader import Loader
-from train.samples import Samples
-from train.spools import Spool
+from train.data.block_prefetch import Spool
+from train.data.loader import Loader
+from train.data.samples import Samples
 
 MakeDataset = Callable[..., Dataset]
 

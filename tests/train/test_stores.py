@@ -15,10 +15,10 @@ from stores import Store
 
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.io.paths import StoreError
-from train.loader import Loader
-from train.loop import Loop
-from train.streams import Stream
-from train.supervised import SupervisedConfig, train
+from train.data.loader import Loader
+from train.data.tar_stream import Stream
+from train.loop.training import Loop
+from train.methods.supervised import SupervisedConfig, train
 
 pytest.importorskip("s3fs", reason="needs s3fs")
 

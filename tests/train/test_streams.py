@@ -14,7 +14,7 @@ from handmade import picture
 from PIL import Image
 
 from curate.errors import DataError, RecipeError
-from train.streams import Stream
+from train.data.tar_stream import Stream
 
 
 def write_tar(path: Path, numbers: range, broken: tuple[int, ...] = ()) -> None:

@@ -16,11 +16,12 @@ from handmade import Sample, picture, pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, MissingError, RecipeError
-from train import pretraining, supervised
-from train.loader import Loader
-from train.models import build
+from train.data.loader import Loader
+from train.loop import start
+from train.methods import supervised
+from train.methods.supervised import SupervisedConfig, accuracy, parse_config, train
+from train.models.registry import build
 from train.runs import Run, open_run
-from train.supervised import SupervisedConfig, accuracy, parse_config, train
 
 MakeDataset = Callable[..., Dataset]
 SMALL = SupervisedConfig(
@@ -187,7 +188,7 @@ def test_a_finished_run_is_returned_and_another_refused(
 ) -> None:
     data, other = dataset(pictures(16)), dataset(pictures(24), "other")
     run = train(data, tmp_path / "run", with_(epochs=1))
-    monkeypatch.setattr(pretraining, "fit", None)
+    monkeypatch.setattr(start, "fit", None)
     again = train(data, tmp_path / "run", with_(epochs=1, workers=3, cache="none"))
     assert isinstance(again, Run)
     assert again.info == run.info

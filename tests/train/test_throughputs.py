@@ -11,10 +11,10 @@ import torch
 from handmade import pictures
 
 from curate.datasets.dataset import Dataset
-from train import throughputs
-from train.learners import Learner
-from train.supervised import SupervisedConfig, train
-from train.throughputs import DeviceWait, HostWait, wait_of
+from train.loop.metrics import throughput
+from train.loop.metrics.throughput import DeviceWait, HostWait, wait_of
+from train.loop.optim.train_step import Learner
+from train.methods.supervised import SupervisedConfig, train
 
 
 class Event:
@@ -128,7 +128,7 @@ def test_the_loop_reads_events_only_where_a_line_is_written(
         seen.append("read")
         return read(self) + 1e-9
 
-    monkeypatch.setattr(throughputs, "wait_of", lambda device: DeviceWait(recorded))
+    monkeypatch.setattr(throughput, "wait_of", lambda device: DeviceWait(recorded))
     monkeypatch.setattr(Learner, "learn", learned)
     monkeypatch.setattr(DeviceWait, "read", reading)
     config = SupervisedConfig(

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from curate.errors import RecipeError
-from train.models import ModelSpec, build, rebuild
-from train.pairs import Pair, PairSpec, build_pair
-from train.tokens import Tokenizer
-from train.towers import clip_config
+from train.models.dual_encoder import Pair, PairSpec, build_pair
+from train.models.encoders import clip_config
+from train.models.registry import ModelSpec, build, rebuild
+from train.models.tokenizer import Tokenizer
 
 SMALL = PairSpec("convnet", "imagenet", 32, embed_dim=64, text_width=64, text_layers=1, context_length=16)
 

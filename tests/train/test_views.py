@@ -11,9 +11,9 @@ from handmade import Sample, pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train import chances, geometries
-from train.augmentations import random_crops
-from train.loader import Batch, Loader
+from train.augment import chance, views
+from train.augment.crops import random_crops
+from train.data.loader import Batch, Loader
 
 MakeDataset = Callable[..., Dataset]
 BROKEN = Sample("all/broken", 0, b"\x89PNG\r\n\x1a\n but no picture", None)
@@ -82,8 +82,8 @@ def test_an_image_is_decoded_once_for_all_views(
     dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    decode = geometries.pixels
-    monkeypatch.setattr(geometries, "pixels", lambda *a: calls.append(a) or decode(*a))
+    decode = views.pixels
+    monkeypatch.setattr(views, "pixels", lambda *a: calls.append(a) or decode(*a))
     list(loader(dataset(pictures(12)), views=3, crop_from="photo").epoch(0))
     assert len(calls) == 12
 
@@ -106,9 +106,9 @@ def test_chances_and_passes_of_a_batch_are_its_samples(dataset: MakeDataset) -> 
 
 
 def test_views_are_drawn_independently_of_each_other() -> None:
-    keys = chances.of_keys([str(i) for i in range(4000)], seed=0)
+    keys = chance.of_keys([str(i) for i in range(4000)], seed=0)
     crops = [
-        random_crops(chances.of_view(keys, view), 0, min_area=0.08, shape=np.array([256, 256]))
+        random_crops(chance.of_view(keys, view), 0, min_area=0.08, shape=np.array([256, 256]))
         for view in (0, 1, 2)
     ]
     drawn = [column.astype(float) for crop in crops for column in (crop.width, crop.left, crop.flip)]

@@ -16,14 +16,14 @@ from processes import hears_ctrl_c
 
 from curate.datasets.dataset import Dataset
 from curate.errors import MissingError
-from train.loader import Loader
+from train.data.loader import Loader
 
 MakeDataset = Callable[..., Dataset]
 
 RUN = """
 import sys, time
 from curate.datasets.dataset import open_dataset
-from train.loader import Loader
+from train.data.loader import Loader
 loader = Loader(open_dataset(sys.argv[1]), batch_size=8, image_size=16, seed=0, augment=True, workers=3, cache="none")
 batches = loader.batches()
 next(batches)

@@ -17,12 +17,12 @@ from torch.nn import functional
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from curate.rows.manifest import Class
-from train.captions import caption_arguments
-from train.loader import Loader
-from train.models import MEAN, STD
-from train.pairs import Pair, PairSpec, build_pair
-from train.tokens import Tokenizer
-from train.zeroshot import class_weights, prompts_of, zero_shot_accuracy
+from train.data.captions import caption_arguments
+from train.data.loader import Loader
+from train.eval.zero_shot import class_weights, prompts_of, zero_shot_accuracy
+from train.models.dual_encoder import Pair, PairSpec, build_pair
+from train.models.registry import MEAN, STD
+from train.models.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 NAMES = ["red", "green", "blue", "ochre"]

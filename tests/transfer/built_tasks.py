@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from train.models import Model
+from train.models.registry import Model
 from train.runs import ScratchRun
 from train.transfer import Arrays, Split
 

@@ -12,10 +12,10 @@ from built_tasks import SIDE, dots, make_split
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from train.models import ModelSpec
+from train.models.registry import ModelSpec
 from train.runs import Run, scratch_run
 from train.transfer import Split, Task, open_tasks
-from train.transfer.subjects import Subject
+from train.transfer.features import Subject
 
 
 @pytest.fixture(autouse=True)

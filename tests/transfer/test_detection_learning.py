@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from voc_folders import SHARED, photographs, unpack, write_voc
 
 from curate.errors import DataError, MissingError, RecipeError
-from train.models import ModelSpec, build, normalize
+from train.models.registry import ModelSpec, build, normalize
 from train.runs import Machine, Run, finish_run, scratch_run
 from train.transfer import open_tasks
-from train.transfer.crops import Chosen
+from train.transfer.detection.features import DetectionSubject
 from train.transfer.detection.proposals import read_proposals, write_proposals
 from train.transfer.detection.protocols import FasterRcnn, FastRcnn
-from train.transfer.detection.subjects import DetectionSubject
-from train.transfer.detection.tasks import DetectionSplit, DetectionTask
+from train.transfer.detection.task import DetectionSplit, DetectionTask
+from train.transfer.features import Outcome
 from train.transfer.shots import Draw, draw
-from train.transfer.subjects import Outcome
-from train.transfer.vocs import CLASSES, read_annotation
+from train.transfer.tasks.crops import Chosen
+from train.transfer.tasks.readers.voc import CLASSES, read_annotation
 
 CPU = torch.device("cpu")
 # Small enough for a minute on one core, from weights that know nothing.
@@ -173,7 +173,7 @@ def test_last_stage_of_a_backbone_learns_as_a_head(photos: DetectionTask, make_r
 def test_alexnet_learns_from_proposals_of_a_file(
     photos: DetectionTask, make_run, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("train.alexnet.WIDTH", 256)  # fc6 and fc7 of 4,096 are most of the work
+    monkeypatch.setattr("train.models.alexnet.WIDTH", 256)  # fc6 and fc7 of 4,096 are most of the work
     run = make_run("alexnet", images_of(photos, 224))
     proposals = tmp_path / "proposals.parquet"
     write_proposals(proposals, near_and_far(photos))

@@ -12,8 +12,8 @@ from voc_folders import SHARED, unpack
 from curate.errors import MissingError
 from train.transfer.detection.coco import METRICS, _answers, _evaluate, coco_scores
 from train.transfer.detection.matches import Found, Ranking, matched, overlaps, precisions, rank, voc_scores
-from train.transfer.detection.tasks import Truth
-from train.transfer.vocs import CLASSES, read_annotation
+from train.transfer.detection.task import Truth
+from train.transfer.tasks.readers.voc import CLASSES, read_annotation
 
 
 def truth(

@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from curate.errors import DataError, RecipeError
-from train.models import Model, build
+from train.models.registry import Model, build
 from train.transfer.detection.batches import Source, flip_boxes, in_sequence, shuffled
 from train.transfer.detection.detectors import build_detector
 from train.transfer.detection.maps import Maps, cut, set_norms, timm_maps
 from train.transfer.detection.parts import Predictor, Regions, Resize, Trunk
 from train.transfer.detection.proposals import of_split, read_proposals, write_proposals
 from train.transfer.detection.protocols import FasterRcnn, FastRcnn
-from train.transfer.detection.tasks import DetectionSplit, Truth
-from train.transfer.detection.trainings import Recipe
+from train.transfer.detection.task import DetectionSplit, Truth
+from train.transfer.detection.training import Recipe
 from train.transfer.protocols import find_protocol
 from train.transfer.splits import Arrays
 

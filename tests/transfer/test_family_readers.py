@@ -14,7 +14,7 @@ from layouts import Opened, open_all, python2
 
 from curate.errors import DataError
 from train.transfer import Split
-from train.transfer.families import _pickles
+from train.transfer.tasks.readers import pickles
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,12 @@ def test_pickles_hold_numbers_and_text_and_nothing_that_runs(tmp_path: Path, pro
     file = tmp_path / "batch"
     kept = {"data": np.arange(6, dtype=np.uint8).reshape(2, 3), "labels": [1, 2], "name": "a"}
     file.write_bytes(pickle.dumps(kept, protocol=protocol))
-    found = _pickles.read_pickle(file, hint="")
+    found = pickles.read_pickle(file, hint="")
     assert np.array_equal(found.pop("data"), kept["data"])
     assert found == {"labels": [1, 2], "name": "a"}
     file.write_bytes(pickle.dumps({"data": Loud()}, protocol=protocol))
     with pytest.raises(DataError, match=r"asks for (__builtin__|builtins)\.exec"):
-        _pickles.read_pickle(file, hint="")
+        pickles.read_pickle(file, hint="")
     assert "PICKLE_RAN" not in os.environ
 
 
@@ -114,7 +114,7 @@ def test_pickle_with_any_byte_changed_is_read_or_refused(tmp_path: Path) -> None
             changed[place] = generator.integers(0, 256)
         file.write_bytes(changed)
         try:
-            _pickles.read_pickle(file, hint="")
+            pickles.read_pickle(file, hint="")
         except DataError:
             refused += 1
     assert 250 < refused < 500
@@ -176,7 +176,7 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / "batch"
     file.write_bytes(pickle.PROTO + b"\4" + HOSTILE[name] + pickle.STOP)
     with pytest.raises(DataError) as caught:
-        _pickles.read_pickle(file, hint="get it again")
+        pickles.read_pickle(file, hint="get it again")
     assert str(file) in caught.value.message
     assert len(caught.value.message) < len(str(file)) + 300
     assert caught.value.hint == "get it again"
@@ -189,13 +189,13 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_hostile_pickle_takes_memory_by_its_own_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(_pickles, "MAX_INSTRUCTIONS", 20_000)
+    monkeypatch.setattr(pickles, "MAX_INSTRUCTIONS", 20_000)
     file = tmp_path / "batch"
     file.write_bytes(program := pickle.PROTO + b"\4" + HOSTILE[name] + pickle.STOP)
     tracemalloc.start()
     try:
         with pytest.raises(DataError):
-            _pickles.read_pickle(file, hint="")
+            pickles.read_pickle(file, hint="")
         assert tracemalloc.get_traced_memory()[1] < 5 * len(program) + 3_000_000
     finally:
         tracemalloc.stop()
@@ -205,8 +205,8 @@ def test_what_is_no_pickle_of_that_size_is_refused(tmp_path: Path, monkeypatch: 
     os.mkfifo(tmp_path / "pipe")
     for odd in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
         with pytest.raises(DataError, match="is no file"):
-            _pickles.read_pickle(odd, hint="")
-    monkeypatch.setattr(_pickles, "MAX_BYTES", 10)
+            pickles.read_pickle(odd, hint="")
+    monkeypatch.setattr(pickles, "MAX_BYTES", 10)
     (tmp_path / "large").write_bytes(bytes(11))
     with pytest.raises(DataError, match="11 bytes, more than 10"):
-        _pickles.read_pickle(tmp_path / "large", hint="")
+        pickles.read_pickle(tmp_path / "large", hint="")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from train.runs import Run
 from train.transfer import Finetune, Linear, Task
-from train.transfer.finetunes import Trial, shift
+from train.transfer.features import Outcome, Subject
+from train.transfer.protocols._finetuning import Trial, shift
 from train.transfer.shots import draw
-from train.transfer.subjects import Outcome, Subject
 
 TRIAL = Trial(1e-3, 0.1, 10)
 QUICK = Finetune(lrs=(3e-3,), min_steps=20, max_steps=20, batch_size=16)

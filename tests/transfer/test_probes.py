@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from train.transfer import probes
-from train.transfer.probes import path
+from train.transfer.features import Subject
+from train.transfer.protocols import _probes
+from train.transfer.protocols._probes import path
 from train.transfer.protocols.linear import COARSE, PUBLISHED, Linear
 from train.transfer.shots import draw, folds
-from train.transfer.subjects import Subject
 
 
 def sklearn_predictions(
@@ -137,11 +137,11 @@ def test_what_is_small_is_solved_on_the_cpu_wherever_the_features_are(
     monkeypatch.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape, dtype=self.dtype))
     for way in ("_on_cpu", "_on_device"):
         monkeypatch.setattr(
-            probes, way, lambda _, start, *__, way=way: seen.append((way, start.device.type)) or start
+            _probes, way, lambda _, start, *__, way=way: seen.append((way, start.device.type)) or start
         )
-    monkeypatch.setattr(probes, "_span", lambda x_ND: x_ND.T[:, :6])
+    monkeypatch.setattr(_probes, "_span", lambda x_ND: x_ND.T[:, :6])
     features_ND, targets = torch.empty(6, 20, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
-    [probe] = probes.path(features_ND, targets, [1.0], classes=classes)
+    [probe] = _probes.path(features_ND, targets, [1.0], classes=classes)
     assert seen == [("_on_cpu" if where == "cpu" else "_on_device", where)]
     assert probe.weights.device.type == probe.bias.device.type == "meta"
     assert probe.weights.shape == (20, classes)

@@ -15,23 +15,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from curate.errors import DataError, RecipeError
-from train.clip import ClipConfig
-from train.models import normalize
-from train.pairs import build_pair
+from train.methods.clip import ClipConfig
+from train.models.dual_encoder import build_pair
+from train.models.registry import normalize
 from train.runs import Run, finish_run
 from train.transfer import Finetune, Linear, LpFt, Task
-from train.transfer.choosing import Choice, merit
-from train.transfer.finetunes import Trial, _Batches
-from train.transfer.heads import classifier
-from train.transfer.probes import _on_cpu, _on_device, _Problem, path, ridges
+from train.transfer.features import Outcome, Subject
 from train.transfer.protocols import find_protocol, settings, written
+from train.transfer.protocols._finetuning import Trial, _Batches
+from train.transfer.protocols._heads import classifier
+from train.transfer.protocols._model_selection import Choice, merit
+from train.transfer.protocols._probes import _on_cpu, _on_device, _Problem, path, ridges
 from train.transfer.protocols.finetune import PRESETS
 from train.transfer.protocols.induction import Induction
 from train.transfer.protocols.knn import Knn
 from train.transfer.protocols.ridge import LAMBDAS, Ridge
 from train.transfer.protocols.zero_shot import ZeroShot
 from train.transfer.shots import Draw, draw
-from train.transfer.subjects import Outcome, Subject
 
 
 def drawn_of(subject: Subject, shots: int | str, seed: int = 0) -> Draw:
@@ -225,8 +225,8 @@ def test_layer_that_is_not_there_is_told(digits_subject: Subject) -> None:
 
 
 def test_fc7_of_alexnet_is_what_the_network_itself_ends_in() -> None:
-    from train.models import build
-    from train.transfer.layers import tapped
+    from train.models.layers import tapped
+    from train.models.registry import build
 
     model = build("alexnet", num_classes=0, image_size=64).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -257,8 +257,8 @@ def clip_subject(clip_run: Run, dots_task: Task) -> Subject:
 
 def zero_shot_answers(subject: Subject) -> np.ndarray:
     """Return the answers of the towers, class by class and text by text, without the code under test."""
-    from train.clip import pair_of
-    from train.models import normalize
+    from train.methods.clip import pair_of
+    from train.models.registry import normalize
 
     pair, tokenizer = pair_of(subject.run)
     with torch.no_grad():
@@ -433,7 +433,7 @@ def test_runs_features_are_computed_once(scratch: Run, dots_task: Task, monkeypa
     subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
     drawn = drawn_of(subject, 5)
     Linear(grid="coarse").measure(subject, drawn)
-    monkeypatch.setattr("train.transfer.subjects.forward", None)  # a second pass would call it
+    monkeypatch.setattr("train.transfer.features.forward", None)  # a second pass would call it
     for protocol in (Ridge(), Knn(), Induction(), Linear(grid="coarse")):
         assert 0 <= value(protocol.measure(subject, drawn)) <= 1
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from curate.errors import DataError, MissingError, RecipeError
-from train.models import Model, ModelSpec
+from train.models.registry import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
 from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, open_tasks, transfer
 from train.transfer import results as results_module
-from train.transfer.cells import cells_of, shown
+from train.transfer.features import Subject
 from train.transfer.images import Streamed, View, pixels
 from train.transfer.jobs import VERSION
 from train.transfer.protocols.linear import Linear as LinearProtocol
-from train.transfer.subjects import Subject
+from train.transfer.summary import cells_of, shown
 
 QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
 

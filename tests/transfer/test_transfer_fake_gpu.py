@@ -9,12 +9,13 @@ import torch
 from built_tasks import StridedRun
 from fake_cuda import CUDA, Watch, fake_cuda, on_host
 
-from train import models, randaugments
+from train.augment import randaugment
+from train.models import registry
 from train.runs import Run
 from train.transfer import Finetune, Task
-from train.transfer.finetunes import Trial
+from train.transfer.features import Subject
+from train.transfer.protocols._finetuning import Trial
 from train.transfer.shots import draw
-from train.transfer.subjects import Subject
 
 TRIAL = Trial(1e-3, 0.1, 10)
 
@@ -31,11 +32,11 @@ def subject(scratch: Run, dots_task: Task) -> Subject:
 @pytest.fixture
 def gpu(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """A GPU that is not there."""
-    monkeypatch.setattr(randaugments, "_table", on_host(randaugments._table))
-    models._pixels.cache_clear()
+    monkeypatch.setattr(randaugment, "_table", on_host(randaugment._table))
+    registry._pixels.cache_clear()
     with fake_cuda() as watch:
         yield watch
-    models._pixels.cache_clear()
+    registry._pixels.cache_clear()
     for side in (subject.pixels.train, subject.pixels.test):
         side.squares._placed.clear()
 

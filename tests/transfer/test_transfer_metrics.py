@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 
-from train.transfer.metrics import Score, scores, wilson
-from train.transfer.precisions import class_precisions, ranked_precision
+from train.transfer.metrics.average_precision import class_precisions, ranked_precision
+from train.transfer.metrics.classification import Score, scores, wilson
 
 
 def said(guesses: np.ndarray, labels: np.ndarray) -> dict[str, Score]:

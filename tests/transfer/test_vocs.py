@@ -11,10 +11,10 @@ from voc_folders import Person, write_action, write_voc
 
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train.transfer import open_tasks
-from train.transfer.crops import Crops, enlarged
-from train.transfer.detection.tasks import DetectionSplit, DetectionTask, Truth
+from train.transfer.detection.task import DetectionSplit, DetectionTask, Truth
 from train.transfer.splits import Arrays
-from train.transfer.vocs import ACTIONS, CLASSES, read_annotation, read_labels, read_names
+from train.transfer.tasks.crops import Crops, enlarged
+from train.transfer.tasks.readers.voc import ACTIONS, CLASSES, read_annotation, read_labels, read_names
 
 DOG = ("dog", (10, 20, 40, 50))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from train.transfer.vocs import ACTIONS
+from train.transfer.tasks.readers.voc import ACTIONS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc07.tar"
 

@@ -55,7 +55,7 @@ def score(
     """Write what a run makes of each sample, by key: loss, confidence, prediction; similarity of image and text."""
     from curate.cli import printing
     from curate.datasets.dataset import open_dataset
-    from train import scores
+    from train.eval import scores
     from train.runs import open_run
 
     file = scores.score(
@@ -109,8 +109,8 @@ def transfer(
     from curate.cli import printing
     from train.transfer import Grid
     from train.transfer import transfer as measure
-    from train.transfer.cells import shown
     from train.transfer.names import named_tasks, open_subject
+    from train.transfer.summary import shown
 
     show = bars(quiet)
     rows = measure(
@@ -141,7 +141,7 @@ def tasks(
 ) -> None:
     """List the tasks that runs can be measured on, and where their data comes from."""
     from curate.cli import printing
-    from train.transfer.listings import facts, listings, one_listing
+    from train.transfer.tasks.listing import facts, listings, one_listing
 
     if json:
         printing.print_json([facts(one) for one in ([one_listing(name)] if name else listings().values())])

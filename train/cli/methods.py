@@ -12,10 +12,10 @@ import typer
 
 from curate.cli.options import Json, QuietOption, told
 from curate.errors import RecipeError
-from train import catalogue
+from train.methods import registry
 
 if TYPE_CHECKING:
-    from train.configs import LoopConfig
+    from train.loop.config import LoopConfig
 
 VAL = "A dataset to measure on: its split val, else all of it. The dataset's own split val by default."
 
@@ -23,10 +23,10 @@ VAL = "A dataset to measure on: its split val, else all of it. The dataset's own
 @told
 def run_method(context: typer.Context, name: str) -> None:
     """Run a method's command, made from its config: names, types, defaults and help."""
-    from train.configs import preset
-    from train.ranks import ranks_of
+    from train.loop.config import preset
+    from train.loop.distributed import ranks_of
 
-    module, kind = catalogue.method(name), catalogue.config_type(name)
+    module, kind = registry.method(name), registry.config_type(name)
     chosen = _chosen_preset(context.args)
     defaults = preset(module.PRESETS, chosen, f"curate train {name}") if chosen else {}
     presets = f"Options to begin with: {', '.join(module.PRESETS) or 'there are none'}."
@@ -80,7 +80,7 @@ def _chosen_preset(args: list[str]) -> str | None:
 
 def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     """Return an option for each field of a config, the method's own first."""
-    from train.configs import ASIDE, LoopConfig
+    from train.loop.config import ASIDE, LoopConfig
 
     hints, told_of = typing.get_type_hints(config), _arguments(config)
     shared = inspect.signature(LoopConfig).parameters

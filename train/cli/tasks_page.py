@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.transfer.listings import Listing, listings
+from train.transfer.tasks.listing import Listing, listings
 
 INTRODUCTION = """\
 # Tasks

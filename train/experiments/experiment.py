@@ -86,7 +86,7 @@ def _check(experiment: Experiment) -> None:
 
 def _config(experiment: Experiment) -> tuple[str, Any]:
     """Return the method of its pre-training and its configuration, checked."""
-    from train.catalogue import config_of
+    from train.methods.registry import config_of
 
     options = {"seed": experiment.seed} | experiment.pretrain
     name = options.pop("method", "supervised")
@@ -140,8 +140,8 @@ def _pretrain(
     stages: Stages,
 ) -> tuple[list[Any], dict[str, dict[str, Any]]]:
     """Train on each dataset; return the runs, scratch last, and each one's accuracy on the validation rows."""
-    from train.catalogue import method
-    from train.evaluations import held_out_accuracy
+    from train.eval.evaluation import held_out_accuracy
+    from train.methods.registry import method
     from train.runs import scratch_run
 
     runs: list[Any] = []

@@ -17,8 +17,8 @@ from curate.errors import CurateError, RecipeError
 from train.experiments.grid import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
-from train.transfer.cells import Cell, cells_of, facts_of
 from train.transfer.labels import Key, RunFacts, labels
+from train.transfer.summary import Cell, cells_of, facts_of
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from curate.errors import DataError
 from curate.io.executors import in_order
 from curate.io.images import BadImage
+from train.augment.upload import upload
 from train.transfer.splits import Images, Split, in_threads
-from train.transfer.tasks import Task, check_labels
-from train.uploads import upload
+from train.transfer.tasks.task import Task, check_labels
 
 Fit = Literal["crop", "squash"]
 KEPT_SHARE = 0.25  # of the memory, here and on the device, that the images of a task may take

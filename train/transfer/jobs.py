@@ -15,11 +15,11 @@ import torch
 from curate.errors import CurateError
 from curate.io import executors
 from curate.rows.manifest import digest
-from train.configs import pick_device
+from train.loop.config import pick_device
 from train.runs import Run, cores
+from train.transfer.features import AnySubject, Outcome, Subject
 from train.transfer.protocols import TransferProtocol, settings
 from train.transfer.shots import FULL, Draw, Sampling, Shots, draw
-from train.transfer.subjects import AnySubject, Outcome, Subject
 
 VERSION = 3  # goes up when the same settings give other values; part of a measurement's name
 NO_IMAGES = "0"  # the shots of a protocol that learns from none
@@ -161,7 +161,7 @@ class _Work:
 
 def _subject(one: Measurement, device: torch.device, say: Say) -> AnySubject:
     if one.task.kind == "detection":
-        from train.transfer.detection.subjects import DetectionSubject
+        from train.transfer.detection.features import DetectionSubject
 
         return DetectionSubject(one.run, one.task, device=device, progress=say)
     assert one.image_size is not None

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from curate.errors import RecipeError, require_one_of
 from curate.io import executors
-from train.configs import pick_device
+from train.loop.config import pick_device
 from train.runs import Run
 from train.transfer import results
 from train.transfer.jobs import NO_IMAGES, Measurement, Rows, Say, here, jobs_of, on_ray
-from train.transfer.listings import open_tasks
 from train.transfer.protocols import DEFAULTS, Select, TransferProtocol, find_protocols
 from train.transfer.shots import FULL, Sampling, parse_shots
+from train.transfer.tasks.listing import open_tasks
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.models import ModelSpec, build
+from train.models.registry import ModelSpec, build
 from train.runs import RUN, Run, open_run, scratch_run
-from train.transfer.listings import open_tasks
+from train.transfer.tasks.listing import open_tasks
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL).fullmatch
 SCRATCH = "scratch:"

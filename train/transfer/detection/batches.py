@@ -16,7 +16,7 @@ from torch import Tensor
 from curate.errors import DataError
 from curate.io.executors import in_order
 from curate.io.images import BadImage
-from train.transfer.detection.tasks import DetectionSplit
+from train.transfer.detection.task import DetectionSplit
 
 Target = dict[str, Tensor]
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from curate.errors import MissingError
 from train.transfer.detection.matches import Found
-from train.transfer.detection.tasks import Truth
-from train.transfer.metrics import Score, bootstrap
-from train.transfer.precisions import mean_of_known
+from train.transfer.detection.task import Truth
+from train.transfer.metrics.average_precision import mean_of_known
+from train.transfer.metrics.classification import Score, bootstrap
 
 METRICS = {
     "coco_ap": slice(None),

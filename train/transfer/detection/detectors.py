@@ -15,7 +15,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from curate.errors import RecipeError
-from train.models import Model
+from train.models.registry import Model
 from train.transfer.detection.maps import Maps, Norm, TimmMaps, cut, freeze_statistics, set_norms, timm_maps
 from train.transfer.detection.parts import (
     Anchored,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import RecipeError
-from train.models import Model
+from train.models.registry import Model
 
 Norm = Literal["auto", "frozen", "batch", "group"]
 GROUPS = 32  # of channels, where group normalisation takes the place of batch normalisation

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.transfer.detection.tasks import Truth
-from train.transfer.metrics import Score, bootstrap
-from train.transfer.precisions import Rule, mean_of_known, ranked_precision
+from train.transfer.detection.task import Truth
+from train.transfer.metrics.average_precision import Rule, mean_of_known, ranked_precision
+from train.transfer.metrics.classification import Score, bootstrap
 
 # An overlap must be more than this, as in the Python ports that published numbers come from. The MATLAB devkit takes
 # one of exactly a half as well.

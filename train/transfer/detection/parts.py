@@ -16,7 +16,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou, 
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from torchvision.ops.poolers import initLevelMapper
 
-from train.models import in_float32
+from train.models.registry import in_float32
 from train.transfer.detection.maps import Maps, TimmMaps, freeze_statistics, ordered
 
 PYRAMID = (4, 8, 16, 32, 64)  # strides of a pyramid; regions are cut from all but the last

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import DataError, RecipeError
 from curate.io.files import write_atomic
-from train.transfer.detection.tasks import DetectionSplit
+from train.transfer.detection.task import DetectionSplit
 
 COLUMNS = ("x1", "y1", "x2", "y2")
 SLACK = 1.0  # pixels that a box may stick out of its image; it is cut off

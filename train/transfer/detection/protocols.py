@@ -12,14 +12,14 @@ from curate.errors import RecipeError, require, require_one_of
 from train.runs import Run
 from train.transfer.detection.batches import Source
 from train.transfer.detection.detectors import Head, Shape
+from train.transfer.detection.features import DetectionSubject
 from train.transfer.detection.maps import Norm
 from train.transfer.detection.proposals import file_digest, of_split, read_proposals, write_proposals
 from train.transfer.detection.settings import Detection
-from train.transfer.detection.subjects import DetectionSubject
-from train.transfer.detection.tasks import DetectionSplit, DetectionTask
-from train.transfer.detection.trainings import predict, propose
+from train.transfer.detection.task import DetectionSplit, DetectionTask
+from train.transfer.detection.training import predict, propose
+from train.transfer.features import Outcome
 from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome
 
 LINEAR_BATCH = 16  # images of the step that `lr` of Faster R-CNN is for
 

@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from curate.errors import DataError, MissingError, require, require_one_of
-from train.models import Model
+from train.models.registry import Model
 from train.transfer.detection.batches import Source
 from train.transfer.detection.coco import coco_scores
 from train.transfer.detection.detectors import Head, Shape, build_detector
+from train.transfer.detection.features import DetectionSubject
 from train.transfer.detection.maps import Norm
 from train.transfer.detection.matches import RULES, Found, precisions, rank, voc_scores
-from train.transfer.detection.subjects import DetectionSubject
-from train.transfer.detection.trainings import Recipe, fit
+from train.transfer.detection.training import Recipe, fit
+from train.transfer.features import Outcome
 from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome
-from train.transfer.tasks import Kind
+from train.transfer.tasks.task import Kind
 
 
 @dataclass(frozen=True, kw_only=True)

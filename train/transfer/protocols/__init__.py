@@ -12,9 +12,9 @@ import yaml
 
 from curate.errors import RecipeError, did_you_mean
 from curate.recipes.signatures import Signature
+from train.transfer.features import Outcome
 from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome
-from train.transfer.tasks import Kind
+from train.transfer.tasks.task import Kind
 
 # The names, and where each is.
 PROTOCOLS = {

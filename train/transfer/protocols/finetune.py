@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from curate.captions.templates import texts
 from curate.errors import require
 from train.runs import Run
-from train.transfer.choosing import Merit, merit
-from train.transfer.finetunes import Trial, Tuning
-from train.transfer.heads import Head, classifier
+from train.transfer.features import Outcome, Subject
+from train.transfer.protocols._finetuning import Trial, Tuning
+from train.transfer.protocols._heads import Head, classifier
+from train.transfer.protocols._model_selection import Merit, merit
+from train.transfer.protocols._texts import require_texts
 from train.transfer.protocols.linear import Linear
 from train.transfer.shots import Draw, folds
-from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind, Task
-from train.transfer.towers import require_texts
+from train.transfer.tasks.task import Kind, Task
 
 NEVER = 10**9  # steps: no bound
 _CROPS = {"augment": "crop", "test_fraction": 0.875, "min_area": 0.08}  # resize 256, crop 224

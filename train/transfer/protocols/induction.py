@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.errors import RecipeError
-from train.neighbours import BLOCK_BYTES
+from train.eval.knn import BLOCK_BYTES
 from train.runs import Run
+from train.transfer.features import Outcome, Subject
 from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind, Task
+from train.transfer.tasks.task import Kind, Task
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from curate.errors import require
-from train.neighbours import nearest, votes
+from train.eval.knn import nearest, votes
+from train.transfer.features import Outcome, Subject
 from train.transfer.shots import Draw
-from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind
+from train.transfer.tasks.task import Kind
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from curate.errors import require
-from train.transfer.choosing import Choice, best, choices
-from train.transfer.probes import Probe, few_threads, path
+from train.transfer.features import Outcome, Subject
+from train.transfer.protocols._model_selection import Choice, best, choices
+from train.transfer.protocols._probes import Probe, few_threads, path
 from train.transfer.shots import Draw, folds
-from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind
+from train.transfer.tasks.task import Kind
 
 PUBLISHED = tuple(np.logspace(-6, 5, 45).tolist())  # Kornblith et al., CVPR 2019; SimCLR; DINOv2
 COARSE = PUBLISHED[::4]  # its decades: 12 of the 45

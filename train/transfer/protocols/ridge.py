@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from curate.errors import require
-from train.transfer.choosing import Choice, best, choices, merit
-from train.transfer.probes import few_threads, ridges
+from train.transfer.features import Outcome, Subject
+from train.transfer.protocols._model_selection import Choice, best, choices, merit
+from train.transfer.protocols._probes import few_threads, ridges
 from train.transfer.shots import Draw, folds
-from train.transfer.subjects import Outcome, Subject
-from train.transfer.tasks import Kind
+from train.transfer.tasks.task import Kind
 
 LAMBDAS = tuple(np.logspace(-5, 4, 19).tolist())
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from curate.captions.templates import texts
 from train.runs import Run
+from train.transfer.features import BATCH, Outcome, Subject, forward
+from train.transfer.protocols._texts import image_side, require_texts, text_weights
 from train.transfer.shots import Draw
-from train.transfer.subjects import BATCH, Outcome, Subject, forward
-from train.transfer.tasks import Kind, Task
-from train.transfer.towers import image_side, require_texts, text_weights
+from train.transfer.tasks.task import Kind, Task
 
 
 @dataclass(frozen=True)

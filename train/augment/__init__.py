@@ -1,0 +1,1 @@
+"""From bytes to pixels: decoding, crops, views, and augmentation on the device."""

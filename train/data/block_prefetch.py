@@ -1,0 +1,140 @@
+"""Blocks of a dataset fetched ahead from slow storage, a window at a time, and read from local files."""
+
+# N samples, B of them
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from curate.errors import DataError, MissingError
+from curate.io.files import cache_folder
+from train.data.batch_sampler import Step
+from train.data.epoch_order import Blocks
+from train.data.samples import Samples
+
+FETCHED_AT_ONCE = 4  # blocks
+KEPT_WINDOWS = 2  # behind the one that is being read: workers are a few batches behind
+
+
+class Spool:
+    """Read samples in the order of `Blocks` from local files, each a block's bytes, fetched before they are wanted.
+
+    A block costs a few large reads where its samples would cost one each. On disk are the windows that are being
+    read and the next. What is not there (it could not be fetched, or came too late) is read as without a spool.
+
+    Args:
+        samples: whose bytes.
+        order: theirs.
+    """
+
+    def __init__(self, samples: Samples, order: Blocks) -> None:
+        self.samples = samples
+        self.order = order
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="spool-", dir=cache_folder()))
+        sizes_N = np.maximum(samples.sizes_N, 0).astype(np.int64)
+        self._ends_N = np.cumsum(sizes_N)  # where a sample's bytes would end if all stood in one file
+        self._windows: dict[tuple[int, int], dict[int, Future[None]]] = {}  # (epoch, window) -> its blocks
+        self._pool = ThreadPoolExecutor(FETCHED_AT_ONCE)
+        self._close = weakref.finalize(self, _close, self._pool, self.folder, os.getpid())
+
+    def ahead(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Yield steps, each when the blocks that it needs are here and those of the next window are on their way."""
+        for step in steps:
+            if len(step):
+                # In a step that is filled up, the epoch's first places stand after its last.
+                needed = np.unique(step.places // self.order.window_samples).tolist()
+                for window in [*needed, needed[-1] + 1]:
+                    self._fetch(step, window)
+                for window in needed:
+                    for fetched in self._windows[step.epoch, window].values():
+                        fetched.result()
+                self._forget(len(needed))
+            yield step
+
+    def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
+        """Return the bytes of samples, or why they cannot be read. This runs in a worker."""
+        found: list[bytes | DataError] = [b""] * len(rows_B)
+        missing = []
+        for i, row in enumerate(rows_B.tolist()):
+            block = row // self.order.block_samples
+            size = int(self.samples.sizes_N[row])
+            start = int(self._ends_N[row]) - max(size, 0) - self._start(block)
+            try:
+                with open(self._file(block), "rb", buffering=0) as stream:
+                    stream.seek(start)
+                    found[i] = data = stream.read(size) if size > 0 else b""
+            except FileNotFoundError:
+                data = b""
+            if len(data) != size:
+                missing.append(i)
+        for i, answer in zip(missing, self.samples.read(rows_B[missing]) if missing else [], strict=True):
+            found[i] = answer
+        return found
+
+    def close(self) -> None:
+        """Drop the files."""
+        self._close()
+
+    def _fetch(self, step: Step, window: int) -> None:
+        if (step.epoch, window) in self._windows:
+            return
+        size = self.order.window_samples
+        rows = step.turn.rows[window * size : (window + 1) * size]
+        blocks = np.unique(np.asarray(rows, np.int64) // self.order.block_samples).tolist()
+        known = {block: fetched for kept in self._windows.values() for block, fetched in kept.items()}
+        self._windows[step.epoch, window] = {
+            b: known.get(b) or self._pool.submit(self._fetch_block, b) for b in blocks
+        }
+
+    def _fetch_block(self, block: int) -> None:
+        """Write a block's file, wholly or not at all."""
+        path = self._file(block)
+        first = block * self.order.block_samples
+        rows = np.arange(first, min(first + self.order.block_samples, len(self.samples)))
+        found: list[bytes] = []
+        for answer, size in zip(self.samples.read(rows), self.samples.sizes_N[rows].tolist(), strict=True):
+            # A hole, which reads as zeros, would pass for an image: a block with one is not kept.
+            if isinstance(answer, DataError) or len(answer) != max(size, 0):
+                return
+            found.append(answer)
+        beside = path.with_suffix(".tmp")
+        try:
+            with open(beside, "wb") as stream:
+                stream.writelines(found)
+            os.replace(beside, path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise MissingError(
+                f"{path}: a block of {sum(map(len, found))} bytes cannot be written ({error.strerror})",
+                hint="CURATE_CACHE can name a folder with more room; the order 'shuffled' needs none",
+            ) from error
+
+    def _forget(self, needed: int) -> None:
+        """Drop the blocks of windows that are well behind, unless a later window shares them."""
+        while len(self._windows) > KEPT_WINDOWS + needed + 1:
+            behind = self._windows.pop(next(iter(self._windows)))
+            for block in behind.keys() - {b for kept in self._windows.values() for b in kept}:
+                behind[block].result()
+                self._file(block).unlink(missing_ok=True)
+
+    def _start(self, block: int) -> int:
+        first = block * self.order.block_samples
+        return int(self._ends_N[first - 1]) if first else 0
+
+    def _file(self, block: int) -> Path:
+        return self.folder / f"{block:09d}"
+
+
+def _close(pool: ThreadPoolExecutor, folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a worker is a copy, and leaves the files alone
+        pool.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""Classes recognised by their names: each image goes to the class whose texts are nearest."""
+
+# B images, C classes, E of the space where images and texts meet
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from curate.captions.prompts import Names, called
+from curate.captions.templates import texts
+from curate.errors import RecipeError
+from curate.rows.manifest import Class
+from train.data.loader import Loader
+from train.loop.config import autocast
+from train.models.dual_encoder import Pair
+from train.models.registry import normalize
+from train.models.tokenizer import Tokenizer
+
+TEMPLATE = "a photo of a {}."  # where nothing says which
+TEXTS = 1024  # that go through the tower at a time
+
+
+def prompts_of(
+    classes: Sequence[Class],
+    *,
+    templates: Sequence[str] | str | None = None,
+    names: Names | None = None,
+    captioned: Mapping[str, Any] | None = None,
+) -> list[list[str]]:
+    """Return the texts of each class, in the order of the classes, which is that of the labels.
+
+    Two classes of one name (such as the two cranes of ImageNet) have equal texts under the names of WordNet, and
+    only one of them is ever found.
+
+    Args:
+        classes: in label order.
+        templates: texts with `{}`, or a named set such as openai-80; those of `captioned` by default, else one.
+        names: what to call the classes, as in the operation `caption`; as `captioned` does by default, else lemma.
+        captioned: the arguments of the `caption` step of the dataset that was learned from.
+
+    Raises:
+        RecipeError: no such templates, or classes without such names.
+    """
+    said = captioned or {}
+    chosen = texts(templates or said.get("templates") or TEMPLATE)
+    try:
+        names_C = called(classes, names or said.get("names", "lemma"))
+    except RecipeError:
+        if names is not None:
+            raise
+        names_C = called(
+            classes, "lemma"
+        )  # other classes than those of the captions, without names of that kind
+    return [[template.replace("{}", name) for template in chosen for name in own] for own in names_C]
+
+
+@torch.no_grad()
+def class_weights(
+    pair: Pair, tokenizer: Tokenizer, prompts_C: Sequence[Sequence[str]], device: torch.device
+) -> Tensor:
+    """Return weights_CE: for each class the mean of its texts' directions, of length 1, float32.
+
+    Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4.
+    """
+    flat = [text for prompts in prompts_C for text in prompts]
+    places = [torch.tensor([c] * len(prompts)) for c, prompts in enumerate(prompts_C)]
+    owners = torch.cat(places).to(device)
+    encoded = [
+        pair.encode_texts(pair.cropped(tokenizer(flat[start : start + TEXTS])).to(device))
+        for start in range(0, len(flat), TEXTS)
+    ]
+    sums_CE = torch.zeros(len(prompts_C), encoded[0].shape[1], device=device)
+    sums_CE.index_add_(0, owners, torch.cat(encoded).float())
+    return functional.normalize(sums_CE, dim=1)
+
+
+@torch.no_grad()
+def zero_shot_accuracy(
+    module: nn.Module,
+    tokenizer: Tokenizer,
+    prompts_C: Sequence[Sequence[str]],
+    loader: Loader,
+    precision: str = "auto",
+) -> dict[str, float]:
+    """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples.
+
+    Args:
+        module: the towers, in eval mode.
+        tokenizer: of the texts.
+        prompts_C: the texts of each class, in label order.
+        loader: images and labels.
+    """
+    assert isinstance(module, Pair)
+    right: dict[str, int] = {}
+    seen = 0
+    with autocast(precision, loader.device):
+        weights_CE = class_weights(module, tokenizer, prompts_C, loader.device)
+    for batch in filter(len, loader.epoch(0)):
+        with autocast(precision, loader.device):
+            images_BE = module.encode_images(normalize(batch.images))
+        nearness_BC = images_BE @ weights_CE.T
+        hits_BK = nearness_BC.topk(min(5, len(prompts_C))).indices == batch.labels[:, None]
+        seen += len(batch)
+        right["zeroshot_top1"] = right.get("zeroshot_top1", 0) + int(hits_BK[:, :1].sum())
+        if len(prompts_C) > 5:
+            right["zeroshot_top5"] = right.get("zeroshot_top5", 0) + int(hits_BK.sum())
+    return {name: count / seen for name, count in right.items()}

@@ -1,0 +1,301 @@
+"""The options that every method has, and what they mean on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from curate.errors import MissingError, RecipeError, did_you_mean, require
+from train.augment.views import CropFrom
+from train.data.loader import MAX_WORKERS, Cache
+from train.loop.distributed import ranks_of
+from train.models.registry import Stem
+from train.runs import Machine
+
+DEFAULT_EPOCHS = 30
+
+Schedule = Literal["cosine", "step", "constant"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+POSITIVE = (
+    "image_size", "epochs", "samples", "accumulate", "lr", "eps", "trust", "step_epochs", "step_factor",
+    "clip_norm", "evaluate_epochs", "keep_checkpoints", "log_steps",
+)  # fmt: skip
+SHARES = ("momentum", "beta1", "beta2", "ema")
+# The most that can be meant of whole numbers that memory or processes are made of; of others, as far as floats count.
+MOST = {
+    "image_size": 16_384, "workers": MAX_WORKERS, "profile": 100_000, "seed": 2**63 - 1, "views": 1000,
+    "randaugment": 1000, "context_length": 65_536, "embed_dim": 65_536, "text_width": 65_536, "hidden_dim": 65_536,
+    "projection_dim": 65_536, "text_layers": 1000, "projector_layers": 1000,
+}  # fmt: skip
+MOST_OF_OTHERS = 2**53
+CHOICES = {"stem": Stem, "crop_from": CropFrom, "schedule": Schedule, "precision": Precision}
+
+C = TypeVar("C", bound="LoopConfig")
+
+
+# What does not decide the outcome: who computes it, what is said of it, and how often it is saved.
+ASIDE = (
+    "workers", "device", "cache", "checkpoint_s", "keep_checkpoints", "log_steps", "tensorboard", "wandb",
+    "profile", "dry_run", "adopt", "compile",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What every method's config has.
+
+    Args:
+        stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
+        image_size: side of the images in pixels.
+        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
+            96 px. Only squares can be cached.
+        min_area: smallest share of an image that a random crop may take.
+        epochs: passes over the data; 30 where neither this nor `samples` is given.
+        samples: images to see in all, whatever the size of the dataset, so that runs on datasets of different
+            sizes are equally long.
+        batch_size: samples a step, over all processes.
+        accumulate: pieces that a batch is computed in, where it does not fit into memory at once; a contrast still
+            sees the whole batch.
+        optimizer: adamw, sgd (Nesterov), or any of timm's, such as lars, lamb or muon.
+        lr: at the peak of the schedule.
+        weight_decay: of everything but norms and biases.
+        momentum: of sgd, lars and the like.
+        beta1: of adamw and the like.
+        beta2: of adamw and the like.
+        eps: of adamw and the like.
+        trust: what lars and larc multiply the ratio of a layer's norm to its gradient's by; None for timm's 0.001.
+        schedule: after the warm-up, a cosine down to 0, steps down by `step_factor`, or constant.
+        warmup_fraction: share of the steps over which the rate rises, in [0, 1].
+        warmup_steps: the same as a number of steps, in place of the share.
+        step_epochs: epochs between two steps down.
+        step_factor: what a step down multiplies the rate by.
+        clip_norm: largest norm of the gradient; None for any.
+        ema: decay a step of an average of the weights, such as 0.9999, which is then what is measured and kept.
+        sync_norms: let batch norms see the whole batch where several processes share it.
+        seed: of the weights, the order and the crops.
+        workers: processes that decode; None for one a core, 16 at most.
+        precision: auto is bf16 where a GPU has it, fp16 on older ones, else fp32.
+        device: auto is a GPU where there is one.
+        compile: make kernels for the model by torch.compile: minutes at the start, faster steps.
+        deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there. The run names the
+            operators that have none.
+        cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
+            on the device that take less than a quarter of a GPU's free memory, or of the host's 2 GB.
+        order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for
+            storage that is slow to read here and there.
+        evaluate_epochs: epochs between two measurements; None measures at the end alone.
+        checkpoint_s: seconds between checkpoints.
+        keep_checkpoints: how many of the last to keep until the run is done; the best weights measured are kept too.
+        log_steps: steps between lines of the log; a GPU is waited for once a line.
+        tensorboard: write the metrics for TensorBoard too, into the run's folder.
+        wandb: project of Weights & Biases to write the metrics to as well, where wandb is installed.
+        profile: steps to profile after the first ten; the table is printed, the trace goes into the run's folder.
+        dry_run: take one step, say shapes, parameters, FLOPs and memory, and leave nothing.
+        adopt: go on from the checkpoint in the run's folder although its plan is another (other data or options).
+    """
+
+    stem: Stem = "imagenet"
+    image_size: int = 224
+    crop_from: CropFrom = "auto"
+    min_area: float = 0.25
+    epochs: int | None = None
+    samples: int | None = None
+    batch_size: int = 128
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    trust: float | None = None
+    schedule: Schedule = "cosine"
+    warmup_fraction: float = 0.1
+    warmup_steps: int | None = None
+    step_epochs: float = 30.0
+    step_factor: float = 0.1
+    clip_norm: float | None = None
+    ema: float | None = None
+    sync_norms: bool = False
+    seed: int = 0
+    workers: int | None = None
+    precision: Precision = "auto"
+    device: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
+    cache: Cache = "auto"
+    order: Literal["shuffled", "blocks"] = "shuffled"
+    evaluate_epochs: int | None = None
+    checkpoint_s: float = 300.0
+    keep_checkpoints: int = 2
+    log_steps: int = 10
+    tensorboard: bool = False
+    wandb: str | None = None
+    profile: int = 0
+    dry_run: bool = False
+    adopt: bool = False
+
+    def check(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            RecipeError: the first of them.
+        """
+        self._check_numbers()
+        must: dict[str, tuple[Callable[[Any], bool], str]] = {
+            **dict.fromkeys(POSITIVE, (lambda value: value > 0, "more than 0")),
+            **dict.fromkeys(SHARES, (lambda value: 0 <= value < 1, "in [0, 1)")),
+            "min_area": (lambda value: 0 < value <= 1, "a share, in (0, 1]"),
+            "batch_size": (lambda value: value >= 2, "2 or more"),
+            "warmup_fraction": (lambda value: 0 <= value <= 1, "a share, in [0, 1]"),
+            "warmup_steps": (lambda value: value >= 0, "0 or more"),
+            "weight_decay": (lambda value: value >= 0, "0 or more"),
+            "seed": (lambda value: value >= 0, "0 or more"),
+            "profile": (lambda value: value >= 0, "0 or more"),
+            "checkpoint_s": (lambda value: value >= 0, "0 or more"),
+        }
+        for name, choices in CHOICES.items():
+            must[name] = (get_args(choices).__contains__, "one of: " + ", ".join(get_args(choices)))
+        for name, (holds, wanted) in must.items():
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise RecipeError(f"{name} is {value}", hint=f"it must be {wanted}")
+        if self.epochs is not None and self.samples is not None:
+            raise RecipeError("epochs and samples are both given", hint="give one of them")
+        if self.accumulate * 2 > self.batch_size:
+            raise RecipeError(
+                f"accumulate is {self.accumulate} for batches of {self.batch_size}",
+                hint="a piece needs two samples at least",
+            )
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that are none, and whole ones beyond anything."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                require(math.isfinite(value), field.name, value, "a finite number")
+            elif isinstance(value, int):
+                most = MOST.get(field.name, MOST_OF_OTHERS)
+                require(value <= most, field.name, value, f"{most:,} at most")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the steps of the whole run."""
+        if self.samples is not None:
+            return math.ceil(self.samples / self.batch_size)
+        return (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the options that decide the outcome: not who computes it, or how often it is saved."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ASIDE}
+
+    def warmup(self, total_steps: int) -> int:
+        """Return the steps over which the rate rises."""
+        steps = round(self.warmup_fraction * total_steps) if self.warmup_steps is None else self.warmup_steps
+        return min(steps, total_steps)
+
+
+def parse(
+    kind: type[C],
+    options: Mapping[str, Any],
+    where: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> C:
+    """Return a config of a kind from the options of a file, checked.
+
+    Args:
+        options: by name; `preset` names some to begin with, which the others replace.
+        presets: that there are.
+
+    Raises:
+        RecipeError: an option that it does not have, or a value that cannot be; it begins with `where`.
+    """
+    options = dict(options)
+    if "preset" in options:
+        options = preset(presets or {}, str(options.pop("preset")), where) | options
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(str(name), known) or f"it has: {', '.join(known)}"
+            raise RecipeError(f"{where}: no option {name!r}", hint=hint)
+    try:
+        config = TypeAdapter(kind).validate_python(dict(options))
+        config.check()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{where}: {name} is {first['input']!r}", hint=first["msg"]) from error
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error.message}", hint=error.hint) from error
+    return config
+
+
+def preset(presets: Mapping[str, Mapping[str, Any]], name: str, where: str) -> dict[str, Any]:
+    """Return the options of a preset.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in presets:
+        hint = did_you_mean(name, presets) or f"there are: {', '.join(presets) or 'none'}"
+        raise RecipeError(f"{where}: no preset {name!r}", hint=hint)
+    return dict(presets[name])
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a config; of several processes on a machine, each takes the GPU of its own number.
+
+    Raises:
+        RecipeError: no such device.
+        MissingError: this machine has no GPU.
+    """
+    here = ranks_of()
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cuda", "cpu", "mps"):
+        raise RecipeError(f"device {name!r} cannot train", hint="auto, cpu, cuda or cuda:1")
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise MissingError(f"device {name!r}: torch sees no GPU here", hint="take --device cpu or auto")
+    if here.ranks > 1 and torch.cuda.device_count() > 1:  # Slurm may show each process its own GPU alone
+        device = torch.device("cuda", here.local_rank)
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise MissingError(
+            f"device {device}: there are {torch.cuda.device_count()} GPUs here",
+            hint="start one process a GPU (torchrun --nproc-per-node)",
+        )
+    torch.cuda.set_device(device)
+    return device
+
+
+def pick_workers(config: LoopConfig) -> int:
+    """Return the number of processes that decode for this one."""
+    if config.workers is not None:
+        return config.workers
+    return min(16, max(1, Machine.here().cores // ranks_of().local_ranks))
+
+
+def number_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return what a model computes in: float32, or half of it under autocast."""
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Return the context in which a model runs forward."""
+    kind = number_type(precision, device)
+    return torch.autocast(device.type, kind, enabled=kind != torch.float32)

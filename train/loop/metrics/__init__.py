@@ -1,0 +1,1 @@
+"""What a run measures of itself: its log, throughput, FLOPs and profile."""

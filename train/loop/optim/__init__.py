@@ -1,0 +1,1 @@
+"""One step of training: gradients, also in pieces, optimizers and norms."""

@@ -1,0 +1,1 @@
+"""The methods, one a file: supervised, CLIP and SimCLR, their losses and their loaders."""

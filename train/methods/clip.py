@@ -1,0 +1,260 @@
+"""Learn which text belongs to which image: the contrast of CLIP, or the sigmoids of SigLIP."""
+
+# B pairs of an image and a text, E of the space where both meet
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from curate.datasets.dataset import Dataset
+from curate.errors import RecipeError, printable, require, require_one_of
+from train.augment.upload import upload
+from train.data.captions import caption_arguments, warnings_of
+from train.data.loader import Batch, Loader
+from train.data.text_columns import Choices
+from train.eval.zero_shot import prompts_of, zero_shot_accuracy
+from train.loop.config import LoopConfig, parse
+from train.loop.distributed import Ranks
+from train.loop.method import Columns, Lesson, Method
+from train.loop.start import run_method
+from train.methods import loaders
+from train.methods.checks import check_batch_fits
+from train.models.dual_encoder import EMBED_DIM, Pair, PairSpec, build_pair
+from train.models.registry import normalize
+from train.models.tokenizer import Tokenizer
+from train.runs import WEIGHTS, Run, fill
+
+LossName = Literal["clip", "siglip"]
+CaptionChoice = Literal["drawn", "fixed"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Entezari et al. 2023, by their repository and its log: OpenCLIP, 8 GPUs of 128 pairs each. 16 epochs are for
+    # sources of 2.7 M and more; ImageNet-Captions had 32, templated ImageNet 90; LAION-1M and CC3M batches of 512.
+    # min_area is open_clip's; the README has "the augmentations of SimCLR", which contradicts it.
+    "entezari2023": {
+        "model": "RN50",
+        "optimizer": "adamw",
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "lr": 1e-3,
+        "batch_size": 1024,
+        "warmup_steps": 5_000,
+        "epochs": 16,
+        "min_area": 0.9,
+    },
+    # For 64 px on a CPU; ours.
+    "small": {
+        "model": "convnet",
+        "image_size": 64,
+        "batch_size": 256,
+        "min_area": 0.5,
+        "text_width": 128,
+        "text_layers": 2,
+        "context_length": 32,
+        "weight_decay": 0.1,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(LoopConfig):
+    """What `train` can be told, besides what every method can.
+
+    Args:
+        model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text tower; or a model that supervised
+            knows (timm's as timm/NAME), beside a small text tower and below a projection.
+        loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
+        captions: drawn anew each epoch from all that a row may say (its list `captions`, or the templates of the
+            recipe's `caption` step); or fixed, the row's own.
+        context_length: tokens of a text; what is longer is cut.
+        embed_dim: of the space where images and texts meet; a model of open_clip has its own.
+        text_width: of the text tower; None for the model's own, or 256.
+        text_layers: of the text tower; None for the model's own, or 4.
+        templates: for the zero-shot accuracy: a text with {}, or openai-80; None for the captions' own, else one.
+    """
+
+    model: str = "RN50"
+    min_area: float = 0.9
+    loss: LossName = "clip"
+    captions: CaptionChoice = "drawn"
+    context_length: int = 77
+    embed_dim: int = EMBED_DIM
+    text_width: int | None = None
+    text_layers: int | None = None
+    templates: str | None = None
+
+    def check(self) -> None:
+        """Refuse values that cannot be meant."""
+        super().check()
+        require_one_of(LossName, "loss", self.loss)
+        require_one_of(CaptionChoice, "captions", self.captions)
+        require(
+            self.context_length >= 3, "context_length", self.context_length, "3 or more"
+        )  # start, text, end
+        for name in ("embed_dim", "text_width", "text_layers"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "more than 0")
+
+    @property
+    def pair(self) -> PairSpec:
+        """What it takes to build the towers."""
+        return PairSpec(**{field.name: getattr(self, field.name) for field in fields(PairSpec)})
+
+
+def parse_config(options: Mapping[str, Any], *, where: str) -> ClipConfig:
+    """Return a config from the options of a file, checked; errors begin with `where`."""
+    return parse(ClipConfig, options, where, PRESETS)
+
+
+def train(
+    dataset: Dataset,
+    out: str | Path,
+    config: ClipConfig,
+    *,
+    val: Dataset | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train an image and a text tower, or go on with them, or return them if they are finished.
+
+    Rows of the splits val and test are not learned from. Zero-shot accuracy is measured on `val`, else on the
+    dataset's own rows of the split val, where their classes have names.
+
+    Args:
+        dataset: what to learn from; every row needs a caption, and none a label.
+        out: the run's folder.
+        config: how.
+        val: a dataset with classes, not necessarily the same.
+        quiet: say nothing on stderr.
+
+    Raises:
+        RecipeError: the config makes no sense, or `out` holds another run.
+        DataError: captions are missing, there are too few samples.
+    """
+    return run_method("clip", partial(_prepare, quiet=quiet), dataset, out, config, val=val, quiet=quiet)
+
+
+def _prepare(
+    dataset: Dataset,
+    config: ClipConfig,
+    val: Dataset | None,
+    device: torch.device,
+    ranks: Ranks,
+    *,
+    quiet: bool,
+) -> tuple[Method, Loader]:
+    loader = loaders.to_learn_from(dataset, config, device, ranks, need_labels=False)
+    choices = loader.samples.choices if config.captions == "drawn" else loader.samples.said
+    say = Console(stderr=True, quiet=quiet or not ranks.first)
+    for warning in warnings_of(choices, loader.samples.chances_N, config.batch_size, str(dataset.path)):
+        told = printable(f"warning: {dataset.path}: {warning}")
+        say.print(told, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    check_batch_fits(loader)
+    measured, prompts_C = _measured(dataset, config, val, device)
+    pair = build_pair(config.pair, seed=config.seed).to(device).to(memory_format=torch.channels_last)
+    return method_of(pair, choices, config, ranks, measured, prompts_C), loader
+
+
+def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokenizer]:
+    """Return a run's towers, in eval mode, and what turns texts into tokens for them.
+
+    Raises:
+        RecipeError: the run has no text tower.
+        DataError: the weights are missing, or not those that the run wrote.
+    """
+    if run.info.method != "clip":
+        raise RecipeError(
+            f"{run.path}: a {run.info.method} run, which has no texts",
+            hint="`curate train clip` makes one that has",
+        )
+    config = parse_config(run.info.config, where=str(run.path))
+    pair = build_pair(config.pair)
+    pair.spec = run.spec
+    fill(pair, run.weights(), run.path / WEIGHTS)
+    return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(config.context_length)
+
+
+def method_of(
+    pair: Pair,
+    choices: Choices,
+    config: ClipConfig,
+    ranks: Ranks,
+    measured: Loader | None = None,
+    prompts_C: list[list[str]] | None = None,
+) -> Method:
+    """Return the method.
+
+    Args:
+        pair: the towers, on their device.
+        choices: the texts of the loader's rows.
+        config: how.
+        ranks: the processes that share each batch.
+        measured: images with labels; None measures nothing.
+        prompts_C: the texts of its classes, in label order.
+    """
+    tokenizer = Tokenizer(config.context_length)
+    device = pair.logit_scale.device
+
+    def lesson(batch: Batch) -> Lesson:
+        texts_B = [text or "" for text in choices.draw(batch.rows, batch.chances, batch.passes)]
+        tokens_BL = pair.cropped(tokenizer(texts_B))
+        return Lesson((normalize(batch.images), upload(tokens_BL, device)))
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        assert measured is not None
+        assert prompts_C is not None
+        return zero_shot_accuracy(module, tokenizer, prompts_C, measured, config.precision)
+
+    return Method(
+        "clip",
+        pair.spec,
+        pair,
+        lesson,
+        contrast(config.loss, ranks),
+        joint=True,
+        evaluate=evaluate if measured else None,
+        after_step=pair.keep_bounds,
+        watched=lambda: {"logit_scale": pair.logit_scale.detach().exp()},
+        facts={"texts": choices.most, "prompts": prompts_C[0] if prompts_C else []},
+    )
+
+
+def contrast(name: LossName, ranks: Ranks):  # -> Callable[[Columns, Columns], Tensor]
+    """Return the loss of this process's pairs against those of all, as open_clip has it.
+
+    Its mean over the processes is the loss of the whole batch, and gradients flow through what is gathered.
+    """
+    from open_clip.loss import ClipLoss, SigLipLoss
+
+    if name == "clip":
+        kind: nn.Module = ClipLoss(True, True, rank=ranks.rank, world_size=ranks.ranks)
+    else:
+        kind = SigLipLoss(rank=ranks.rank, world_size=ranks.ranks)
+
+    def loss(outputs: Columns, targets: Columns) -> Tensor:
+        images_BE, texts_BE, *numbers = outputs
+        return kind(images_BE, texts_BE, *(number.mean() for number in numbers))
+
+    return loss
+
+
+def _measured(
+    dataset: Dataset, config: ClipConfig, val: Dataset | None, device: torch.device
+) -> tuple[Loader | None, list[list[str]] | None]:
+    """Return what zero-shot accuracy is measured on, and the texts of its classes."""
+    source = val or dataset
+    measured = loaders.to_measure_on(dataset, val, config, device) if source.classes else None
+    if measured is None:
+        return None, None
+    return measured, prompts_of(
+        source.classes, templates=config.templates, captioned=caption_arguments(dataset)
+    )

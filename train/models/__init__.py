@@ -1,0 +1,1 @@
+"""Models: backbones by name, CLIP's two encoders, the tokenizer."""

@@ -1,0 +1,1 @@
+"""The metrics of tasks: top-1, mean per class, average precision."""

@@ -1,0 +1,1 @@
+"""The tasks: what a task is, which there are, and the files of each."""

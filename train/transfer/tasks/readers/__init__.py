@@ -1,0 +1,1 @@
+"""How published files of tasks are read: downloads, pickles, VOC's XML, rows."""
