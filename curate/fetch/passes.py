@@ -81,11 +81,6 @@ def require(distributor: str) -> None:
     """
     if importlib.util.find_spec("img2dataset") is None:
         raise MissingError("img2dataset is not installed", hint="pip install 'curate-train[fetch]'")
-    if importlib.util.find_spec("imghdr") is None:
-        raise MissingError(
-            "img2dataset needs the module imghdr, which Python has no more from 3.13 on",
-            hint="fetch with Python 3.12 or earlier; all else runs on this one",
-        )
     if distributor != "multiprocessing" and importlib.util.find_spec(distributor) is None:
         raise MissingError(f"{distributor} is not installed", hint=f"pip install {distributor}")
 

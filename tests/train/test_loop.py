@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,34 +208,45 @@ def test_metrics_go_to_tensorboard_too(dataset: MakeDataset, tmp_path: Path) -> 
     assert "samples_per_s" in events.Tags()["scalars"]
 
 
-def test_wandb_gets_the_metrics_where_it_is_installed(
+def test_trackers_that_are_not_installed_are_told(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-    import types
-
-    class Project:
-        def __init__(self) -> None:
-            self.steps: list[int] = []
-            self.ended = False
-
-        def log(self, metrics: dict[str, float], step: int) -> None:
-            self.steps.append(step)
-
-        def finish(self) -> None:
-            self.ended = True
-
-    project, asked = Project(), {}
-    fake = types.ModuleType("wandb")
-    fake.init = lambda **how: (asked.update(how), project)[1]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    train(dataset(pictures(32)), tmp_path / "run", with_(wandb="mine"))
-    assert (asked["project"], asked["name"]) == ("mine", "run")
-    assert project.steps == [4, 8, 12, 16, 16]
-    assert project.ended
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingError, match=r"(?s)wandb is not installed.*pip install wandb"):
-        train(dataset(pictures(32), "more"), tmp_path / "other", with_(wandb="mine"))
+    with pytest.raises(MissingError, match=r"(?s)wandb is not installed.*curate-train\[wandb\]"):
+        train(dataset(pictures(32)), tmp_path / "run", with_(wandb="mine"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingError, match=r"(?s)TensorBoard is not installed.*curate-train\[tensorboard\]"):
+        train(dataset(pictures(32), "more"), tmp_path / "other", with_(tensorboard=True))
+
+
+def offline_history(file: Path) -> list[dict[str, Any]]:
+    """Read what wandb logged from its file of one block: 7 bytes, then records of CRC, length, type and a message."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, history, at = file.read_bytes(), [], 7
+    assert data.startswith(b":W&B")
+    assert len(data) < 32_768
+    while at < len(data):
+        length = int.from_bytes(data[at + 4 : at + 6], "little")
+        record = Record.FromString(data[at + 7 : at + 7 + length])
+        if record.HasField("history"):
+            items = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+            history.append(items)
+        at += 7 + length
+    return history
+
+
+def test_wandb_itself_gets_the_metrics_without_a_network(
+    dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="needs curate-train[wandb]")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = train(dataset(pictures(32)), tmp_path / "run", with_(wandb="mine"))
+    [file] = run.path.glob("wandb/offline-run-*/*.wandb")
+    got = {line["_step"]: line["loss"] for line in offline_history(file) if "loss" in line}
+    assert got == {line["step"]: line["loss"] for line in lines(run.path) if "loss" in line}
+    assert len(got) == 4
 
 
 def test_dry_run_takes_a_step_and_leaves_nothing(

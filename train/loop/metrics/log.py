@@ -119,7 +119,9 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingError("TensorBoard is not installed", hint="pip install tensorboard") from error
+            raise MissingError(
+                "TensorBoard is not installed", hint="pip install 'curate-train[tensorboard]'"
+            ) from error
         writer = SummaryWriter(str(path / TENSORBOARD))
 
         def write(metrics: dict[str, float], step: int) -> None:
@@ -131,7 +133,7 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
         try:
             import wandb  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
-            raise MissingError("wandb is not installed", hint="pip install wandb") from error
+            raise MissingError("wandb is not installed", hint="pip install 'curate-train[wandb]'") from error
         name = path.resolve().name
         try:
             run = wandb.init(
