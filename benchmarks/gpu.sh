@@ -80,8 +80,8 @@ check() {
   # -m gpu leaves out all others; a report of what was skipped says when there is no GPU.
   local four=(-n 4)
   { [ -z "$dry" ] && "$PYTHON" -c 'import xdist' 2>/dev/null; } || four=()
-  step tests 110 "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/train/test_gpu.py \
-    tests/transfer/test_transfer_gpu.py -rs --durations=5 "${four[@]}"
+  step tests 110 "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/train/loop/test_gpu.py \
+    tests/train/transfer/test_transfer_gpu.py -rs --durations=5 "${four[@]}"
   tail -n 15 "$OUT/tests.log"
   step steps $((end - SECONDS)) "$PYTHON" benchmarks/steps.py --out "$OUT" $dry \
     --workers "$cores" --limit $((end - SECONDS - 10))

@@ -201,7 +201,7 @@ def _curate(arguments: list[str], work: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _web(images: Path) -> Iterator[str]:
-    command = [sys.executable, str(TOP / "tests/curate/webs.py"), str(images), "--port", "0"]
+    command = [sys.executable, str(TOP / "tests/support/webs.py"), str(images), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

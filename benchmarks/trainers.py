@@ -7,9 +7,9 @@ For each configuration, samples a second of
 - `ours, synthetic`: the same from a batch that lies on the device as bytes: augmented, normalised, tokenised;
 - `ours, end to end`: `train` as a user calls it, from a dataset of JPEGs on the disk.
 
-MFU is the share of the GPU's peak in bf16 (`train.loop.metrics.flops`); bandwidth the share of its memory's peak that the
-traffic of an eager convolutional network takes; neither is known for a CPU. Texts of the first line have all 77 tokens; those of
-the other two are cut to the longest of their batch, as `train clip` does.
+MFU is the share of the GPU's peak in bf16 (`train.loop.metrics.flops`); bandwidth the share of its memory's peak that
+the traffic of an eager convolutional network takes; neither is known for a CPU. Texts of the first line have all 77
+tokens; those of the other two are cut to the longest of their batch, as `train clip` does.
 
     pip install -e '.[bench]'
 

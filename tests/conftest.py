@@ -64,7 +64,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="needs ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what it will do one day
-        patch.setenv("PYTHONPATH", str(request.path.parent))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(request.path.parent), str(REPOSITORY / "tests" / "support")])
+        )
         ray.init(
             num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
             _node_ip_address="127.0.0.1",

@@ -456,7 +456,7 @@ def test_real_rows_of_cc3m_are_known_by_their_content(shared: Path, tmp_path: Pa
 
 
 def test_every_layout_is_told_of_in_the_docs() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "layouts.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "layouts.md"
     assert page.read_text() == markdown()
     for layout in LAYOUTS:
         assert f"## {layout.name}\n" in page.read_text()

@@ -15,7 +15,7 @@ from webs import Web, picture
 
 pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "pools.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "pools.md"
 IMAGES = {f"{i}.jpg": picture(i) for i in range(40)}
 
 

@@ -21,7 +21,7 @@ from curate.sources.synthetic.folders import write_folder
 from curate.sources.synthetic.images import draw, jpeg
 
 ALL = POOL + DOWNSTREAM
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def write(out: Path, **changes) -> None:

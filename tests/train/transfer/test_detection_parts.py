@@ -444,7 +444,7 @@ def test_settings_that_cannot_be_meant_are_refused(told: str, says: str) -> None
 
 
 def test_page_names_every_setting_with_its_value() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "detection.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "detection.md").read_text()
     rows = {
         cells[1].strip().strip("`"): cells for line in page.splitlines() if len(cells := line.split("|")) == 6
     }

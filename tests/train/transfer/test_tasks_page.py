@@ -5,7 +5,7 @@ from pathlib import Path
 from train.cli.tasks_page import markdown
 from train.transfer.tasks.listing import listings
 
-PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+PAGE = Path(__file__).parents[3] / "docs" / "tasks.md"
 
 
 def test_the_page_is_what_the_listings_say() -> None:

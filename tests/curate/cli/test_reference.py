@@ -8,7 +8,7 @@ from curate import ops, sources
 from curate.cli import examples, reference
 from curate.recipes.recipe import Recipe
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
 
 
 def test_the_page_is_what_the_operations_say():

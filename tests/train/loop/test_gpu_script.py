@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from handmade import picture
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.sh"
 MOST_FILES, MOST_BYTES = 8, 16 << 20
 
 

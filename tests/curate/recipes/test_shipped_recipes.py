@@ -23,7 +23,7 @@ from curate.sources.synthetic.folders import write_folder
 from curate.sources.table.layouts import find
 from curate.wordnet.lists import wnids_of
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 # Recipe → what makes it fit a small pool; the folders and files it reads are filled in by their variable's name.
 SMALL: dict[str, dict[str, str]] = {
     "huh2016/images-per-class": {"scale": "0.02"},

@@ -249,6 +249,6 @@ def test_the_packaged_exceptions_are_those_of_wordnet() -> None:
         pytest.skip("no WordNet 3.0 database: apt-get install wordnet-base")
     lines = [line.split() for line in (DEBIAN / "noun.exc").read_text(encoding="utf-8").splitlines()]
     expected = {form: nouns for form, *nouns in lines}  # the last line of a form counts, as in NLTK
-    path = Path(__file__).parents[2] / "curate/wordnet/noun_exceptions.csv"
+    path = Path(__file__).parents[3] / "curate/wordnet/noun_exceptions.csv"
     with path.open(newline="", encoding="utf-8") as stream:
         assert {row["form"]: row["nouns"].split() for row in csv.DictReader(stream)} == expected

@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate.io.images import MAX_PIXELS
 
-WALK = Path(__file__).with_name("odd_walk.py")
+WALK = Path(__file__).parents[2] / "support" / "odd_walk.py"
 KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 SECONDS_PER_FILE = 10
 PEAK_BYTES = 1_000_000_000
