@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts import TOLD, Layout, Says
+from curate.sources.table.layouts.layout import TOLD, Layout, Says
 from curate.sources.table.layouts.published import LAYOUTS
 
 

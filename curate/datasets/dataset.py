@@ -25,6 +25,7 @@ from curate.rows.manifest import Class, digest
 
 INFO = "dataset.json"
 MANIFEST = "manifest.parquet"
+OUTCOMES = "outcomes.parquet"  # of a pool: what became of each row that was asked for
 BUILD = "build.json"
 CARD = "README.md"
 SHARDS = "shards"

@@ -16,9 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from curate.datasets.dataset import INFO, Dataset, open_dataset
+from curate.datasets.dataset import INFO, OUTCOMES, Dataset, open_dataset
 from curate.errors import CurateError, RecipeError, printable
-from curate.fetch.pools import OUTCOMES
 from curate.rows.relation import columns_of
 from curate.rows.sql import parquet, plain, quoted, text
 from curate.wordnet import create_views

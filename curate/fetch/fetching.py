@@ -10,11 +10,11 @@ from pathlib import Path
 
 from curate.builds.build import build, disk_told
 from curate.builds.plan import plan
-from curate.datasets.dataset import INFO, Dataset, open_dataset
+from curate.datasets.dataset import INFO, OUTCOMES, Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.limits import Guards
 from curate.fetch.passes import DISTRIBUTORS, How, download, require, tidy
-from curate.fetch.pools import ASKED, OUTCOMES, Pool, Request
+from curate.fetch.pools import ASKED, Pool, Request
 from curate.fetch.publishing import publish
 from curate.io.paths import is_remote
 from curate.io.progress import Quiet

@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from curate.datasets.dataset import INFO, MANIFEST, Dataset, file_sha256
+from curate.datasets.dataset import INFO, MANIFEST, OUTCOMES, Dataset, file_sha256
 from curate.datasets.staging import locked
 from curate.errors import RecipeError
 from curate.fetch.limits import Guards
@@ -28,7 +28,6 @@ from curate.rows.manifest import digest
 from curate.rows.sql import parquet, plain, quoted, text
 
 REQUEST = "request.parquet"
-OUTCOMES = "outcomes.parquet"
 STATE = "fetch.json"
 FETCHED = "fetched"
 ASKED = "asked"  # below `fetched`: the dataset made of a table that was named

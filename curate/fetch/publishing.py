@@ -16,6 +16,7 @@ from curate.datasets.dataset import (
     CARD,
     INFO,
     MANIFEST,
+    OUTCOMES,
     Dataset,
     DatasetInfo,
     StepRecord,
@@ -24,7 +25,7 @@ from curate.datasets.dataset import (
 )
 from curate.datasets.exports.huggingface import described
 from curate.fetch.limits import Guards
-from curate.fetch.pools import OUTCOMES, Pool, Request
+from curate.fetch.pools import Pool, Request
 from curate.io.files import write_atomic
 from curate.rows.manifest import CORE, content_digest, ordered, rows_digest
 from curate.rows.relation import columns_of

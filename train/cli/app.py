@@ -141,7 +141,7 @@ def tasks(
 ) -> None:
     """List the tasks that runs can be measured on, and where their data comes from."""
     from curate.cli import printing
-    from train.transfer.tasks.listing import facts, listings, one_listing
+    from train.transfer.tasks.datasets import facts, listings, one_listing
 
     if json:
         printing.print_json([facts(one) for one in ([one_listing(name)] if name else listings().values())])

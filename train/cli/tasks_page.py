@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, listings
+from train.transfer.tasks.datasets import listings
+from train.transfer.tasks.listing import Listing
 
 INTRODUCTION = """\
 # Tasks

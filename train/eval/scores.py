@@ -21,9 +21,8 @@ from curate.rows.manifest import Class
 from train.data.captions import caption_arguments
 from train.data.loader import Batch, Loader
 from train.data.provenance import find_dataset
-from train.eval.zero_shot import class_weights, prompts_of
+from train.eval.zero_shot import class_weights, pair_of, prompts_of
 from train.loop.config import LoopConfig, autocast, pick_device, pick_workers
-from train.methods.clip import pair_of
 from train.runs import Run
 
 BATCH_SIZE = 256

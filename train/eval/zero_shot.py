@@ -5,21 +5,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from curate.captions.prompts import Names, called
 from curate.captions.templates import texts
-from curate.errors import RecipeError
+from curate.errors import DataError, RecipeError
 from curate.rows.manifest import Class
 from train.data.loader import Loader
 from train.loop.config import autocast
-from train.models.dual_encoder import Pair
+from train.models.dual_encoder import Pair, PairSpec, build_pair
 from train.models.registry import normalize
 from train.models.tokenizer import Tokenizer
+from train.runs import WEIGHTS, Run, fill
 
 TEMPLATE = "a photo of a {}."  # where nothing says which
 TEXTS = 1024  # that go through the tower at a time
@@ -110,3 +113,30 @@ def zero_shot_accuracy(
         if len(prompts_C) > 5:
             right["zeroshot_top5"] = right.get("zeroshot_top5", 0) + int(hits_BK.sum())
     return {name: count / seen for name, count in right.items()}
+
+
+def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokenizer]:
+    """Return a run's towers, in eval mode, and what turns texts into tokens for them.
+
+    Raises:
+        RecipeError: the run has no text tower.
+        DataError: the weights are missing, or not those that the run wrote; or its options are not those of clip.
+    """
+    if run.info.method != "clip":
+        raise RecipeError(
+            f"{run.path}: a {run.info.method} run, which has no texts",
+            hint="`curate train clip` makes one that has",
+        )
+    told = {
+        field.name: run.info.config[field.name] for field in fields(PairSpec) if field.name in run.info.config
+    }
+    try:
+        spec = TypeAdapter(PairSpec).validate_python(told)
+    except ValidationError as error:
+        raise DataError(
+            f"{run.path}: its options are not those of clip ({error.errors()[0]['msg']})"
+        ) from error
+    pair = build_pair(spec)
+    pair.spec = run.spec
+    fill(pair, run.weights(), run.path / WEIGHTS)
+    return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(spec.context_length)

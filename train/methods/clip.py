@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from curate.datasets.dataset import Dataset
-from curate.errors import RecipeError, printable, require, require_one_of
+from curate.errors import printable, require, require_one_of
 from train.augment.upload import upload
 from train.data.captions import caption_arguments, warnings_of
 from train.data.loader import Batch, Loader
@@ -30,7 +30,7 @@ from train.methods.checks import check_batch_fits
 from train.models.dual_encoder import EMBED_DIM, Pair, PairSpec, build_pair
 from train.models.registry import normalize
 from train.models.tokenizer import Tokenizer
-from train.runs import WEIGHTS, Run, fill
+from train.runs import Run
 
 LossName = Literal["clip", "siglip"]
 CaptionChoice = Literal["drawn", "fixed"]
@@ -162,25 +162,6 @@ def _prepare(
     measured, prompts_C = _measured(dataset, config, val, device)
     pair = build_pair(config.pair, seed=config.seed).to(device).to(memory_format=torch.channels_last)
     return method_of(pair, choices, config, ranks, measured, prompts_C), loader
-
-
-def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokenizer]:
-    """Return a run's towers, in eval mode, and what turns texts into tokens for them.
-
-    Raises:
-        RecipeError: the run has no text tower.
-        DataError: the weights are missing, or not those that the run wrote.
-    """
-    if run.info.method != "clip":
-        raise RecipeError(
-            f"{run.path}: a {run.info.method} run, which has no texts",
-            hint="`curate train clip` makes one that has",
-        )
-    config = parse_config(run.info.config, where=str(run.path))
-    pair = build_pair(config.pair)
-    pair.spec = run.spec
-    fill(pair, run.weights(), run.path / WEIGHTS)
-    return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(config.context_length)
 
 
 def method_of(

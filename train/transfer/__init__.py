@@ -6,7 +6,7 @@ from train.transfer.protocols.finetune import Finetune, LpFt
 from train.transfer.protocols.linear import Linear
 from train.transfer.results import summary
 from train.transfer.splits import Arrays, Files, Split
-from train.transfer.tasks.listing import open_tasks
+from train.transfer.tasks.datasets import open_tasks
 from train.transfer.tasks.task import Task
 
 __all__ = [

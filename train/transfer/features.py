@@ -139,7 +139,7 @@ class Subject:
         Raises:
             RecipeError: the run is of another method.
         """
-        from train.methods.clip import pair_of
+        from train.eval.zero_shot import pair_of
 
         return pair_of(self.run, self.device)
 

@@ -18,7 +18,7 @@ from train.transfer import results
 from train.transfer.jobs import NO_IMAGES, Measurement, Rows, Say, here, jobs_of, on_ray
 from train.transfer.protocols import DEFAULTS, Select, TransferProtocol, find_protocols
 from train.transfer.shots import FULL, Sampling, parse_shots
-from train.transfer.tasks.listing import open_tasks
+from train.transfer.tasks.datasets import open_tasks
 
 
 @dataclass(frozen=True)

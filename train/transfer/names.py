@@ -10,7 +10,7 @@ from typing import Any
 
 from train.models.registry import ModelSpec, build
 from train.runs import RUN, Run, open_run, scratch_run
-from train.transfer.tasks.listing import open_tasks
+from train.transfer.tasks.datasets import open_tasks
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL).fullmatch
 SCRATCH = "scratch:"

@@ -23,7 +23,6 @@ from curate.rows.relation import columns_of
 from curate.rows.sql import parquet, quoted
 from curate.sources import Index, Progress, Source
 from curate.sources._index_cache import LeftOut, require_rows
-from curate.sources.table import layouts
 from curate.sources.table.files import (
     ENDINGS,
     HIDDEN,
@@ -37,7 +36,9 @@ from curate.sources.table.files import (
     looked_at,
     name_of,
 )
-from curate.sources.table.layouts import TOLD
+from curate.sources.table.layouts.guessing import find
+from curate.sources.table.layouts.layout import NEEDED, TOLD, Layout
+from curate.sources.table.layouts.layout import kinds as kinds_of
 
 VERSION = 3  # of what is kept of a file, and of how text files are read
 As = Literal[
@@ -89,14 +90,14 @@ class Table(Source):
         self.classes = ()
         path, where = here(self.files[0]), self.files[0]
         guess = guessed(path, where) if name == "auto" else None
-        self.layout = guess.layout if guess else layouts.find(name)
+        self.layout = guess.layout if guess else find(name)
         self.why = guess.why if guess else None
         there = columns_in(path, self.layout, where)
         texts = self.layout.source_of("caption", there)
         # A caption may be one text in one file and a list in the next.
         self.planned = {c: kind for c, kind in there.items() if c != texts} if is_json(path) else {}
         self.chosen = self.layout.select(there, where=where)
-        kinds = layouts.kinds(self.chosen, there)
+        kinds = kinds_of(self.chosen, there)
         self.columns = dict(CORE) | {c: "INTEGER" if kind == NULLS else kind for c, kind in kinds.items()}
 
     @property
@@ -161,7 +162,7 @@ class Table(Source):
         others = {
             (c, self._told_from(c, view)): view.file.file
             for view in reversed(views)
-            for c in layouts.NEEDED
+            for c in NEEDED
             if self._told_from(c, view).lower() != self._told_from(c, views[0]).lower()
         }
         for (column, sql), file in sorted(others.items()):
@@ -212,7 +213,7 @@ class Table(Source):
         return kind
 
 
-def _known(file: str, layout: layouts.Layout, planned: Mapping[str, str], state: Sequence[str]) -> TableFile:
+def _known(file: str, layout: Layout, planned: Mapping[str, str], state: Sequence[str]) -> TableFile:
     """Return what is known of a file, from the cache where its state is that of the last time.
 
     Args:
@@ -262,9 +263,9 @@ class _View:
     kinds: Mapping[str, str]
 
     @classmethod
-    def of(cls, layout: layouts.Layout, file: TableFile) -> _View:
+    def of(cls, layout: Layout, file: TableFile) -> _View:
         chosen = layout.select(file.columns, where=file.file)
-        return cls(file, chosen, layouts.kinds(chosen, file.columns))
+        return cls(file, chosen, kinds_of(chosen, file.columns))
 
 
 def _selects(views: list[_View], types: Mapping[str, str]) -> Iterator[str]:

@@ -24,7 +24,8 @@ from curate.rows.readers.repairs import NOT_UTF8
 from curate.rows.relation import columns_of
 from curate.rows.sql import copy_parquet, quoted, text
 from curate.rows.sql import parquet as read_parquet
-from curate.sources.table.layouts import TOLD, Guess, Layout, guess, guess_headerless, whole
+from curate.sources.table.layouts.guessing import Guess, guess, guess_headerless
+from curate.sources.table.layouts.layout import TOLD, Layout, whole
 from curate.sources.table.layouts.texts import ODD, odd_sql
 from curate.sources.table.text_files import as_parquet, headless, sample, text_columns
 from curate.sources.table.utf8 import cleaned

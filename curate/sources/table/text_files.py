@@ -17,7 +17,7 @@ from curate.rows.readers.encodings import as_utf8, is_json, opened_text
 from curate.rows.readers.repairs import rows_of
 from curate.rows.relation import columns_of
 from curate.rows.sql import text
-from curate.sources.table.layouts import Layout
+from curate.sources.table.layouts.layout import Layout
 
 
 def text_columns(path: Path, layout: Layout | None) -> dict[str, str]:

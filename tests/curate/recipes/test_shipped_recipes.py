@@ -20,7 +20,7 @@ from curate.datasets.diffs import chain
 from curate.recipes.recipe import load
 from curate.sources.synthetic.classes import POOL
 from curate.sources.synthetic.folders import write_folder
-from curate.sources.table.layouts import find
+from curate.sources.table.layouts.guessing import find
 from curate.wordnet.lists import wnids_of
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"

@@ -15,8 +15,9 @@ import pytest
 
 from curate.cli.layouts_page import markdown
 from curate.errors import RecipeError
-from curate.sources.table import layouts
-from curate.sources.table.layouts import TOLD, Guess, Layout
+from curate.sources.table.layouts import guessing
+from curate.sources.table.layouts.guessing import Guess
+from curate.sources.table.layouts.layout import TOLD, Layout
 from curate.sources.table.layouts.published import LAYOUTS
 
 HTTP = "http://example.com/a b,c.jpg?x=1&y=%2C"
@@ -69,7 +70,7 @@ def told(rows: Sequence[Mapping[str, Any]], *columns: str) -> list[tuple[Any, ..
 
 def guessed(relation: str) -> str:
     with duckdb.connect() as con:
-        return layouts.guess(list(con.sql(f"FROM {relation} LIMIT 0").columns), where="file").layout.name
+        return guessing.guess(list(con.sql(f"FROM {relation} LIMIT 0").columns), where="file").layout.name
 
 
 LAION_400M = {
@@ -88,7 +89,7 @@ def test_laion_400m_has_its_tag_its_score_and_its_sizes(tmp_path: Path) -> None:
         (1.0, HTTP, QUOTED, 480.0, 640.0, "?", "UNLIKELY", 0.31),
         (2.0, HTTP + "2", UMLAUT, float("nan"), 10.0, None, "NSFW", 0.5),
     )  # fmt: skip
-    rows = read(file, layouts.find("laion"))
+    rows = read(file, guessing.find("laion"))
     assert told(rows, "url", "caption", "width", "height", "similarity", "nsfw") == [
         (HTTP, QUOTED, 640, 480, 0.31, "UNLIKELY"),
         (HTTP + "2", UMLAUT, 10, None, 0.5, "NSFW"),
@@ -100,7 +101,7 @@ def test_laion_400m_has_its_tag_its_score_and_its_sizes(tmp_path: Path) -> None:
 
 def test_laion_5b_joined_has_a_probability_and_a_language(tmp_path: Path) -> None:
     file = parquet(tmp_path / "t.parquet", LAION_JOINED, (HTTP, QUOTED, 640, 480, 0.31, -5, 0.25, 0.75, "en"))
-    (row,) = read(file, layouts.find("laion"))
+    (row,) = read(file, guessing.find("laion"))
     assert (row["width"], row["height"], row["nsfw"], row["language"]) == (640, 480, "0.25", "en")
     assert (row["hash"], row["pwatermark"]) == (-5, 0.75)
     assert guessed(file) == "laion"
@@ -112,7 +113,7 @@ def test_laion_as_img2dataset_keeps_it_is_laion_too(tmp_path: Path) -> None:
         "key": "VARCHAR",
     }  # fmt: skip
     file = parquet(tmp_path / "t.parquet", kinds, (HTTP, QUOTED, 640, 0.1, 0.2, "000001"))
-    (row,) = read(file, layouts.find("laion"))
+    (row,) = read(file, guessing.find("laion"))
     assert (row["url"], row["caption"], row["width"], row["nsfw"]) == (HTTP, QUOTED, 640, "0.1")
     assert row["table_key"] == "000001"  # `key` is ours
     assert guessed(file) == "laion"
@@ -120,7 +121,7 @@ def test_laion_as_img2dataset_keeps_it_is_laion_too(tmp_path: Path) -> None:
 
 def test_cc3m_has_the_caption_first_and_no_header(tmp_path: Path) -> None:
     lines = [(QUOTED, HTTP), (OPEN, HTTP + "2"), (UMLAUT, HTTP + "3")]
-    layout = layouts.find("cc3m")
+    layout = guessing.find("cc3m")
     file = tsv(tmp_path / "t.tsv", layout, *lines)
     assert told(read(file, layout), "caption", "url") == lines
 
@@ -128,17 +129,17 @@ def test_cc3m_has_the_caption_first_and_no_header(tmp_path: Path) -> None:
 def test_cc3m_on_the_hub_has_an_image_url_with_or_without_labels(tmp_path: Path) -> None:
     kinds = {"image_url": "VARCHAR", "caption": "VARCHAR"}
     plain = parquet(tmp_path / "plain.parquet", kinds, (HTTP, QUOTED))
-    assert told(read(plain, layouts.find("cc3m")), "url", "caption") == [(HTTP, QUOTED)]
+    assert told(read(plain, guessing.find("cc3m")), "url", "caption") == [(HTTP, QUOTED)]
     kinds |= {"labels": "VARCHAR[]", "MIDs": "VARCHAR[]", "confidence_scores": "DOUBLE[]"}
     labelled = parquet(tmp_path / "labelled.parquet", kinds, (HTTP, QUOTED, ["cat"], ["/m/01yrx"], [0.9]))
-    (row,) = read(labelled, layouts.find("cc3m"))
+    (row,) = read(labelled, guessing.find("cc3m"))
     assert (row["url"], row["labels"], row["mids"]) == (HTTP, ["cat"], ["/m/01yrx"])
     assert (guessed(plain), guessed(labelled)) == ("auto", "cc3m")
 
 
 def test_cc12m_has_the_url_first(tmp_path: Path) -> None:
     lines = [(HTTP, QUOTED), (HTTP + "2", OPEN), (HTTP + "3", "<PERSON> on a horse")]
-    layout = layouts.find("cc12m")
+    layout = guessing.find("cc12m")
     assert told(read(tsv(tmp_path / "t.tsv", layout, *lines), layout), "url", "caption") == lines
 
 
@@ -158,7 +159,7 @@ def test_yfcc_texts_are_decoded_and_joined(cut: int, tmp_path: Path) -> None:
     bare = list(line)
     bare[line.index("Caf%C3%A9+%26+C%2B%2B")] = "%E9t%E9"  # Latin-1, which no decoder of UTF-8 takes
     bare[line.index(YFCC_LINE[9])] = ""
-    layout = layouts.find("yfcc15m")
+    layout = guessing.find("yfcc15m")
     rows = read(tsv(tmp_path / "t.tsv", layout, line, bare), layout)
     url = "http://farm8.staticflickr.com/7205/6185218911_df5d4dcbd3.jpg"
     assert told(rows, "url", "caption", "title", "description") == [
@@ -174,17 +175,17 @@ def test_yfcc_texts_are_decoded_and_joined(cut: int, tmp_path: Path) -> None:
 def test_a_yfcc_table_that_others_made_is_not_decoded_twice(tmp_path: Path) -> None:
     kinds = {"photoid": "BIGINT", "title": "VARCHAR", "description": "VARCHAR", "url": "VARCHAR"}
     file = parquet(tmp_path / "t.parquet", kinds, (1, "C++ 100%25", None, HTTP))
-    (row,) = read(file, layouts.find("yfcc15m"))
+    (row,) = read(file, guessing.find("yfcc15m"))
     assert (row["url"], row["caption"], row["photoid"]) == (HTTP, "C++ 100%25", 1)
     assert guessed(file) == "yfcc15m"
 
 
 def test_yfcc_as_json_lines_takes_the_clean_texts_where_there_are_some(tmp_path: Path) -> None:
-    raw = dict(zip(layouts.find("yfcc15m").header(25, where="file"), YFCC_LINE, strict=True))
+    raw = dict(zip(guessing.find("yfcc15m").header(25, where="file"), YFCC_LINE, strict=True))
     path = tmp_path / "t.jsonl"
     lines = [raw | {"key": "ab", "title_clean": "A", "description_clean": ""}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (row,) = read(f"read_json('{path}')", layouts.find("yfcc15m"))
+    (row,) = read(f"read_json('{path}')", guessing.find("yfcc15m"))
     assert (row["caption"], row["title"], row["table_key"]) == ("A", "A", "ab")
     assert guessed(f"read_json('{path}')") == "yfcc15m"
 
@@ -205,7 +206,7 @@ def test_redcaps_rows_are_inside_the_annotations(tmp_path: Path) -> None:
     }
     second = REDCAPS | {"image_id": "b", "url": "https://i.imgur.com/b.jpg", "crosspost_parents": ["5abc"]}
     file = json_file(tmp_path / "food_2017.json", {"info": info, "annotations": [REDCAPS, second]})
-    rows = read(file, layouts.find("redcaps"))
+    rows = read(file, guessing.find("redcaps"))
     assert told(rows, "url", "caption", "raw_caption", "subreddit", "score") == [
         (REDCAPS["url"], REDCAPS["caption"], REDCAPS["raw_caption"], "food", 12),
         ("https://i.imgur.com/b.jpg", REDCAPS["caption"], REDCAPS["raw_caption"], "food", 12),
@@ -216,13 +217,13 @@ def test_redcaps_rows_are_inside_the_annotations(tmp_path: Path) -> None:
 
 def test_redcaps_as_a_plain_list_or_on_the_hub_needs_no_unnesting(tmp_path: Path) -> None:
     plain = json_file(tmp_path / "shard.json", [REDCAPS])
-    assert told(read(plain, layouts.find("redcaps")), "url", "caption") == [
+    assert told(read(plain, guessing.find("redcaps")), "url", "caption") == [
         (REDCAPS["url"], REDCAPS["caption"])
     ]
     kinds = dict.fromkeys(("image_id", "image_url", "raw_caption", "caption"), "VARCHAR")
     kinds |= {"subreddit": "INTEGER", "permalink": "VARCHAR"}
     hub = parquet(tmp_path / "t.parquet", kinds, ("a", HTTP, QUOTED, UMLAUT, 7, "/r/x"))
-    assert told(read(hub, layouts.find("redcaps")), "url", "caption", "subreddit") == [(HTTP, UMLAUT, 7)]
+    assert told(read(hub, guessing.find("redcaps")), "url", "caption", "subreddit") == [(HTTP, UMLAUT, 7)]
     assert (guessed(plain), guessed(hub)) == ("redcaps", "redcaps")
 
 
@@ -269,7 +270,7 @@ def test_wit_has_the_reference_description_and_the_language(tmp_path: Path) -> N
         writer.writerows(
             [WIT, *((*line, "true", "false", "true", "page", "section") for line in (first, second))]
         )
-    layout = layouts.find("wit")
+    layout = guessing.find("wit")
     file = f"read_csv('{path}', delim = '\t', quote = '{layout.quote}', header = true)"
     rows = read(file, layout)
     assert told(rows, "url", "caption", "width", "height", "language") == [
@@ -294,7 +295,7 @@ def test_wit_has_the_reference_description_and_the_language(tmp_path: Path) -> N
 def test_shutterstock_is_read_by_usual_names(names: tuple[str, ...], tmp_path: Path) -> None:
     kinds = dict.fromkeys(names, "VARCHAR") | {"id": "BIGINT"}
     (row,) = read(
-        parquet(tmp_path / "t.parquet", kinds, (HTTP, QUOTED, "640", 5)), layouts.find("shutterstock")
+        parquet(tmp_path / "t.parquet", kinds, (HTTP, QUOTED, "640", 5)), guessing.find("shutterstock")
     )
     assert (row["url"], row["caption"], row["width"], row["id"]) == (HTTP, QUOTED, 640, 5)
 
@@ -308,7 +309,7 @@ def test_datacomp_keeps_both_scores_and_the_hash(tmp_path: Path) -> None:
     file = parquet(
         tmp_path / "t.parquet", kinds, ("ab" * 16, HTTP, UMLAUT, 640, 480, 0.29, 0.21, [[0.1] * 4], "f" * 64)
     )
-    (row,) = read(file, layouts.find("datacomp"))
+    (row,) = read(file, guessing.find("datacomp"))
     assert (row["url"], row["caption"], row["width"], row["height"]) == (HTTP, UMLAUT, 640, 480)
     assert (row["similarity"], row["clip_l14_similarity_score"]) == (0.29, 0.21)
     assert (row["sha256"], row["uid"], row["face_bboxes"]) == ("f" * 64, "ab" * 16, [[0.1] * 4])
@@ -327,7 +328,7 @@ def test_imagenet_captions_have_a_text_but_no_url(tmp_path: Path) -> None:
     ]
     lines = [line | {"wnid": "n01440764"} for line in lines]
     file = json_file(tmp_path / "imagenet_captions.json", lines)
-    rows = read(file, layouts.find("imagenet-captions"))
+    rows = read(file, guessing.find("imagenet-captions"))
     assert told(rows, "url", "caption", "filename", "wnid") == [
         (None, f"Tench fish big catch {QUOTED}", "n01440764_1.JPEG", "n01440764"),
         (None, None, "n01440764_2.JPEG", "n01440764"),
@@ -343,28 +344,28 @@ def test_sbu_lists_are_parallel(tmp_path: Path) -> None:
         "captions": [QUOTED, UMLAUT],
     }
     file = json_file(tmp_path / "sbu-captions-all.json", lists)
-    rows = read(file, layouts.find("sbu"))
+    rows = read(file, guessing.find("sbu"))
     assert told(rows, "url", "caption", "user_ids") == [
         (HTTP, QUOTED, "47889917@N08"),
         (HTTP + "2", UMLAUT, "b"),
     ]
     kinds = {"image_url": "VARCHAR", "user_id": "VARCHAR", "caption": "VARCHAR"}
     hub = parquet(tmp_path / "t.parquet", kinds, (HTTP, "a", QUOTED))
-    assert told(read(hub, layouts.find("sbu")), "url", "caption") == [(HTTP, QUOTED)]
+    assert told(read(hub, guessing.find("sbu")), "url", "caption") == [(HTTP, QUOTED)]
     assert (guessed(file), guessed(hub)) == ("sbu", "sbu")
 
 
 def test_no_signature_is_another_layouts() -> None:
     for layout in LAYOUTS:
         for signature in layout.signatures:
-            assert layouts.guess(signature, where="file").layout is layout
+            assert guessing.guess(signature, where="file").layout is layout
 
 
 @pytest.mark.parametrize(
     "columns", [("url", "text"), ("URL", "TEXT"), ("image_url", "caption"), ("link", "alt")]
 )
 def test_bare_columns_are_no_published_layout(columns: tuple[str, str]) -> None:
-    guess = layouts.guess(columns, where="file")
+    guess = guessing.guess(columns, where="file")
     assert guess.layout.name == "auto"
     assert tuple(guess.layout.columns[c][0] for c in ("url", "caption")) == columns
     assert [
@@ -373,7 +374,7 @@ def test_bare_columns_are_no_published_layout(columns: tuple[str, str]) -> None:
 
 
 def test_a_title_that_is_the_caption_is_no_second_column() -> None:
-    assert set(layouts.guess(["url", "title", "width"], where="file").layout.columns) == {
+    assert set(guessing.guess(["url", "title", "width"], where="file").layout.columns) == {
         "url",
         "caption",
         "width",
@@ -384,15 +385,15 @@ def test_a_table_without_urls_is_refused_with_its_columns() -> None:
     with pytest.raises(
         RecipeError, match=r"t\.csv: no column looks like the url; it has name, caption"
     ) as told_of:
-        layouts.guess(["name", "caption"], where="t.csv")
+        guessing.guess(["name", "caption"], where="t.csv")
     assert "laion" in str(told_of.value.hint)
     with pytest.raises(RecipeError, match="no column looks like the caption"):
-        layouts.guess(["url", "size"], where="t.csv")
+        guessing.guess(["url", "size"], where="t.csv")
 
 
 def test_a_layout_that_does_not_fit_names_what_it_wanted_and_what_is_there() -> None:
     with pytest.raises(RecipeError, match=r"no column for the url .*image_url or image_urls") as told_of:
-        layouts.find("sbu").select({"picture": "VARCHAR", "caption": "VARCHAR"}, where="t.csv")
+        guessing.find("sbu").select({"picture": "VARCHAR", "caption": "VARCHAR"}, where="t.csv")
     assert "picture, caption" in str(told_of.value.hint)
 
 
@@ -402,7 +403,7 @@ def test_without_a_header_the_column_of_links_is_the_url(first: str, tmp_path: P
     rows[3] = ("", UMLAUT)  # nearly all are enough
     rows[5] = (f"{HTTP}5", "http://example.com/is-my-caption")  # and one is not
     lines = rows if first == "url" else [(caption, url) for url, caption in rows]
-    guess = layouts.guess_headerless(lines, where="t.tsv")
+    guess = guessing.guess_headerless(lines, where="t.tsv")
     assert guess.layout.names[0] == first
     assert told(read(tsv(tmp_path / "t.tsv", guess.layout, *lines), guess.layout), "caption")[:4] == [
         ("http is 0",), (QUOTED,), ("http is 2",), (UMLAUT,),
@@ -410,8 +411,8 @@ def test_without_a_header_the_column_of_links_is_the_url(first: str, tmp_path: P
 
 
 def test_without_a_header_yfcc_is_known_by_its_columns() -> None:
-    assert layouts.guess_headerless([YFCC_LINE], where="t").layout.name == "yfcc15m"
-    assert layouts.guess_headerless([(YFCC_LINE[1], *YFCC_LINE[3:])], where="t").layout.name == "yfcc15m"
+    assert guessing.guess_headerless([YFCC_LINE], where="t").layout.name == "yfcc15m"
+    assert guessing.guess_headerless([(YFCC_LINE[1], *YFCC_LINE[3:])], where="t").layout.name == "yfcc15m"
 
 
 @pytest.mark.parametrize(
@@ -425,21 +426,21 @@ def test_without_a_header_yfcc_is_known_by_its_columns() -> None:
 )
 def test_what_cannot_be_told_without_a_header_is_refused(rows: list[tuple[str, ...]], told_of: str) -> None:
     with pytest.raises(RecipeError, match=told_of):
-        layouts.guess_headerless(rows, where="t.tsv")
+        guessing.guess_headerless(rows, where="t.tsv")
 
 
 def test_a_width_that_no_release_has_is_refused() -> None:
     with pytest.raises(RecipeError, match="3 columns and no header line; layout 'yfcc15m' has 25 or 23"):
-        layouts.find("yfcc15m").header(3, where="subset.tsv")
+        guessing.find("yfcc15m").header(3, where="subset.tsv")
 
 
 def test_real_rows_of_laion_are_guessed_by_their_names(shared: Path) -> None:
     file = f"read_parquet('{shared / 'data' / 'tables' / 'laion_precursor_6000.parquet'}')"
     with duckdb.connect() as con:
-        guess: Guess = layouts.guess(list(con.sql(f"FROM {file} LIMIT 0").columns), where="file")
+        guess: Guess = guessing.guess(list(con.sql(f"FROM {file} LIMIT 0").columns), where="file")
     rows = read(file, guess.layout)
     assert (guess.layout.name, len(rows)) == ("auto", 6000)
-    assert rows == read(file, layouts.find("laion"))
+    assert rows == read(file, guessing.find("laion"))
     assert sum(row["url"].startswith("http") for row in rows) > 5_900
     assert all(row["caption"] for row in rows)
 
@@ -448,8 +449,8 @@ def test_real_rows_of_cc3m_are_known_by_their_content(shared: Path, tmp_path: Pa
     packed = (shared / "data" / "tables" / "cc3m_validation_8000.tsv.xz").read_bytes()
     text = lzma.decompress(packed).decode()
     lines = [tuple(line.split("\t")) for line in text.splitlines()]
-    guess = layouts.guess_headerless(lines[:100], where="file")
-    assert guess.layout.names == layouts.find("cc3m").names
+    guess = guessing.guess_headerless(lines[:100], where="file")
+    assert guess.layout.names == guessing.find("cc3m").names
     rows = read(tsv(tmp_path / "t.tsv", guess.layout, *lines), guess.layout)
     assert len(lines) == 8000
     assert told(rows, "caption", "url") == lines

@@ -23,11 +23,12 @@ from torch import Tensor
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, RecipeError
 from train.data.loader import Loader
+from train.eval.zero_shot import pair_of
 from train.loop.distributed import Ranks
 from train.loop.method import Columns, Lesson, Method
 from train.loop.optim.gradients import backward
 from train.methods import clip
-from train.methods.clip import PRESETS, ClipConfig, contrast, method_of, pair_of, parse_config, train
+from train.methods.clip import PRESETS, ClipConfig, contrast, method_of, parse_config, train
 from train.models.dual_encoder import PairSpec, build_pair
 from train.models.registry import normalize
 from train.runs import open_run

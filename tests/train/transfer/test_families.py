@@ -19,7 +19,7 @@ from curate import build, load
 from curate.captions.templates import named, parse
 from train.transfer import open_tasks
 from train.transfer.splits import Files
-from train.transfer.tasks.listing import listings
+from train.transfer.tasks.datasets import listings
 from train.transfer.tasks.readers.rows import row, shared_classes, size_notes
 
 WITHOUT_DOWNLOAD = {"dataset", "digits", "folder", "synthetic"}

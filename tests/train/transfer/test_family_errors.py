@@ -15,7 +15,7 @@ from layouts import BUILDERS, put, python2
 from curate import build, load
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train.transfer import open_tasks
-from train.transfer.tasks.listing import listings
+from train.transfer.tasks.datasets import listings
 
 Damage = Callable[[Path], None]
 

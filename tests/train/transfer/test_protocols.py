@@ -257,7 +257,7 @@ def clip_subject(clip_run: Run, dots_task: Task) -> Subject:
 
 def zero_shot_answers(subject: Subject) -> np.ndarray:
     """Return the answers of the towers, class by class and text by text, without the code under test."""
-    from train.methods.clip import pair_of
+    from train.eval.zero_shot import pair_of
     from train.models.registry import normalize
 
     pair, tokenizer = pair_of(subject.run)

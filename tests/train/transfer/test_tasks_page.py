@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from train.cli.tasks_page import markdown
-from train.transfer.tasks.listing import listings
+from train.transfer.tasks.datasets import listings
 
 PAGE = Path(__file__).parents[3] / "docs" / "tasks.md"
 

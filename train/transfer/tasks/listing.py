@@ -1,4 +1,4 @@
-"""The tasks that there are: what each is, how large as published, and where its data comes from."""
+"""What a task in the registry says of itself, and what is asked for: a name, an argument, folders of data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import MissingError, RecipeError, did_you_mean
+from curate.errors import MissingError, RecipeError
 
 if TYPE_CHECKING:
     from train.transfer.tasks.task import Kind, Metric
@@ -121,59 +121,3 @@ class Request:
                     return root / rest
         looked = ", ".join(str(root / place) for root in self.data for place in places)
         raise MissingError(f"task {name}: none of {looked}", hint=f"{self.listing.get} ({NO_DATA})")
-
-
-def listings() -> dict[str, Listing]:
-    """Return all tasks by name."""
-    from train.transfer.tasks import datasets
-
-    return {one.name: one for one in datasets.listed()}
-
-
-def one_listing(name: str) -> Listing:
-    """Return the task of a name, whatever argument follows it.
-
-    Raises:
-        RecipeError: no such task.
-    """
-    first, known = name.partition(":")[0], listings()
-    if first not in known:
-        usages = ", ".join(one.usage for one in known.values())
-        near = did_you_mean(first, known)
-        raise RecipeError(f"no task {name!r}", hint=f"{near + '; ' if near else ''}there are {usages}")
-    return known[first]
-
-
-def facts(listing: Listing) -> dict[str, str]:
-    """Return what is to be known of a task."""
-    return {
-        "task": listing.usage,
-        "what": listing.about,
-        "classes / train / test": listing.size,
-        "split": listing.splits,
-        "metric": listing.metric,
-        "kind": listing.kind,
-        "data": listing.get,
-        "source": listing.source,
-    }
-
-
-def open_tasks(name: str, data: Sequence[str | Path] = ()) -> list[Any]:
-    """Open a task by name: `dtd`, or with an argument where it takes one, `folder:PATH`.
-
-    Args:
-        name: as `curate tasks` lists them.
-        data: folders that hold what was downloaded.
-
-    Returns:
-        Task or DetectionTask; several where it has official partitions and all of them were asked for.
-
-    Raises:
-        RecipeError: no such task, or its argument is missing or wrong.
-        MissingError: its data is not there.
-        DataError: the data is not that task.
-    """
-    listing = one_listing(name)
-    _, colon, argument = name.partition(":")
-    places = tuple(Path(one).expanduser() for one in data)
-    return list(listing.open(Request(listing, argument if colon else None, places)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts import Layout, Says
+from curate.sources.table.layouts.layout import Layout, Says
 
 
 def _joined(*parts: str) -> str:
