@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Annotated
 
@@ -19,15 +20,34 @@ from curate.cli.options import (
     settings,
     told,
 )
+from curate.cli.plain import plain_app
 from curate.datasets import exports
 from curate.errors import RecipeError
 
-app = typer.Typer(
+app = plain_app(
     help="Build controlled pre-training sets, train on them, and see what the data was worth.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        versions = [f"{name} {version(name)}" for name in ("curate-train", "duckdb", "pyarrow", "torch")]
+        typer.echo(", ".join([*versions, f"Python {platform.python_version()}", platform.platform()]))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_versions, is_eager=True, help="Print versions and stop."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.options import Json, QuietOption, Sets, bars, settings, told
+from curate.cli.plain import plain_app
 from train.cli.methods import run_method
 
 DEMO = "demo.yaml"
@@ -19,7 +20,7 @@ PROTOCOL = (
     "as finetune:kornblith, with settings as knn(k=200); repeatable."
 )
 
-train_app = typer.Typer(help="Pre-train a model on a dataset.", no_args_is_help=True)
+train_app = plain_app(help="Pre-train a model on a dataset.", no_args_is_help=True)
 more_app = typer.Typer()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curate.cli.options import Json, QuietOption, told
+from curate.cli.plain import PlainCommand, plain_app
 from curate.errors import RecipeError
 from train.methods import registry
 
@@ -63,8 +64,8 @@ def run_method(context: typer.Context, name: str) -> None:
 
     command.__doc__ = inspect.getdoc(module)
     command.__signature__ = inspect.Signature(fixed + _options(kind, defaults))  # type: ignore[attr-defined]
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(told(command))
+    app = plain_app(add_completion=False, pretty_exceptions_enable=False)
+    app.command(cls=PlainCommand)(told(command))
     app(args=context.args, prog_name=context.command_path)
 
 

@@ -27,7 +27,7 @@ def method(name: str, where: str = "") -> Any:
     if name not in CONFIGS:
         hint = did_you_mean(name, CONFIGS) or f"there are: {', '.join(CONFIGS)}"
         raise RecipeError(f"{where + ': ' if where else ''}no method {name!r}", hint=hint)
-    return importlib.import_module(f"train.{name}")
+    return importlib.import_module(f"train.methods.{name}")
 
 
 def config_type(name: str) -> type[LoopConfig]:

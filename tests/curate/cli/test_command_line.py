@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,7 +52,26 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         tmp_path,
     )
     assert "curate.cli.app" in loaded
-    assert loaded.isdisjoint({*HEAVY, "duckdb", "pyarrow", "numpy", "pydantic", "PIL", "yaml"})
+    assert loaded.isdisjoint({*HEAVY, "duckdb", "pyarrow", "numpy", "pydantic", "PIL", "yaml", "rich"})
+
+
+def test_help_says_of_every_command_its_whole_sentence(run_curate: Run) -> None:
+    result = run_curate("--help")
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert (
+        "Check that datasets hold what they say; of anyone's tars, say what readers would trip over." in words
+    )
+    assert "…" not in words
+    assert "..." not in words.replace("[ARGS]...", "")
+
+
+def test_version_tells_what_a_report_of_a_bug_needs(run_curate: Run) -> None:
+    result = run_curate("--version")
+    assert result.exit_code == 0
+    for name in ("curate-train", "duckdb", "pyarrow", "torch"):
+        assert f"{name} {importlib.metadata.version(name)}" in result.stdout
+    assert f"Python {platform.python_version()}" in result.stdout
 
 
 def test_commands_on_datasets_do_not_load_torch(home: Path) -> None:

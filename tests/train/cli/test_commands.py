@@ -44,6 +44,7 @@ def test_every_option_of_the_config_is_in_the_help_with_its_meaning(method: str)
     assert "--quiet" in stdout
     for option in dataclasses.fields(registry.config_type(method)):
         assert f"--{option.name.replace('_', '-')}" in stdout
+    assert "Model, images and loss:" in stdout
     assert "Decay a step of an average of the weights" in stdout
     assert f"Options to begin with: {', '.join(registry.method(method).PRESETS)}" in stdout
 
