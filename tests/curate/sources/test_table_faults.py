@@ -20,7 +20,9 @@ from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.recipes.recipe import parse
 from curate.rows.readers import jsons
-from curate.sources.table import files, layouts, table
+from curate.sources.table import files, table
+from curate.sources.table.layouts.guessing import find, guess
+from curate.sources.table.layouts.layout import RESERVED
 
 Slice = Callable[..., Dataset]
 
@@ -149,7 +151,7 @@ def test_bytes_are_decoded_and_what_is_no_utf8_is_counted(tmp_path: Path, slice_
 
 
 def test_bytes_are_decoded_inside_sql_of_a_layout() -> None:
-    chosen = layouts.find("wit").select(
+    chosen = find("wit").select(
         {"image_url": "BLOB", "caption_reference_description": "BLOB"}, where="t.parquet"
     )
     with duckdb.connect() as con:
@@ -221,7 +223,7 @@ def test_columns_called_as_steps_call_theirs_get_another_name(
     numbers = list(range(40))
     told = {"similarity": [i / 40 for i in numbers], "width": numbers}
     plain = pairs(40, more=told)
-    odd = pairs(40, more=told | dict.fromkeys([*sorted(layouts.RESERVED), "filename"], numbers))
+    odd = pairs(40, more=told | dict.fromkeys([*sorted(RESERVED), "filename"], numbers))
     if bad:
         plain, odd = (t.set_column(0, "url", [["ftp://x", *t["url"].to_pylist()[1:]]]) for t in (plain, odd))
     pq.write_table(plain, tmp_path / "plain.parquet")
@@ -229,7 +231,7 @@ def test_columns_called_as_steps_call_theirs_get_another_name(
     wanted = slice_of(tmp_path / "plain.parquet", steps, name="plain")
     made = slice_of(tmp_path / "odd.parquet", steps, name="odd")
     assert found(made, "caption", "width") == found(wanted, "caption", "width") != []
-    names = {f"table_{name}" for name in layouts.RESERVED}
+    names = {f"table_{name}" for name in RESERVED}
     assert names | {"filename"} <= set(made.table().column_names)
     assert all(row[0] == row[1] for row in found(made, "width", "table_place"))
     assert all(row[0] == row[1] for row in found(made, "width", "table_file_row_number"))
@@ -238,7 +240,7 @@ def test_columns_called_as_steps_call_theirs_get_another_name(
 @pytest.mark.parametrize("names", [["key", "table_key"], ["table_key", "key"]])
 def test_no_two_columns_get_one_name(names: list[str]) -> None:
     there = dict.fromkeys(["url", "caption", *names], "VARCHAR")
-    chosen = layouts.guess(there, where="t").layout.select(there, where="t")
+    chosen = guess(there, where="t").layout.select(there, where="t")
     assert {c: sql for c, sql in chosen.items() if "key" in c} == {
         "table_table_key": '"key"',
         "table_key": '"table_key"',
