@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from curate.cli.options import Json, QuietOption, Sets, bars, settings, told
 from curate.cli.plain import plain_app
 from train.cli.methods import run_method
+from train.methods.registry import METHODS
 
 DEMO = "demo.yaml"
 # A method's own command has an option for each field of its config; only that command imports it.
@@ -24,22 +26,15 @@ train_app = plain_app(help="Pre-train a model on a dataset.", no_args_is_help=Tr
 more_app = typer.Typer()
 
 
-@train_app.command(context_settings=PASSED_ON)
-def supervised(context: typer.Context) -> None:
-    """Learn the labels of a dataset by cross-entropy."""
-    run_method(context, "supervised")
+def _method_command(name: str) -> Callable[[typer.Context], None]:
+    def command(context: typer.Context) -> None:
+        run_method(context, name)
+
+    return command
 
 
-@train_app.command(context_settings=PASSED_ON)
-def clip(context: typer.Context) -> None:
-    """Learn which caption belongs to which image, as CLIP does."""
-    run_method(context, "clip")
-
-
-@train_app.command(context_settings=PASSED_ON)
-def simclr(context: typer.Context) -> None:
-    """Learn without labels to tell two views of an image from those of others, as SimCLR does."""
-    run_method(context, "simclr")
+for _name, (_, _about) in METHODS.items():
+    train_app.command(_name, help=_about, context_settings=PASSED_ON)(_method_command(_name))
 
 
 @train_app.command()

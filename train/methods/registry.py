@@ -11,7 +11,15 @@ from curate.errors import RecipeError, did_you_mean
 if TYPE_CHECKING:
     from train.loop.config import LoopConfig
 
-CONFIGS = {"supervised": "SupervisedConfig", "clip": "ClipConfig", "simclr": "SimclrConfig"}
+# Each is a command of `curate train`: its module here, the config in it, and what the list of commands says.
+METHODS = {
+    "supervised": ("SupervisedConfig", "Learn the labels of a dataset by cross-entropy."),
+    "clip": ("ClipConfig", "Learn which caption belongs to which image, as CLIP does."),
+    "simclr": (
+        "SimclrConfig",
+        "Learn without labels to tell two views of an image from those of others, as SimCLR does.",
+    ),
+}
 
 
 def method(name: str, where: str = "") -> Any:
@@ -24,15 +32,15 @@ def method(name: str, where: str = "") -> Any:
     Raises:
         RecipeError: there is none of that name.
     """
-    if name not in CONFIGS:
-        hint = did_you_mean(name, CONFIGS) or f"there are: {', '.join(CONFIGS)}"
+    if name not in METHODS:
+        hint = did_you_mean(name, METHODS) or f"there are: {', '.join(METHODS)}"
         raise RecipeError(f"{where + ': ' if where else ''}no method {name!r}", hint=hint)
     return importlib.import_module(f"train.methods.{name}")
 
 
 def config_type(name: str) -> type[LoopConfig]:
     """Return the config of a method."""
-    return getattr(method(name), CONFIGS[name])
+    return getattr(method(name), METHODS[name][0])
 
 
 def config_of(name: str, options: Mapping[str, Any], where: str) -> LoopConfig:
@@ -43,4 +51,4 @@ def config_of(name: str, options: Mapping[str, Any], where: str) -> LoopConfig:
     """
     from train.loop.config import parse
 
-    return parse(getattr(method(name, where), CONFIGS[name]), options, where, method(name).PRESETS)
+    return parse(getattr(method(name, where), METHODS[name][0]), options, where, method(name).PRESETS)

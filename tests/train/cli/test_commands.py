@@ -37,7 +37,7 @@ def trained(dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", registry.CONFIGS)
+@pytest.mark.parametrize("method", registry.METHODS)
 def test_every_option_of_the_config_is_in_the_help_with_its_meaning(method: str):
     code, stdout, _ = run("train", method, "--help")
     assert code == 0

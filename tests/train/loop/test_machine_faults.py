@@ -204,7 +204,7 @@ def test_commands_refuse_numbers_that_cannot_be_meant(
             assert result.exception is None or isinstance(result.exception, SystemExit), said
 
 
-@pytest.mark.parametrize("method", registry.CONFIGS)
+@pytest.mark.parametrize("method", registry.METHODS)
 def test_methods_refuse_numbers_that_cannot_be_meant(method: str) -> None:
     kind = registry.config_type(method)
     hints = typing.get_type_hints(kind)
