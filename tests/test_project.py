@@ -132,4 +132,8 @@ def test_the_page_of_a_package_index_shows_no_picture_and_no_link_that_it_cannot
     assert page.startswith("# curate + train")
     assert "a table and a page.\n\n## What it is for" in page
     assert "[arXiv 1608.08614](https://arxiv.org/abs/1608.08614)" in page
+    assert "(more)" not in page
+    assert page.partition("## Read on\n\n")[2].startswith(
+        "The pages of the documentation are in the folder `docs`"
+    )
     assert not re.search(r"!\[|\]\((?!https:)", page)
