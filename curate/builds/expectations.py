@@ -25,7 +25,7 @@ def enforce(expect: Expect, con: Any, table: str, classes: Sequence[Class], *, w
     def broken(name: str, promised: Any, found: Any) -> DataError:
         return DataError(
             f"{where}: expect: {name}: {promised} was promised, {found} came out; nothing was published",
-            hint="`curate build --plan` shows the steps; mend them or the promise",
+            hint="`curate build --plan` shows the steps; change them or `expect`",
         )
 
     if expect.rows is not None and rows != expect.rows:

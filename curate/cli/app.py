@@ -57,7 +57,7 @@ def build(
     out: Annotated[str | None, typer.Option(help="The dataset's folder, or a URL (s3://…).")] = None,
     set_: Sets = None,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Leave the bytes where they are; no shards.")
+        bool, typer.Option("--overlay", help="Leave the images where they are; write no shards.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Check, print the plan and stop.")] = False,
     replace: Annotated[
@@ -111,14 +111,14 @@ def shard(
 def verify(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Datasets; or tars of anyone: files, folders of them, patterns, URLs."),
+        typer.Argument(help="Datasets; or other tars: files, folders of them, patterns, URLs."),
     ],
     images: Annotated[bool, typer.Option(help="Also decode every image.")] = True,
     allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check that datasets hold what they say; of anyone's tars, say what readers would trip over."""
+    """Check that datasets hold what they say; of other tars, say what readers would fail on."""
     from curate.cli import printing
     from curate.datasets import verification
 
@@ -136,14 +136,14 @@ def export(
     out: Annotated[
         str | None,
         typer.Option(
-            help="The folder of a copy. Sidecars stand beside the shards; those of dali and wids may stand here."
+            help="The folder of a copy. Sidecars go beside the shards; those of dali and wids may go here."
         ),
     ] = None,
     allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write what other libraries need to read a dataset: sidecars of its shards, or a copy in another form."""
+    """Write what other libraries need to read a dataset: sidecars of its shards, or a copy in another format."""
     from curate.cli import printing
 
     printing.print_exports(exports.export(dataset, to.split(","), out, progress=bars(quiet)), json=json)
@@ -155,12 +155,12 @@ def diff(
     datasets: Annotated[
         list[str],
         typer.Argument(
-            help="Two datasets, or more to compare each with the next; or a folder of them, taken by size."
+            help="Two datasets; or more, each compared with the next; or a folder of them, in order of size."
         ),
     ],
     json: Json = False,
 ) -> None:
-    """Say what lies between datasets, and whether one is a subset of the next."""
+    """Show how datasets differ, and whether one is a subset of the next."""
     from curate.cli import printing
     from curate.datasets import diffs
 
@@ -173,13 +173,13 @@ def diff(
 @app.command()
 @told
 def query(
-    sql: Annotated[str, typer.Argument(help="DuckDB SQL; `SHOW TABLES` lists what there is.")],
+    sql: Annotated[str, typer.Argument(help="SQL of DuckDB; `SHOW TABLES` lists the tables.")],
     root: Annotated[Path, typer.Option(help="Look for datasets, runs and results below this folder.")] = Path(
         "."
     ),
     json: Json = False,
 ) -> None:
-    """Ask DuckDB about every dataset, run and result below a folder, by name."""
+    """Run SQL over every dataset, run and result below a folder, by name."""
     from curate.cli import printing
     from curate.datasets import queries
 
@@ -195,7 +195,7 @@ def query(
 def show(
     dataset: Annotated[str, typer.Argument(help="A dataset.")],
     html: Annotated[
-        bool, typer.Option("--html", help="Also write gallery.html with thumbnails into it.")
+        bool, typer.Option("--html", help="Also write gallery.html with thumbnails into the dataset.")
     ] = False,
     allow_loopback: AllowLoopback = False,
     json: Json = False,
@@ -238,7 +238,7 @@ def synth(
     size: Annotated[int, typer.Option(min=16, max=1024, help="Width and height in pixels.")] = 48,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     downstream: Annotated[
-        bool, typer.Option("--downstream", help="The classes of the downstream task instead.")
+        bool, typer.Option("--downstream", help="Write the classes of the downstream task instead.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -17,29 +17,31 @@ def fetch(
     ],
     out: Annotated[str | None, typer.Option(help="The pool's folder.")] = None,
     layout: Annotated[str, typer.Option("--as", help="The layout of tables.")] = "auto",
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Also try again what failed and may have passed.")
-    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Also retry failures that may have passed.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Ask a pool's URLs again: what is gone, and what has changed?")
+        bool, typer.Option("--again", help="Request a pool's URLs again; report what is gone or has changed.")
     ] = False,
     number: Annotated[
-        int | None, typer.Option(min=1, help="With --again: ask so many, drawn by chance.")
+        int | None, typer.Option(min=1, help="With --again: request so many, drawn by chance.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="One a core by default.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Processes; one a core by default.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, max=10_000, help="Transfers at once in each process.")] = 64,
-    samples_per_shard: Annotated[int, typer.Option(min=1, max=100_000_000, help="At most.")] = 10_000,
+    samples_per_shard: Annotated[
+        int, typer.Option(min=1, max=100_000_000, help="Samples of a shard, at most.")
+    ] = 10_000,
     distributor: Annotated[
-        str, typer.Option(metavar="multiprocessing|pyspark|ray", help="Of img2dataset's.")
+        str, typer.Option(metavar="multiprocessing|pyspark|ray", help="How img2dataset spreads its work.")
     ] = "multiprocessing",
     timeout: Annotated[float, typer.Option(help="Seconds for a connection, and for each next byte.")] = 10.0,
     deadline: Annotated[float, typer.Option(help="Seconds for one whole attempt at a URL.")] = 60.0,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Of one image.")] = 20_000_000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of one image, at most.")] = 20_000_000,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Of one image; 89 million by default.")
+        int | None, typer.Option(min=1, help="Pixels of one image, at most; 89 million by default.")
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="After HTTP 429 and 5xx, resets, and no connection in time.")
+        int, typer.Option(min=0, help="Retries after HTTP 429 and 5xx, resets, and no connection in time.")
     ] = 2,
     per_host: Annotated[int, typer.Option(min=1, help="Connections at once to a host, in each process.")] = 4,
     interval: Annotated[float, typer.Option(min=0, help="Seconds between requests to a host.")] = 0.0,
@@ -47,12 +49,12 @@ def fetch(
     opt_out: Annotated[
         bool, typer.Option("--opt-out/--no-opt-out", help="Obey X-Robots-Tag: noai and the like.")
     ] = True,
-    user_agent: Annotated[str | None, typer.Option(help="What servers are told.")] = None,
+    user_agent: Annotated[str | None, typer.Option(help="The name that servers see.")] = None,
     allow_loopback: AllowLoopback = False,
     json: Json = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Download the images of a table of URLs into a pool, by img2dataset under guard."""
+    """Download the images of a table of URLs into a pool, with img2dataset and within limits."""
     from curate.cli import printing
     from curate.errors import RecipeError
     from curate.fetch.drift import again as ask_again

@@ -23,7 +23,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads; one a core by default. Changes only the time.")
 ]
 ExecutorOption = Annotated[
-    str, typer.Option("--executor", metavar="local|ray", help="What writes the shards: threads here, or Ray.")
+    str, typer.Option("--executor", metavar="local|ray", help="Write shards with threads here, or with Ray.")
 ]
 
 

@@ -73,9 +73,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 def print_plan(plan: Plan) -> None:
     """Print a plan: source, steps with their arguments, and the columns that come out."""
     recipe, source = plan.recipe, plan.source
-    known = f"{source.rows:,} rows" if source.rows is not None else "rows counted when it is read"
+    known = f"{source.rows:,} rows" if source.rows is not None else "rows are counted when it is read"
     classes = (
-        "classes found when it is read" if source.classes is None else f"{len(source.classes):,} classes"
+        "classes are found when it is read" if source.classes is None else f"{len(source.classes):,} classes"
     )
     shards = f"{recipe.samples_per_shard:,} samples"
     shards += f" or {recipe.bytes_per_shard:,} bytes of images" if recipe.bytes_per_shard else ""
@@ -91,7 +91,7 @@ def print_plan(plan: Plan) -> None:
         _say(f"  {number}. {step.operation.name}({told}){unbound}")
     count = "?" if plan.classes is None else f"{len(plan.classes):,}"
     _say(f"  result: {count} classes, columns {', '.join(plan.columns)}")
-    promises = recipe.expect.model_dump(exclude_none=True)
+    promises = recipe.expect.model_dump(exclude_defaults=True)
     if promises:
         _say(f"  expect: {', '.join(f'{k} {v}' for k, v in promises.items())}")
 

@@ -43,7 +43,7 @@ def score(
     run: Annotated[Path, typer.Argument(help="A finished run of supervised or clip.")],
     dataset: Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")],
     out: Annotated[Path, typer.Option(help="A Parquet file.")] = Path("scores.parquet"),
-    split: Annotated[str | None, typer.Option(help="Score its rows alone.")] = None,
+    split: Annotated[str | None, typer.Option(help="Score only the rows of this split.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, max=1024, help="Processes that decode.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     json: Json = False,
@@ -73,16 +73,18 @@ def transfer(
     task: Annotated[
         list[str],
         typer.Option(
-            help="[NAME=]TASK, such as digits, dtd or pets=folder:/data/pets; repeatable. `curate tasks`."
+            help="[NAME=]TASK, such as digits, dtd or pets=folder:/data/pets; repeatable. `curate tasks` lists them."
         ),
     ],
     data: Annotated[
-        list[Path] | None, typer.Option(help="A folder that holds what was downloaded of tasks; repeatable.")
+        list[Path] | None, typer.Option(help="A folder with the downloaded data of tasks; repeatable.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The file of results to add to.")] = Path("results.parquet"),
     shots: Annotated[
         str,
-        typer.Option(help="Images of each class, `full`, and `total-1000` for so many in all; with commas."),
+        typer.Option(
+            help="Images of each class, `full`, or `total-1000` for so many in all; separated by commas."
+        ),
     ] = "1,5,10,20,full",
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Draws of each shot count.")] = 3,
     protocol: Annotated[list[str] | None, typer.Option(help=PROTOCOL)] = None,
@@ -94,7 +96,7 @@ def transfer(
         str, typer.Option(help="What a class with fewer images than shots gives: distinct or replacement.")
     ] = "distinct",
     image_size: Annotated[
-        int | None, typer.Option(min=8, max=16_384, help="In pixels; the run's own by default.")
+        int | None, typer.Option(min=8, max=16_384, help="Image size in pixels; the run's own by default.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     executor: Annotated[str, typer.Option(help="local; or ray, for a grid over GPUs.")] = "local",
@@ -160,7 +162,7 @@ def experiment(
     set_: Sets = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Build, train, measure and report what a file says; goes on where it stopped."""
+    """Build, train, measure and report as a file says; continue where it stopped."""
     from train.experiments.experiment import run_experiment
     from train.experiments.grid import load_experiment
 

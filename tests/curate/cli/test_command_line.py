@@ -59,9 +59,7 @@ def test_help_says_of_every_command_its_whole_sentence(run_curate: Run) -> None:
     result = run_curate("--help")
     assert result.exit_code == 0
     words = " ".join(result.stdout.split())
-    assert (
-        "Check that datasets hold what they say; of anyone's tars, say what readers would trip over." in words
-    )
+    assert "Check that datasets hold what they say; of other tars, say what readers would fail on." in words
     assert "…" not in words
     assert "..." not in words.replace("[ARGS]...", "")
 
