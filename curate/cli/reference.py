@@ -135,7 +135,7 @@ def _recipe() -> list[str]:
             lines.append(f"| `{name}` | {_in_cell(kinds[name])} | {default} | {meanings[name]} |")
     lines += [
         "",
-        "Besides these, `set:` gives variables for `${…}` and `matrix:` makes a family of sets.",
+        "Besides these, `set:` gives variables for `${…}` and `matrix:` builds several datasets from one recipe.",
         "",
     ]
     for name, kind in (("expect", Expect), ("resize", Resize)):

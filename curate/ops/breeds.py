@@ -42,7 +42,7 @@ def breeds(
 
     Superclasses and their classes are always drawn over the 1,000 ImageNet classes, as the benchmark is
     defined, whatever the source has. Labels are the benchmark's: its superclasses in its order, the same in
-    both halves unless `missing: drop` empties one. All other classes, and rows without a label, go.
+    both halves unless `missing: drop` empties one. All other classes and rows without a label are dropped.
 
     Args:
         preset: a published benchmark: entity-13 (20 classes each), entity-30 (8), living-17 (4) or
@@ -54,9 +54,9 @@ def breeds(
         split: parts the classes of each superclass in source and target: rand (by chance), good (similar ones
             on both sides) or bad (similar ones on one side).
         half: which part to keep; both by default.
-        missing: what to do about classes of the benchmark that the rows lack: refuse, or go without them. Where that
-            leaves a superclass in one half alone, labels of the halves differ; the ledger says so.
-        random_seed: of the benchmark's draw, 2 in all published ones; the recipe's seed plays no part in it.
+        missing: what to do about classes of the benchmark that the rows lack: refuse, or leave them out. If that
+            leaves a superclass in one half only, labels of the halves differ; the ledger says so.
+        random_seed: of the benchmark's draw, 2 in all published ones; the recipe's seed does not change it.
 
     Example:
         breeds: {preset: living-17, split: rand, half: target, missing: drop}

@@ -22,14 +22,14 @@ def budget(
 ) -> Rows:
     """Draw exactly so many rows in all, from so many classes or with so many images of each.
 
-    Where the total does not divide, chance says which classes give one image more. Draws nest: with one seed,
+    If the total does not divide evenly, chance decides which classes give one image more. Draws nest: with one seed,
     100 classes are inside 200, and they are those that `classes` draws; 500 images of a class are inside 1,000,
-    and they are those that `per_class` draws. Rows without a label go.
+    and they are those that `per_class` draws. Rows without a label are dropped.
 
     Args:
         total: how many rows in all.
         classes: from how many classes, drawn by chance.
-        images: how many images a class instead, at least: as many classes as the total pays for.
+        images: how many images a class instead, at least: then as many classes as the total allows.
         short: what to do with a class that has too few images: refuse the build, or skip it and take the next by
             chance (then draws of classes nest only for the same number of images a class).
 

@@ -19,8 +19,8 @@ def caption(
     """Give every row a caption: a template, drawn by chance, around the name of its class.
 
     The caption follows the label as it is at this step: after `noise`, a wrong label gives a wrong caption.
-    `template` keeps the number of the template, from 0. All texts that a row had are gone, the list `captions` and
-    those before any noise too.
+    `template` holds the number of the template, from 0. All earlier texts of a row are dropped, also the list
+    `captions` and those before any noise.
 
     Args:
         templates: texts with `{}` where the class name goes, or a named set: `openai-80` (the prompts that
@@ -28,10 +28,10 @@ def caption(
         names: what the class is called: lemma (its first word in WordNet), curated (the names that OpenAI gave
             ImageNet's 1,000 classes), synonyms (one of its words in WordNet, by chance), hypernym ("tabby, a kind
             of domestic cat"), gloss (the first word and the definition) or class (its name in this set). A class
-            that is no synset has its name in this set for lemma and synonyms, and is refused by the others.
+            that is not a synset keeps its name in this set for lemma and synonyms; the others refuse it.
         alternatives: whether to add all texts that a row may have as a list, `captions`, from which training can
             draw anew every epoch. With 80 templates the manifest of 1.28 M rows grows from 27 to 223 MB, and every
-            step and the writing take a minute longer: say it in the last step.
+            step and the writing take a minute longer: use it in the last step.
 
     Example:
         caption: {templates: ["a photo of a {}.", "art of the {}."], names: synonyms}

@@ -24,14 +24,14 @@ def caption_from(
     """Join columns into the caption.
 
     A list, such as tags, is joined by spaces. NULL and blank parts are skipped, and any run of white space becomes
-    one space. A row with nothing left has no caption. The list `captions` goes: a row has this one text. Texts that
-    were spoilt (`clean_caption`) are not replaced: take this step before, or `clean` first.
+    one space. A row with nothing left has no caption. The list `captions` is dropped: a row has this one text.
+    Spoilt texts (`clean_caption`) are not replaced: put this step before the one that spoils, or `clean` first.
 
     Args:
         columns: in the order of the text; ImageNet-Captions joins title, tags and description.
         separator: what stands between two columns.
         empty: what to do with a row that has nothing left: keep it without a caption, or drop it.
-        drop: whether the columns go afterwards; those of the core stay.
+        drop: whether to drop the columns afterwards; core columns stay.
 
     Example:
         caption_from: {columns: [caption, source, language], separator: ", "}

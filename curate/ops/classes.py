@@ -34,7 +34,7 @@ def classes(
     """Keep a number of classes drawn by chance, those of a list, or all below some synsets.
 
     Draws nest: with one seed, 100 classes are inside 200. Labels become 0, 1, 2, … in the old order. Rows
-    without a label go. ImageNet-100 and the like are two steps: `list`, then `number` with a seed.
+    without a label are dropped. ImageNet-100 and the like take two steps: `list`, then `number` with a seed.
 
     Args:
         number: how many, drawn by chance.

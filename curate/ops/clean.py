@@ -10,8 +10,8 @@ from curate.rows.relation import Rows
 def clean(rows: Rows) -> Rows:
     """Put true labels and captions back: undo `noise` and what shuffled or changed the captions.
 
-    `clean_label`, `clean_caption` and `clean_captions` go. A row whose true class has left the set since has no label
-    then.
+    `clean_label`, `clean_caption` and `clean_captions` are dropped. A row whose true class is gone since `noise` has no
+    label.
 
     Example:
         - noise: {rate: 0.5}

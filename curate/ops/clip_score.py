@@ -22,7 +22,7 @@ def clip_score(
 ) -> Rows:
     """Keep the rows with the highest CLIP score: exactly a share of them, or all at or above a threshold.
 
-    Smaller shares are inside larger ones. Rows without a score always go.
+    Smaller shares are inside larger ones. Rows without a score are never kept.
 
     Args:
         fraction: share of all rows to keep, in [0, 1]; rounded to the nearest row, halves up, ties by key. DataComp

@@ -12,9 +12,9 @@ from curate.rows.relation import Rows
 def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
     """Add columns, or replace some, by SQL expressions over the row.
 
-    An expression sees one row: its columns, functions and literals, but no other rows, tables or files. What says
-    where the bytes are, the key and the label cannot be set. A `caption` comes in place of all texts that a row had,
-    and `captions` (a list) is all that it may say then: where its caption is none of them, the first becomes it.
+    An expression sees one row: its columns, functions and literals, but no other rows, tables or files. The
+    columns of the bytes, the key and the label cannot be set. A new `caption` replaces all texts of a row. A new list
+    `captions` does too: if the row's caption is not in it, its first text becomes the caption.
 
     Args:
         columns: column → DuckDB SQL, such as `{pixels: width * height}`; all see the row as it was before.

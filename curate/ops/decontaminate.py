@@ -24,7 +24,7 @@ def decontaminate(
     """Drop the images that a test set has too, so that testing on it stays fair.
 
     Args:
-        against: the folder of the other dataset; an overlay of the test set will do.
+        against: the folder of the other dataset; an overlay of the test set is enough.
         by: bytes (equal SHA-256; only files of equal size are read), or phash, which also finds copies that were
             resized, compressed again, or cut to their middle square.
         distance: bits in which two perceptual hashes may differ, 8 by default, as for `dedup`.

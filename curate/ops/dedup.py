@@ -20,16 +20,16 @@ def dedup(
 ) -> Rows:
     """Keep one of the images that are the same, by their bytes or by what they look like.
 
-    Likeness is handed on: of a, b and c, where a is like b and b like c, one stays. Labels play no part, so an
-    image under two classes stays under one. Images of one colour or of plain stripes have perceptual hashes that say
-    too little: `by: phash` leaves them alone, and the ledger counts them.
+    Similarity is transitive: if a is like b and b is like c, one of the three stays. Labels are ignored, so an
+    image in two classes stays in one. Images of one colour or of plain stripes have perceptual hashes that say
+    too little: `by: phash` does not compare them, and the ledger counts them.
 
     Args:
         by: bytes (equal SHA-256; only files of equal size are read), or phash (a 64-bit perceptual hash).
         distance: bits in which two perceptual hashes may differ, 8 by default; nearly all have 32 of 64 bits set, so
             they differ in an even number, and an odd distance is the even one below it. Images are compared as
-            wholes and by their middle squares. At 8, of copies that were resized or compressed again 99 % are found,
-            and so are 99 % of middle squares; fewer than one in a million pairs of other images is taken for alike.
+            wholes and by their middle squares. 8 finds 99 % of copies that were resized or compressed again, and
+            99 % of middle squares; fewer than one in a million pairs of other images is taken for a copy.
             A million images take a minute or two, at 10 or more far longer.
         prefer: which stays: the first by key, or the largest in pixels, then in bytes, then the first.
         keep: drop the others, or flag them in `rejected`.

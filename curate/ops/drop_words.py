@@ -11,9 +11,9 @@ from curate.rows.relation import Rows
 def drop_words(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
     """Drop exactly a share of the words of every text, by chance: of the caption, and of each of the list `captions`.
 
-    The others keep their order, and at least one stays. The whole texts stay in `clean_caption` and `clean_captions`,
-    unless an earlier step has put some there. Draws nest: with one seed, the words that are dropped at one rate are
-    dropped at every higher one. Words are what white space divides.
+    The others keep their order, and at least one stays. `clean_caption` and `clean_captions` keep the whole texts,
+    unless an earlier step has put texts there. Draws nest: with one seed, the words that are dropped at one rate are
+    dropped at every higher one. White space separates words.
 
     Args:
         rate: share of each text's words, in [0, 1]; the count is rounded to the nearest word, halves up.

@@ -36,14 +36,13 @@ def filter(
 ) -> Rows:
     """Drop image-text pairs by simple rules, each with its first reason, in the order of the options.
 
-    A value that is not known (no caption, no size, no score) is a reason of its own, where a rule needs it. Words
-    are what white space divides. The ledger counts the rows by reason. Of a row's texts `caption` is looked at,
-    not the others of a list `captions`.
+    A missing value (no caption, no size, no score) is a reason of its own, if a rule needs it. White space separates
+    words. The ledger counts the rows by reason. Rules read only `caption`, not the other texts of a list `captions`.
 
     Args:
         preset: basic (English, at least 3 words and 6 characters, shorter side at least 200, aspect at most 3) or
-            laion2b (English, similarity at least 0.28, to be that of CLIP ViT-B/32). Options given besides come
-            in place of the preset's.
+            laion2b (English, similarity at least 0.28, to be that of CLIP ViT-B/32). Other options that are
+            given replace the preset's.
         language: ISO 639-1 code that the column `language` must have; the step `language` makes that column.
         min_words: fewest words of a caption.
         max_words: most words of a caption.

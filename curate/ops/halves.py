@@ -32,7 +32,7 @@ def halves(
 
     The parts share no class and together are all of them: `half: a` and `half: b` of one split and seed
     complement each other. Minimal parts are artifacts and all the rest: on ImageNet 522 and 478 classes, which
-    meet in WordNet only above depth 4. Rows without a label go.
+    meet in WordNet only above depth 4. Rows without a label are dropped.
 
     Args:
         split: random, or minimal (a is all that is below `top`, b the rest).

@@ -12,13 +12,13 @@ from curate.rows.relation import Rows
 def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
     """Read every image once and keep its hashes as columns.
 
-    `dedup` and `decontaminate` use these columns where they are, and otherwise read the bytes themselves: a set
-    built with them is hashed once for all that is made from it.
+    `dedup` and `decontaminate` use these columns if they exist, and otherwise read the bytes themselves: a dataset
+    that has them is hashed once for everything built from it.
 
     Args:
         kinds: `sha256` of the bytes, in hexadecimal; `phash`, the 64-bit DCT hash of the pixels, and with it
-            `phash_square`, that of the middle square (both NULL for an image that does not decode). A column of
-            that name that is there already stays.
+            `phash_square`, that of the middle square (both NULL for an image that does not decode). An existing
+            column of that name stays.
 
     Example:
         hashes: {kinds: [phash]}

@@ -27,21 +27,22 @@ def join(
 ) -> Rows:
     """Bring columns from a table: scores, human labels, captions.
 
-    A column that the rows have already is replaced, except what says where the bytes are and the label, which
-    `label_from` sets from a column of another name. Rows of the table that no row of the set has are passed over. A
-    `caption` comes in place of all texts that a row had. A list of texts, as `caption` or `captions`, is all that a
-    row may say; where its caption is none of them, the first becomes it. Texts that were spoilt are not replaced:
-    join before that step. What is not a number (NaN) in a column of numbers is NULL.
+    A column that the rows already have is replaced, except the columns of the bytes, and the label, which
+    `label_from` sets from a column of another name. Rows of the table without a row in the set are ignored. A new
+    `caption` replaces all texts of a row. So does a list of texts, as `caption` or `captions`: if the row's caption is
+    not in it, its first text becomes the caption. Spoilt texts are not replaced: join before the step that spoils.
+    NaN in a column of numbers becomes NULL.
 
     Args:
-        file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too. A column of text is numbers,
-            truths or days where all of its values are; `0012` is a text. A line that is no row is refused.
+        file: CSV or TSV with a header line, JSON lines or Parquet, `.gz` and `.zst` too. A column of text becomes
+            numbers, truth values or dates if all of its values are; `0012` is a text. A line that is not a row is
+            refused.
         columns: which, as a list, or with the names that they get here: `{label: their_label}`; all but `by` by
             default.
         by: the table's column that holds the key, or a column that both have, such as `url`.
         equal_to: what `by` must be equal to instead: SQL over the row, such as `parse_filename(file)`.
-        missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop. That it has
-            none of them is always an error.
+        missing: what to do with rows that the table does not have: refuse, keep with NULLs, or drop. If it has
+            none of them, that is always an error.
         several: what to do with a key that the table has more than once, such as five captions of an image: refuse,
             or give each column as the list of its values, sorted.
 

@@ -16,15 +16,16 @@ MAX_WHOLE = 10**15  # beyond, not every whole number is a DOUBLE
 def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
     """Take each row's label from a column of class names or wnids, such as the labels of human annotators.
 
-    Where the set has classes, each value must be the name or the wnid of one of them. Where it has none, the
-    column's values become the classes, in sorted order, and numbers in the order of numbers: 2 comes before 10, as in
-    `source: shards`. A whole number is called so whatever the column's type: 1.0 is `1`. -1 is a class like any other;
-    `compute: {columns: {y: "nullif(y, -1)"}}` makes it none. Where no class is called by a number, numbers from 0
+    If the set has classes, each value must be the name or the wnid of one of them. If it has none, the
+    column's values become the classes, in sorted order, with numbers in numeric order: 2 comes before 10, as in
+    `source: shards`. A whole number has the same name in every column type: 1.0 is `1`. -1 is a class like any other;
+    `compute: {columns: {y: "nullif(y, -1)"}}` makes it no label. If no class has a number as its name, numbers from 0
     are labels. NULL is no label.
 
     Args:
         column: the column.
-        keep_clean: whether the labels so far are the true ones, and stay in `clean_label`: real noise.
+        keep_clean: whether the labels so far are the true ones and stay in `clean_label`; then the new ones are real
+            noise.
 
     Example:
         - where: label < 2

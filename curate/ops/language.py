@@ -19,8 +19,8 @@ def language(
     """Add the column `language`: the ISO 639-1 code of each caption's language, as a detector sees it.
 
     Detectors differ, most of all on short captions, and so may their releases. A row without a caption, or with
-    a blank one, has no language. Equal captions are looked at once. The other texts of a list `captions` are not
-    looked at.
+    a blank one, has no language. Equal captions are detected once. The detector does not see the other texts of a list
+    `captions`.
 
     Args:
         detector: py3langid (97 languages, its model comes with it), fasttext (176, needs `model`) or gcld3.

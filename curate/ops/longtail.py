@@ -30,7 +30,7 @@ def longtail(
 
     Draws nest in `largest`, and the images of a class are those that `per_class` draws. With 1,000 classes,
     pareto from 1,280 down to 5 has 117,137 images; ImageNet-LT, of the same law, whose authors drew the sizes
-    at random, has 115,846. Rows without a label go.
+    at random, has 115,846. Rows without a label are dropped.
 
     Args:
         kind: pareto (ImageNet-LT: quantiles of the law that numpy calls pareto, at i / (classes + 1), scaled to
@@ -38,7 +38,7 @@ def longtail(
             or step (the first half of the classes has `largest`, the others have the smallest); all rounded down.
         largest: images of the largest class.
         imbalance: images of the largest class over those of the smallest, at least 1.
-        alpha: power of pareto, above 0; 6 where it is not given.
+        alpha: power of pareto, above 0; 6 by default.
         order: which class gets which size: by chance, by label (label 0 is the largest, as CIFAR-LT does), or by
             size (the larger classes of the set stay the larger ones).
         short: what to do with a class that has fewer images than its size: refuse the build, or keep all it has.

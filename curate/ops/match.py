@@ -25,8 +25,8 @@ def match(
 ) -> Rows:
     """Give each row the class whose name, or a synonym of it, is in its text, if there is exactly one.
 
-    Names are whole words: case does not count, anything but letters and digits is a space, and "dogs" does not
-    name a dog. "Tiger shark" names the tiger too, and a word that two classes share names both. The classes become
+    Names match whole words: case does not matter, anything but letters and digits is a space, and "dogs" does not
+    name a dog. "Tiger shark" also names the tiger, and a word that two classes share names both. The classes become
     those of the set, in the order given; a label that a row had is replaced.
 
     Args:

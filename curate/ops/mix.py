@@ -28,7 +28,7 @@ def mix(
     """Draw exactly so many rows, or such shares of a total, of each source.
 
     The rows come from `source: {union: …}`, whose column `source` says where each is from. Draws nest: with one
-    seed and the same shares, a smaller mix is inside the larger one. Sources that are not named go.
+    seed and the same shares, a smaller mix is inside the larger one. Sources that are not named are dropped.
 
     Args:
         counts: source → rows.

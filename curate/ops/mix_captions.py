@@ -24,9 +24,9 @@ def mix_captions(
 ) -> Rows:
     """Give exactly a share of the rows the caption that `caption` would give them; the others keep their own.
 
-    `templated` says which they are. Draws nest: with one seed, the rows templated at one share are templated, in
-    the same words, at every higher share. `template` has the number of the template, NULL where there is none. A
-    templated row has this one text: its list `captions` is NULL, and its text before any noise is this one too.
+    The column `templated` marks these rows. Draws nest: with one seed, the rows templated at one share are templated,
+    in the same words, at every higher share. `template` has the number of the template, or NULL. A templated row has
+    this one text: its list `captions` is NULL, and its text before any noise is also this one.
 
     Args:
         share: of all rows, in [0, 1]; the count is rounded to the nearest row, halves up.

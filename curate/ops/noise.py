@@ -35,24 +35,24 @@ def noise(
 ) -> Rows:
     """Give exactly `rate` of the labelled rows another class.
 
-    The new label differs from the true one, so the error rate is `rate` and not rate * (1 - 1/classes); only in
-    `symmetric_inclusive` is that what it comes to. The true label stays in `clean_label`, and `clean` puts it
-    back. Rows that are wrong at one rate are wrong, in the same way, at every higher rate with the same seed.
+    The new label differs from the true one, so the error rate is `rate` and not rate * (1 - 1/classes); only
+    `symmetric_inclusive` gives the latter. The true label stays in `clean_label`, and `clean` puts it back. Rows that
+    are wrong at one rate are wrong in the same way at every higher rate with the same seed.
 
     Args:
         kind: symmetric (uniform over the other classes), symmetric_inclusive (uniform over all classes, the true
             one too), pair (the next class, circular), asymmetric (by `map`), sibling (uniform over the classes
             with the same parent in WordNet), hierarchy (any other, with weight exp(-distance / temperature) over
             the tree's edges between the two), confusion (by a matrix), instance (symmetric, by a rate of each row).
-        rate: share, in [0, 1], of the labelled rows whose class can become another: all, but for classes that a
+        rate: share, in [0, 1], of the labelled rows whose class can become another: all, except classes that a
             map or matrix leaves out and classes without siblings. The count is rounded to the nearest row,
-            halves up. Confusion and instance have rates of their own (of each class; the sum over the rows); they
-            need none, and with one keep its classes' or rows' relative likelihoods as far as none passes 1.
+            halves up. Confusion and instance have rates of their own (of each class; the sum over the rows) and
+            need none; with one, relative likelihoods of classes or rows stay, as far as none passes 1.
         per: whether the rate is exact overall, or inside every class.
         map: asymmetric: true class → given class, by wnid or name; or `cifar10` (truck → automobile, bird →
             airplane, deer → horse, cat ↔ dog).
         parents: sibling and hierarchy: which parent of several counts; first (the default), huh2016 or breeds.
-        temperature: hierarchy: in edges; 1 where not given. Low is siblings only, high is uniform.
+        temperature: hierarchy: in edges; 1 by default. Low is siblings only, high is uniform.
         file: instance: a table with the columns key and rate. Confusion: a table with the columns true, given and
             weight; or a square one, true classes in the first column and given ones in the header; or with
             `true_label` and `given_label` any table that has both labels in each row, whose pairs are counted.

@@ -16,7 +16,7 @@ def per_class(
 ) -> Rows:
     """Draw exactly so many images of every class, by chance.
 
-    Draws nest: with one seed, 250 a class are inside 500 a class. Rows without a label go.
+    Draws nest: with one seed, 250 a class are inside 500 a class. Rows without a label are dropped.
 
     Args:
         images: images a class.

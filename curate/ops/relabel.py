@@ -33,9 +33,9 @@ def relabel(
 ) -> Rows:
     """Merge classes into coarser ones by a map from old to new, or by a cut through WordNet.
 
-    New classes come in the order of the smallest old label they take in, and remember the old ones as `fine`.
-    A new class that is a wnid gets its name from WordNet. Rows without a label go. A synset may have several
-    parents, so a cut depends on `parents`: the published label sets need `huh2016`.
+    New classes are in the order of their smallest old label, and list the old classes as `fine`. A new class that is
+    a wnid gets its name from WordNet. Rows without a label are dropped. A synset may have several parents, so a cut
+    depends on `parents`: the published label sets need `huh2016`.
 
     Args:
         map: old class (wnid or name) → new class (wnid or name); or a published map by name: `cifar100-20`

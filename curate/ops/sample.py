@@ -23,13 +23,13 @@ def sample(
     """Draw exactly so many rows, or a share of them, by chance.
 
     Draws nest: with one seed and allocation, the smaller draw from a set is inside the larger one. With equal and
-    proportional, chance says which classes give the odd rows, and rows without a label count as one class more.
+    proportional, chance decides which classes give the odd rows, and rows without a label count as one more class.
 
     Args:
         number: how many; more than there are is an error.
         fraction: the share of the rows, in [0, 1], instead; rounded to the nearest row, halves up.
-        allocation: simple (every row alike), equal (as many of each class, as far as they go; what a class
-            lacks the others give) or proportional (of each class its share of the set, rounded by the rule
+        allocation: simple (every row alike), equal (the same number of each class; if a class has too few,
+            the others give more) or proportional (of each class its share of the set, rounded by the rule
             of Webster).
 
     Example:

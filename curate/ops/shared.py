@@ -20,12 +20,12 @@ def shared(
 ) -> Rows:
     """Keep the rows that another dataset has too: of two downloads of a table, what both have.
 
-    With `bytes`, a row has to be there under the same key and with the same bytes (SHA-256); an image that its
-    URL no longer gives, or gives otherwise, is not shared.
+    With `bytes`, both datasets must have the row with the same key and the same bytes (SHA-256); an image that is gone
+    from its URL, or has changed there, is not shared.
 
     Args:
         with: the folder of the other dataset.
-        by: bytes, or key alone, whatever became of the image.
+        by: bytes, or key alone, whatever happened to the image.
         keep: drop the other rows, or flag them in `rejected`.
 
     Example:

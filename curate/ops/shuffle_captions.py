@@ -12,10 +12,10 @@ from curate.rows.relation import Rows
 def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
     """Give exactly `rate` of the captioned rows the texts of another of them: its caption, and its list `captions`.
 
-    The texts as a whole stay the same; those of a row move on by one row along an order of chance. The true ones stay
-    in `clean_caption` and `clean_captions`, unless an earlier step has put some there. Draws nest: with one seed, the
-    rows hit at one rate are hit at every higher one, all but one with the same wrong caption. Where two rows share a
-    caption, one may get the text it had.
+    The set of texts stays the same; the texts of a row move to the next row in a random order. `clean_caption` and
+    `clean_captions` keep the true ones, unless an earlier step has put texts there. Draws nest: with one seed, the
+    rows hit at one rate are hit at every higher one, all but one with the same wrong caption. If two rows share a
+    caption, one may get the text that it had.
 
     Args:
         rate: share of the rows that have a caption, in [0, 1]; the count is rounded to the nearest row, halves up.

@@ -21,9 +21,9 @@ def split(
 ) -> Rows:
     """Write `split` anew: so large a share of the rows, or so many images of each class, by chance.
 
-    A share is exact over all rows, and of each class its part is rounded by the rule of Webster, so the parts
+    A share is exact over all rows. The part of each class is rounded by the rule of Webster, so the parts
     of two classes of one size differ by one row at most. Draws nest: with one seed, the first split named at 5 %
-    is inside itself at 10 %. Rows without a label count as one class more.
+    is inside itself at 10 %. Rows without a label count as one more class.
 
     Args:
         shares: split → share of the rows, in [0, 1]; with `rest` among them they add up to 1, else to less.

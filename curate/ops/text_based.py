@@ -14,12 +14,12 @@ from curate.wordnet.lists import wnids_of
 def text_based(rows: Rows, *, language: str = "en", keep: Literal["drop", "flag"] = "drop") -> Rows:
     """Keep captions with a word whose first sense in WordNet is one of ImageNet-21k's 21,841 synsets.
 
-    Words are what white space divides, in any case, singular or plural; a comma that clings to a word hides it, as
-    in the original. A word that is a noun and a verb counts as the noun. Of a row's texts `caption` is looked at, not
-    the others of a list `captions`.
+    White space separates words; case does not matter, and a plural counts too. A comma after a word hides the word, as
+    in the original. A word that is a noun and a verb counts as the noun. Only `caption` is read, not the other texts of
+    a list `captions`.
 
     Args:
-        language: ISO 639-1 code that the column `language` must have too; `any` looks at no language.
+        language: ISO 639-1 code that the column `language` must also have; `any` ignores the language.
         keep: drop the other rows, or flag them: keep them all and give the reason in the column `rejected`.
 
     Example:

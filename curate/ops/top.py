@@ -29,8 +29,8 @@ def top(
         number: how many.
         fraction: the share of the rows, in [0, 1], instead; rounded to the nearest row, halves up.
         order: whether the highest or the lowest values are the best.
-        per: of the whole set, or of each class; then rows without a label go, and a class with fewer than
-            `number` is an error.
+        per: of the whole set, or of each class; then rows without a label are dropped, and a class with fewer
+            than `number` is an error.
 
     Example:
         top: {by: similarity, number: 3}

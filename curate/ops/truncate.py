@@ -11,12 +11,12 @@ from curate.rows.relation import Rows
 def truncate(rows: Rows, *, words: Count | None = None, characters: Count | None = None) -> Rows:
     """Keep the first words or characters of every text: of the caption, and of each of the list `captions`.
 
-    A shorter text stays as it is. The whole ones stay in `clean_caption` and `clean_captions`, unless an earlier step
-    has put some there.
+    A shorter text stays as it is. `clean_caption` and `clean_captions` keep the whole texts, unless an earlier step has
+    put texts there.
 
     Args:
-        words: how many, as white space divides them; what is cut has one space between words.
-        characters: how many, instead; a space at the end of what is cut goes.
+        words: how many, separated by white space; a cut text has one space between words.
+        characters: how many, instead; a space at the end of a cut text is dropped.
 
     Example:
         truncate: {words: 3}

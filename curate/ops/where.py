@@ -10,7 +10,7 @@ def where(rows: Rows, *, condition: str) -> Rows:
     """Keep the rows for which a SQL condition is true.
 
     The condition sees one row: its columns, functions and literals, but no other rows, tables or files. Rows
-    for which it is NULL go too, as in SQL.
+    for which it is NULL are dropped too, as in SQL.
 
     Args:
         condition: DuckDB SQL, such as `width >= 64 AND split = 'train'`.

@@ -23,8 +23,8 @@ def without(
 ) -> Rows:
     """Drop every class that is one of some synsets or below one of them.
 
-    `preset: voc` leaves 771 of the 1,000 ImageNet classes: ImageNet without PASCAL VOC. Classes that are no
-    synset stay, and so do rows without a label. A true label (`clean_label`) that goes becomes NULL.
+    `preset: voc` leaves 771 of the 1,000 ImageNet classes: ImageNet without PASCAL VOC. Classes that are
+    not a synset stay, and so do rows without a label. A true label (`clean_label`) of a dropped class becomes NULL.
 
     Args:
         below: synsets (`n02084071`, `dog.n.01` or a word with one meaning).

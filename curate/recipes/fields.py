@@ -36,7 +36,7 @@ class Resize(Strict):
     """Shrink images at build time: the only step that encodes anything again.
 
     Args:
-        short: pixels of the short side; larger images are made so small, others keep their bytes.
+        short: pixels of the short side; larger images are scaled down to it, others keep their bytes.
         quality: of the JPEGs that are written.
     """
 

@@ -32,13 +32,13 @@ class Recipe(Strict):
 
     Args:
         name: letters, digits, `.`, `_`, `-`.
-        seed: of all chance in it; a step may have its own.
+        seed: of all random choices; a step may have its own.
         source: see `curate.sources`.
         steps: a list of `operation: arguments`.
         order: of the rows and so of the shards; `shuffled` by chance, or by `key`.
         samples_per_shard: how many samples go into one tar, at most.
-        bytes_per_shard: how many bytes of images, at most, but for one image that alone is larger.
-        resize: what becomes of large images; by default all keep their bytes.
+        bytes_per_shard: how many bytes of images go into one tar, at most; a larger image has a tar of its own.
+        resize: how to scale down large images; by default all keep their bytes.
         expect: what the result must be.
         base: the folder of the file it came from; relative paths start there.
         given: values from `--set`, which may name files outside the recipe's folder.

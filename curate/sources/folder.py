@@ -52,10 +52,10 @@ def folder(*, path: str, split: str | None = None, broken: Literal["skip", "erro
     """Take the images of a folder, each class a folder of its own.
 
     Classes are the folders right below PATH, or below PATH/train, PATH/val and PATH/test, which become the
-    column `split` (a folder of such a name that holds images and stands among others is a class). Deeper
-    folders belong to their class. They are labelled in the order of their names. A folder named by a wnid gets
-    its class name from WordNet. Images that stand in no class folder have no label. Names that start with a
-    dot, files that are no images by their extension, and what stands beside the splits are passed over.
+    column `split` (a folder of such a name that holds images and is among others is a class). Deeper
+    folders belong to their class. Labels follow the order of class names. A folder named by a wnid gets
+    its class name from WordNet. Images outside of class folders have no label. Names that start with a
+    dot, files whose extension is not that of an image, and files beside the splits are ignored.
 
     Args:
         path: the folder.

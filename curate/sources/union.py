@@ -22,8 +22,8 @@ SOURCE = "source"
 def union(*, parts: dict[str, Any], duplicates: Literal["prefix", "error", "first"] = "prefix") -> Source:
     """Take the rows of several sources; the column `source` says which each is from.
 
-    Classes of the same wnid are one class, and so are classes without one that have the same name. A name is never
-    taken for a wnid: whether the folder `crane` is the bird or the machine is not known. The ledger names such pairs,
+    Classes of the same wnid are one class, and so are classes without one that have the same name. A name
+    never matches a wnid: the folder `crane` may be the bird or the machine. The ledger names such pairs,
     and `relabel: {map: {crane: n02012849}, others: keep}` makes one class of them. Labels follow the order of the ids,
     and of numbers where the parts' do. A column that a source lacks is NULL in its rows. `mix` draws stated amounts of
     each; `dedup` finds what two have in common.

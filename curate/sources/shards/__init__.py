@@ -32,16 +32,16 @@ Duplicates = Literal["error", "prefix", "first"]
 def shards(*, path: str | list[str], duplicates: Duplicates = "error") -> Source:
     """Take the samples of WebDataset tars.
 
-    Members of a tar that share a name up to the first dot are one sample, also where they stand apart: an image,
+    Members of a tar that share a name up to the first dot are one sample, even if they are apart: an image,
     `.cls` (a class number or name), `.txt` (the caption) and `.json` (other columns, in lower case). `captions` is a
     list of texts; other lists and objects stay JSON text, but in shards of a dataset, whose columns have the types
-    that it says. Without class names, classes are called by their numbers, or by wnid where a column `wnid` tells one
-    for each. What becomes no row, and fields that cannot be read, are counted by their reason.
+    that it says. Without class names, the name of a class is its number, or its wnid if a column `wnid` gives one
+    for each. Samples that give no row, and fields that cannot be read, are counted by their reason.
 
     Args:
         path: a tar, a folder of tars, a pattern such as `/pool/{000..019}.tar` or `*.tar`, or a list of these;
-            local or a URL. Compressed tars are refused, for they cannot be read in the middle.
-        duplicates: what to do with a key that stands in two tars: refuse, put each tar's name (its path below the
+            local or a URL. Compressed tars are refused, because they cannot be read in the middle.
+        duplicates: what to do with a key that is in two tars: refuse, put each tar's name (its path below the
             folder of all) before its keys, or keep the row of the tar that is first by name and count the others.
     """
     return Shards([path] if isinstance(path, str) else path, duplicates)

@@ -50,21 +50,20 @@ As = Literal[
 def table(*, path: str | list[str], as_: As = "auto") -> Source:
     """Take the rows of a table of URLs and texts; `curate fetch` brings their images.
 
-    Parquet, CSV, TSV, JSON and JSON lines, plain or as `.gz` or `.zst`. Rows get `url`, `caption` and, where the table
-    tells, `width`, `height`, `similarity`, `language`, `nsfw` and `sha256`; its other columns are carried along, their
+    Parquet, CSV, TSV, JSON and JSON lines, plain or as `.gz` or `.zst`. Rows get `url`, `caption` and, if the table
+    has them, `width`, `height`, `similarity`, `language`, `nsfw` and `sha256`; other columns are carried along, with
     names in lower case: those of CSV and TSV as texts, those of JSON with a type for all rows. A caption that is
     a list of texts becomes `captions`, and its first the `caption`. `key` is the MD5 of URL and text, so a row is the
     same row in every release. Rows without a URL of http or https, without a text, or that are not UTF-8 are left out
-    and counted, and so is a line that is no row; of rows with the same URL and text one stays. Numbers that are none,
-    or too large, are NULL and counted. The table is not copied: steps that look at each row alone (`filter`, `where`,
-    `compute`, `clip_score`) and draws (`sample`, `mix`) read it as it lies; other steps get the rows in DuckDB.
+    and counted, and so are lines that are not a row; rows with the same URL and text are reduced to one. Invalid or too
+    large numbers become NULL and are counted. The table is not copied: steps that look at each row alone (`filter`,
+    `where`, `compute`, `clip_score`) and draws (`sample`, `mix`) read it in place; other steps get the rows in DuckDB.
 
     Args:
         path: a file, a folder of them, a pattern such as `/laion/part-*.parquet`, or a list of these; local or a
-            URL. What lies elsewhere is copied to the cache once. In a folder, names that begin with `.` or `_` are
-            passed over.
-        as: how it is laid out, see docs/layouts.md; auto goes by the names of the columns, and the ledger says what
-            it took.
+            URL. Remote files are copied to the cache once. In a folder, names that begin with `.` or `_` are
+            ignored.
+        as: the layout, see docs/layouts.md; auto chooses it by the names of the columns, and the ledger says which.
     """
     return Table([path] if isinstance(path, str) else path, as_)
 
