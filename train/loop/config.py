@@ -55,22 +55,22 @@ class LoopConfig:
     Args:
         stem: "small" is for images of 32 to 64 px and ResNets; at 64 px it costs 15 times "imagenet".
         image_size: side of the images in pixels.
-        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto takes squares up to
+        crop_from: the middle square, shrunk to 8/7 of the image size, or the whole photo; auto uses squares up to
             96 px. Only squares can be cached.
         min_area: smallest share of an image that a random crop may take.
-        epochs: passes over the data; 30 where neither this nor `samples` is given.
+        epochs: passes over the data; 30 if neither this nor `samples` is given.
         samples: images to see in all, whatever the size of the dataset, so that runs on datasets of different
             sizes are equally long.
         batch_size: samples a step, over all processes.
-        accumulate: pieces that a batch is computed in, where it does not fit into memory at once; a contrast still
-            sees the whole batch.
-        optimizer: adamw, sgd (Nesterov), or any of timm's, such as lars, lamb or muon.
-        lr: at the peak of the schedule.
-        weight_decay: of everything but norms and biases.
-        momentum: of sgd, lars and the like.
-        beta1: of adamw and the like.
-        beta2: of adamw and the like.
-        eps: of adamw and the like.
+        accumulate: pieces that a batch is computed in, if it does not fit into memory at once; a contrastive loss
+            still sees the whole batch.
+        optimizer: the optimizer: adamw, sgd (Nesterov), or any of timm's, such as lars, lamb or muon.
+        lr: learning rate at the peak of the schedule.
+        weight_decay: weight decay of everything but norms and biases.
+        momentum: momentum of sgd, lars and the like.
+        beta1: beta1 of adamw and the like.
+        beta2: beta2 of adamw and the like.
+        eps: epsilon of adamw and the like.
         trust: what lars and larc multiply the ratio of a layer's norm to its gradient's by; None for timm's 0.001.
         schedule: after the warm-up, a cosine down to 0, steps down by `step_factor`, or constant.
         warmup_fraction: share of the steps over which the rate rises, in [0, 1].
@@ -79,27 +79,27 @@ class LoopConfig:
         step_factor: what a step down multiplies the rate by.
         clip_norm: largest norm of the gradient; None for any.
         ema: decay a step of an average of the weights, such as 0.9999, which is then what is measured and kept.
-        sync_norms: let batch norms see the whole batch where several processes share it.
-        seed: of the weights, the order and the crops.
+        sync_norms: let batch norms see the whole batch if several processes share it.
+        seed: seed of the weights, the order and the crops.
         workers: processes that decode; None for one a core, 16 at most.
-        precision: auto is bf16 where a GPU has it, fp16 on older ones, else fp32.
-        device: auto is a GPU where there is one.
-        compile: make kernels for the model by torch.compile: minutes at the start, faster steps.
-        deterministic: only kernels that repeat themselves bit for bit, on a GPU too; slower there. The run names the
+        precision: number format; auto is bf16 on GPUs that have it, fp16 on older ones, else fp32.
+        device: where to compute; auto is a GPU if there is one.
+        compile: compile the model with torch.compile: minutes at the start, faster steps.
+        deterministic: use only kernels that repeat bit for bit, on a GPU too; slower there. The run names the
             operators that have none.
         cache: keep the decoded images on the device or in memory; none reads them each time; auto keeps squares
             on the device that take less than a quarter of a GPU's free memory, or of the host's 2 GB.
         order: shuffled over the whole set; or blocks, which keeps neighbours in the shards near each other, for
-            storage that is slow to read here and there.
-        evaluate_epochs: epochs between two measurements; None measures at the end alone.
+            storage with slow random reads.
+        evaluate_epochs: epochs between two measurements; None measures only at the end.
         checkpoint_s: seconds between checkpoints.
         keep_checkpoints: how many of the last to keep until the run is done; the best weights measured are kept too.
-        log_steps: steps between lines of the log; a GPU is waited for once a line.
-        tensorboard: write the metrics for TensorBoard too, into the run's folder.
-        wandb: project of Weights & Biases to write the metrics to as well, where wandb is installed.
+        log_steps: steps between lines of the log; each line waits for the GPU once.
+        tensorboard: also write the metrics for TensorBoard, into the run's folder.
+        wandb: project of Weights & Biases that also gets the metrics, if wandb is installed.
         profile: steps to profile after the first ten; the table is printed, the trace goes into the run's folder.
-        dry_run: take one step, say shapes, parameters, FLOPs and memory, and leave nothing.
-        adopt: go on from the checkpoint in the run's folder although its plan is another (other data or options).
+        dry_run: take one step, print shapes, parameters, FLOPs and memory, and write nothing.
+        adopt: continue from the checkpoint in the run's folder even if its plan differs (other data or options).
     """
 
     stem: Stem = "imagenet"

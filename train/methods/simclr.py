@@ -63,24 +63,24 @@ class SimclrConfig(LoopConfig):
     keeps a layer's rate from exceeding the plain one.
 
     Args:
-        model: resnet18, resnet50, resnet101, alexnet, convnet, clip/RN50, or any of timm's.
+        model: the backbone: resnet18, resnet50, resnet101, alexnet, convnet, clip/RN50, or any of timm's.
         views: crops of each image, two or more.
         temperature: what cosines are divided by.
-        projector_layers: of the perceptron between backbone and contrast; each but the last has a batch norm and
+        projector_layers: layers of the perceptron between backbone and loss; each but the last has a batch norm and
             a ReLU.
-        hidden_dim: width of its hidden layers.
-        projection_dim: numbers a point of the contrast.
-        jitter: strength of the changes of colour: brightness, contrast and saturation by up to 0.8 of it, hue by up
+        hidden_dim: width of the hidden layers of this perceptron.
+        projection_dim: dimensions of a projection, on which the loss is computed.
+        jitter: strength of colour jitter: brightness, contrast and saturation change by up to 0.8 of it, hue by up
             to 0.2 of it.
-        jitter_share: of the views, to be so changed.
-        grey_share: of the views, to lose their colours.
-        blur_share: of the views, to be blurred, by a sigma of 0.1 to 2 px over a tenth of the side.
-        solarize_share: of the views, to have what is light turned dark.
-        probe: where there are labels, learn a linear classifier beside, on features that it does not change (but
+        jitter_share: share of the views with colour jitter.
+        grey_share: share of the views that become grey.
+        blur_share: share of the views that are blurred, by a sigma of 0.1 to 2 px over a tenth of the side.
+        solarize_share: share of the views that are solarized: light pixels become dark.
+        probe: if there are labels, also learn a linear classifier on the features, without changing them (but
             clip_norm counts its gradient too).
-        knn_rows: where there are labels, training images among which neighbours are looked for; 0 for no kNN.
+        knn_rows: if there are labels, training images among which the nearest neighbours are sought; 0 for no kNN.
         knn_k: neighbours that vote.
-        knn_temperature: of their votes.
+        knn_temperature: temperature of the votes of the neighbours.
     """
 
     batch_size: int = 256

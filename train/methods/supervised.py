@@ -50,8 +50,8 @@ class SupervisedConfig(LoopConfig):
     """What `train` can be told, besides what every method can.
 
     Args:
-        model: resnet18, resnet50, resnet101, alexnet (of 2012), alexnet-torchvision, convnet, clip/RN50 and the like,
-            or any of timm's.
+        model: the backbone: resnet18, resnet50, resnet101, alexnet (of 2012), alexnet-torchvision, convnet, clip/RN50
+            and the like, or any of timm's.
         label_smoothing: share of each label that is spread over all classes.
         mixup: alpha of Mixup, which blends each image and its label with another's; 0 for none.
         cutmix: alpha of CutMix, which pastes a patch of another; 0 for none. With both, half of the images get each.
