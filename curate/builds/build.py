@@ -108,7 +108,7 @@ def build(
     if not overlay and (bare := next((p for p in plans if not p.source.has_bytes), None)):
         raise RecipeError(
             f"{bare.recipe.where}: rows of a table are URLs, and have no bytes to make shards of",
-            hint=f"say --overlay, then `curate fetch {out} --out POOL` and build from the pool",
+            hint=f"use --overlay, then `curate fetch {out} --out POOL` and build from the pool",
         )
     return [_build(p, out / p.recipe.name if recipe.family else out, how) for p in plans]
 
@@ -221,7 +221,7 @@ def _there(out: Place, name: str, replace: bool) -> Dataset | None:
     if there.name != name and not replace:
         raise RecipeError(
             f"{out}: holds the dataset {there.name!r}, not {name!r}; nothing was touched",
-            hint="choose another --out, or say --replace",
+            hint="choose another --out, or use --replace",
         )
     return there
 

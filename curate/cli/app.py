@@ -81,7 +81,7 @@ def build(
             printing.print_plan(make_plan(one))
         return
     if out is None:
-        raise RecipeError("--out is missing", hint="name the dataset's folder, or say --plan")
+        raise RecipeError("--out is missing", hint="name the dataset's folder, or use --plan")
     how = {"overlay": overlay, "workers": workers, "executor": executor, "replace": replace}
     built = build.build(loaded, out, **how, progress=bars(quiet))  # type: ignore[arg-type]
     printing.print_built(built, json=json)

@@ -78,5 +78,5 @@ def _refuse_short(rows: Rows, images: int) -> None:
         shown = ", ".join(f"{name[label]} has {count:,}" for label, count in few[:3])
         raise DataError(
             f"{len(few):,} classes have fewer than {images:,} images ({shown})",
-            hint="ask for fewer, or say `shares`",
+            hint="ask for fewer, or use `shares`",
         )

@@ -166,7 +166,7 @@ def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> 
             continue
         if out is not None and not form.movable:
             raise RecipeError(
-                f"{where}: its files stand beside the shards, not in --out", hint="leave --out away"
+                f"{where}: its files go beside the shards, not into --out", hint="leave out --out"
             )
         if is_remote(str(dataset.path)):
             raise RecipeError(f"{dataset.path}: {where} writes local files", hint="export it, then upload it")

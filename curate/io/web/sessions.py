@@ -27,7 +27,7 @@ def refuse_address(address: str, host: str) -> None:
     told = address if host == address else f"{host} is {address}"
     raise DataError(
         f"refused address: {told}, which is not on the public internet",
-        hint=f"for a server of your own on this machine say --allow-loopback, or set {LOOPBACK}=1",
+        hint=f"for a server of your own on this machine use --allow-loopback, or set {LOOPBACK}=1",
     )
 
 
