@@ -1,7 +1,7 @@
 """The campaign: what needs mass. `make test` leaves it out, `make campaign` runs it and nothing else.
 
 A campaign runs the tests marked `campaign` and all property tests. Its option is its size: `--campaign 1` takes the
-counts as they are written, `--campaign 0.1` a tenth of them, `--campaign 10` ten times as many.
+counts as they are written and all cases, `--campaign 0.1` a tenth of them, `--campaign 10` ten times the counts.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
+from zlib import crc32
 
 import pytest
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 EXAMPLES = 2000  # of each property in a campaign of size 1
 FEW_EXAMPLES = 30  # in `make test`
@@ -47,9 +48,14 @@ def masses(cases: Iterable[Any], kept: Callable[[Any], bool]) -> list[Any]:
     return [case if kept(case) else pytest.param(case, marks=pytest.mark.campaign) for case in cases]
 
 
-def examples(few: int = FEW_EXAMPLES, many: int = EXAMPLES, **rest: Any) -> settings:
-    """Return the settings of a property test that takes `few` examples, and `many` in a campaign of size 1."""
-    return settings(max_examples=max(1, round(many * _size)) if _size else few, **rest)
+def examples(few: int = FEW_EXAMPLES, many: int = EXAMPLES, allowed: Iterable[HealthCheck] = ()) -> settings:
+    """Return the settings of a property test that takes `few` examples, and `many` in a campaign of size 1.
+
+    Args:
+        allowed: what Hypothesis is not to complain of; of slowness it never does, for that is the machine's.
+    """
+    count = max(1, round(many * _size)) if _size else few
+    return settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow, *allowed])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,15 +74,21 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("examples")
 
 
+def _is_chosen(item: pytest.Item) -> bool:
+    """Whether a test runs: of the cases that count nothing themselves, a small campaign takes a share."""
+    is_property = is_hypothesis_test(getattr(item, "obj", None))
+    if item.get_closest_marker("campaign") is None:
+        return not _size or is_property
+    counts = is_property or "campaign" in getattr(item, "fixturenames", ())
+    return bool(_size) and (counts or crc32(item.nodeid.encode()) % 1000 < 1000 * _size)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen, others = [], []
     for item in items:
-        mass = item.get_closest_marker("campaign") is not None
-        if _size and (mass or is_hypothesis_test(getattr(item, "obj", None))):
+        (chosen if _is_chosen(item) else others).append(item)
+        if _size:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-            chosen.append(item)
-        else:
-            (others if _size or mass else chosen).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
 
