@@ -18,6 +18,7 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from processes import end_server
 from stores import Store
 from typer.testing import CliRunner, Result
 
@@ -29,6 +30,10 @@ TINY_IMAGES = 110  # of each class, of 250: enough to draw 100 from
 WNIDS = ("n01440764", "n02012849", "n02084071", "n02121620", "n02958343", "n03126707")
 
 pytest_plugins = ["campaigns"]
+
+
+def pytest_unconfigure() -> None:
+    end_server()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -154,7 +159,7 @@ def curate_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None):
         command = [sys.executable, "-m", "train.cli", *map(str, args)]
         environment = {**os.environ, **(env or {})}
-        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
 
     return run
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import io
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
@@ -20,7 +21,7 @@ from operation_examples import Example
 
 from curate import ops
 from curate.builds.build import build
-from curate.datasets.dataset import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, render
+from curate.datasets.dataset import INFO, MANIFEST, Dataset, DatasetInfo, file_sha256, open_dataset, render
 from curate.recipes.recipe import Recipe, load
 from curate.rows.manifest import CORE, digest
 from curate.rows.relation import Rows, columns_of
@@ -56,14 +57,35 @@ def recipe(write_recipe: Callable[..., Path], pool: Path) -> Callable[..., Recip
     return make
 
 
+@pytest.fixture(scope="session")
+def built_before() -> dict[str, Path]:
+    """What `built` made already: what was asked for → an untouched copy."""
+    return {}
+
+
 @pytest.fixture
-def built(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Dataset]:
-    """Build a dataset over the pool: `built([{"per_class": 8}], name="a", overlay=True)`."""
+def built(
+    recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    built_before: dict[str, Path],
+) -> Callable[..., Dataset]:
+    """Build a dataset over the pool: `built([{"per_class": 8}], name="a", overlay=True)`.
+
+    What another test had built alike is copied, for most tests are not about the build: a copy takes a twentieth of
+    its time. Copies lie as deep as the original, so that the relative paths in them lead to the pool.
+    """
 
     def make(
         steps: list[Any], name: str = "set", *, out: Path | None = None, overlay: bool = True, **rest: Any
     ) -> Dataset:
-        [result] = build(recipe(steps, name, **rest), out or tmp_path / name, overlay=overlay, workers=2)
+        target, said = out or tmp_path / name, json.dumps([steps, name, overlay, rest])
+        made, alone = recipe(steps, name, **rest), out is not None or ".csv" in said or "source" in rest
+        if not alone and said in built_before and not target.exists():
+            return open_dataset(shutil.copytree(built_before[said], target))
+        [result] = build(made, target, overlay=overlay, workers=2)
+        if not alone and said not in built_before:
+            built_before[said] = shutil.copytree(target, tmp_path_factory.mktemp("built") / name)
         return result.dataset
 
     return make
@@ -119,7 +141,7 @@ def downloads_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "watched", run)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tree() -> Callable[[Path], dict[str, str]]:
     """Return the sha256 of what a folder holds, file by file; `build.json` says when, so it is left out."""
 

@@ -6,24 +6,25 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import hears_ctrl_c
+from campaigns import Campaign
+from processes import Command
 
 from curate.builds.build import build, shard
 from curate.datasets.dataset import open_dataset
 from curate.datasets.staging import OURS
 from curate.io.progress import Quiet, Stage
-from curate.recipes.recipe import Recipe
+from curate.recipes.recipe import Recipe, parse
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
-ONE_EACH = {"samples_per_shard": 1}  # 60 shards, so that there is time to interrupt
+MANY_SHARDS = {"samples_per_shard": 2}  # 30, so that there is time to interrupt
 MakeRecipe = Callable[..., Recipe]
 Tree = Callable[[Path], dict[str, bytes]]
 
@@ -49,26 +50,28 @@ class _Counts(Stage):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def undisturbed(recipe: MakeRecipe, tmp_path: Path, tree: Tree) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory, tree: Tree) -> dict[str, bytes]:
     """What a build that nobody disturbs comes to."""
-    build(recipe(STEPS, **ONE_EACH), tmp_path / "undisturbed", workers=2)
-    return tree(tmp_path / "undisturbed")
+    out = tmp_path_factory.mktemp("undisturbed") / "set"
+    document = {"name": "set", "source": {"folder": str(pool)}, "steps": STEPS, **MANY_SHARDS}
+    build(parse(document), out, workers=2)
+    return tree(out)
 
 
-@pytest.mark.parametrize(("stage", "after"), [("steps", 1), ("writing shards", 1), ("writing shards", 30)])
+@pytest.mark.parametrize(("stage", "after"), [("steps", 1), ("writing shards", 1), ("writing shards", 20)])
 def test_interrupted_build_goes_on_to_the_same_bytes(
     recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], stage: str, after: int
 ) -> None:
     out = tmp_path / "set"
     with pytest.raises(KeyboardInterrupt):
-        build(recipe(STEPS, **ONE_EACH), out, workers=1, progress=Interrupts(stage, after))
+        build(recipe(STEPS, **MANY_SHARDS), out, workers=1, progress=Interrupts(stage, after))
     assert not out.exists()
     done = {f.name: f.stat().st_ino for f in (tmp_path / ".set.building").glob("shards/*.tar")}
-    build(recipe(STEPS, **ONE_EACH), out, workers=2)
+    build(recipe(STEPS, **MANY_SHARDS), out, workers=2)
     assert tree(out) == undisturbed
     assert {f.name: f.stat().st_ino for f in out.glob("shards/*.tar")}.items() >= done.items()
-    assert len(done) >= (after if stage == "writing shards" else 0)
+    assert len(done) >= (after // 2 if stage == "writing shards" else 0)
 
 
 def test_interrupted_rebuild_leaves_the_old_dataset(recipe: MakeRecipe, tmp_path: Path, tree: Tree) -> None:
@@ -76,7 +79,7 @@ def test_interrupted_rebuild_leaves_the_old_dataset(recipe: MakeRecipe, tmp_path
     build(recipe(STEPS), out)
     before = tree(out)
     with pytest.raises(KeyboardInterrupt):
-        build(recipe([*STEPS, {"sample": 30}], **ONE_EACH), out, progress=Interrupts("writing shards", 9))
+        build(recipe([*STEPS, {"sample": 30}], **MANY_SHARDS), out, progress=Interrupts("writing shards", 9))
     assert tree(out) == before
 
 
@@ -84,8 +87,8 @@ def test_another_recipe_does_not_go_on_with_what_was_left(
     recipe: MakeRecipe, tmp_path: Path, tree: Tree
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        build(recipe(STEPS, **ONE_EACH), tmp_path / "set", progress=Interrupts("writing shards", 9))
-    other = recipe(STEPS[:1], seed=1, **ONE_EACH)
+        build(recipe(STEPS, **MANY_SHARDS), tmp_path / "set", progress=Interrupts("writing shards", 9))
+    other = recipe(STEPS[:1], seed=1, **MANY_SHARDS)
     build(other, tmp_path / "set")
     build(other, tmp_path / "fresh")
     assert tree(tmp_path / "set") == tree(tmp_path / "fresh")
@@ -95,9 +98,9 @@ def test_overlay_after_an_interrupted_build_has_no_shards(
     recipe: MakeRecipe, tmp_path: Path, tree: Tree
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        build(recipe(STEPS, **ONE_EACH), tmp_path / "set", progress=Interrupts("writing shards", 9))
+        build(recipe(STEPS, **MANY_SHARDS), tmp_path / "set", progress=Interrupts("writing shards", 9))
     for name in ("set", "fresh"):
-        build(recipe(STEPS, **ONE_EACH), tmp_path / name, overlay=True)
+        build(recipe(STEPS, **MANY_SHARDS), tmp_path / name, overlay=True)
     assert tree(tmp_path / "set") == tree(tmp_path / "fresh")
 
 
@@ -106,7 +109,7 @@ def test_interrupted_shard_goes_on_to_the_same_bytes(
     recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], linked: bool
 ) -> None:
     out = tmp_path / "set"
-    build(recipe(STEPS, **ONE_EACH), out, overlay=True)
+    build(recipe(STEPS, **MANY_SHARDS), out, overlay=True)
     with pytest.raises(KeyboardInterrupt):
         shard(out, workers=1, progress=Interrupts("writing shards", 9))
     assert not open_dataset(out).sharded
@@ -116,109 +119,86 @@ def test_interrupted_shard_goes_on_to_the_same_bytes(
     assert tree(out) == undisturbed
 
 
-@pytest.fixture
-def start(write_recipe: Callable[..., Path], pool: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a build in a process of its own: `start(out, steps)`."""
-    started: list[subprocess.Popen[str]] = []
+Start = Callable[..., Command]
 
-    def run(out: Path, steps: list[Any] = STEPS) -> subprocess.Popen[str]:
-        file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **ONE_EACH}, "set")
-        command = f"{sys.executable} -m train.cli build {file} --out {out} --workers 1".split()
-        pipe = subprocess.PIPE
-        started.append(
-            subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_ctrl_c)
-        )
+
+@pytest.fixture
+def start(write_recipe: Callable[..., Path], pool: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a build in a process of its own: `start(out, steps)`."""
+    started: list[Command] = []
+
+    def run(out: Path, steps: list[Any] = STEPS, **how: Any) -> Command:
+        file = write_recipe({"source": {"folder": str(pool)}, "steps": steps, **MANY_SHARDS}, "set")
+        folder = tmp_path / f"process-{len(started)}"
+        folder.mkdir()
+        started.append(Command(folder, "build", file, "--out", out, "--workers", 1, **how))
         return started[-1]
 
     yield run
     for process in started:
         process.kill()
-        process.communicate()
 
 
-def caught(begin: Callable[[], subprocess.Popen[str]], out: Path, moment: Callable[[], bool]) -> Any:
+def caught(begin: Callable[[], Command], out: Path, moment: Callable[[], bool]) -> Command:
     """Start a build and return it at a moment of its work; on a busy machine that may take another try."""
     for _ in range(10):
         process = begin()
-        while process.poll() is None:
+        while process.running:
             if moment():
                 return process
-            time.sleep(0.0005)
+            time.sleep(0.001)
         shutil.rmtree(out)
     pytest.fail("every build was over before its moment was seen")
 
 
 def test_killed_build_goes_on_to_the_same_bytes(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
+    start: Start, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
 ) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
-    moments = [
-        lambda: (staging / "work").exists(),
-        lambda: len(list(staging.glob("parts/*.json"))) >= 2,
-        lambda: len(list(staging.glob("shards/*.tar"))) >= 25,
-    ]
-    for moment in moments:
-        process = caught(lambda: start(out), out, moment)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+    for name in ("plan.json", "000002.json", "000012.json"):
+        assert start(out, dies_before=name).wait() == -signal.SIGKILL
         assert not out.exists()
     process = start(out)
-    assert process.wait() == 0, process.stderr.read() if process.stderr else ""
+    assert process.wait() == 0, process.stderr
     assert tree(out) == undisturbed
     assert not staging.exists()
 
 
-def test_build_killed_at_any_of_twenty_moments_goes_on_to_the_same_bytes(
-    start: Callable[..., subprocess.Popen[str]],
+@pytest.mark.campaign
+def test_build_killed_at_any_moment_goes_on_to_the_same_bytes(
+    start: Start,
     recipe: MakeRecipe,
     tmp_path: Path,
     tree: Tree,
     undisturbed: dict[str, bytes],
+    campaign: Campaign,
 ) -> None:
     began = time.monotonic()
-    out, staging, states = tmp_path / "set", tmp_path / ".set.building", []
+    out, staging, states = tmp_path / "set", tmp_path / ".set.building", Counter[str]()
     assert start(out).wait() == 0
     whole_s = time.monotonic() - began
-    for i in range(20):
+    count = campaign.count(200)
+    for i in range(count):
         shutil.rmtree(out)
         process = start(out)
-        time.sleep(whole_s * (0.3 + 0.035 * i))  # before that, Python is still importing
+        time.sleep(whole_s * i / count)
         process.kill()
-        process.wait()
-        states.append((out.exists(), len(list(staging.glob("shards/*.tar")))))
-        build(recipe(STEPS, **ONE_EACH), out)
+        shards = len(list(staging.glob("shards/*.tar")))
+        states["published" if out.exists() else f"{shards // 10 * 10}–{shards // 10 * 10 + 9} shards"] += 1
+        build(recipe(STEPS, **MANY_SHARDS), out)
         assert tree(out) == undisturbed
         assert not staging.exists()
-    assert len(set(states)) > 3  # the moments were not all the same one
+    campaign.tell(f"{count} builds killed, by what they had done: {dict(states)}")
 
 
-DIES_BEFORE_ITS_NAME = """
-import os, signal, sys
-from train.cli.__main__ import main
-
-name, rename = sys.argv.pop(), os.replace
-
-def replace(old, new):
-    if os.path.basename(new) == name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(old, new)
-
-os.replace = replace
-main()
-"""
-
-
-@pytest.mark.parametrize("name", ["plan.json", "000030.json", "index.parquet", "README.md", "dataset.json"])
+@pytest.mark.parametrize("name", ["plan.json", "000015.json", "index.parquet", "README.md", "dataset.json"])
 def test_file_that_a_kill_left_without_its_name_is_not_published(
-    recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], name: str
+    start: Start, recipe: MakeRecipe, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes], name: str
 ) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
-    again = recipe(STEPS, **ONE_EACH)
-    command = ["build", str(tmp_path / "set.yaml"), "--out", str(out), name]
-    killed = subprocess.run([sys.executable, "-c", DIES_BEFORE_ITS_NAME, *command], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert start(out, dies_before=name).wait() == -signal.SIGKILL
     assert [file for file in staging.rglob(".*.tmp") if file.name.startswith(f".{name}.")]
-    build(again, out)
+    build(recipe(STEPS, **MANY_SHARDS), out)
     assert tree(out) == undisturbed
 
 
@@ -235,18 +215,18 @@ def test_file_that_a_kill_left_in_a_dataset_does_not_make_it_foreign(
 
 
 def test_of_two_builds_at_once_one_wins_and_the_other_says_so(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
+    start: Start, tmp_path: Path, tree: Tree, undisturbed: dict[str, bytes]
 ) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
     first = caught(lambda: start(out), out, lambda: len(list(staging.glob("shards/*.tar"))) >= 1)
     first.send_signal(signal.SIGSTOP)
     try:
         second = start(out)
-        _, told = second.communicate(timeout=60)
+        code = second.wait()
     finally:
         first.send_signal(signal.SIGCONT)
-    assert (second.returncode, first.wait()) == (2, 0)
-    assert "another build is writing it" in told
+    assert (code, first.wait()) == (2, 0)
+    assert "another build is writing it" in second.stderr
     assert tree(out) == undisturbed
 
 
@@ -256,9 +236,7 @@ SLOW = {"where": " AND ".join(_HARD.format(_MANY, times) for times in range(500,
 
 
 @pytest.mark.parametrize("moment", ["writing shards", "in a query"])
-def test_ctrl_c_stops_with_a_word_and_no_traceback(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, moment: str
-) -> None:
+def test_ctrl_c_stops_with_a_word_and_no_traceback(start: Start, tmp_path: Path, moment: str) -> None:
     out, staging = tmp_path / "set", tmp_path / ".set.building"
     if moment == "writing shards":
         process = caught(lambda: start(out), out, lambda: len(list(staging.glob("parts/*.json"))) >= 2)
@@ -266,10 +244,9 @@ def test_ctrl_c_stops_with_a_word_and_no_traceback(
         process = caught(lambda: start(out, [SLOW]), out, lambda: (staging / "work").exists())
         time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "stopped; the same command goes on from here" in errors
-    assert "Traceback" not in errors
+    assert process.wait() == 130, process.stderr
+    assert "stopped; the same command goes on from here" in process.stderr
+    assert "Traceback" not in process.stderr
     assert not out.exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import masses
+from processes import Command
 
 from curate.builds.build import build, shard
 from curate.errors import DataError, MissingError
@@ -63,7 +64,7 @@ def test_missing_ray_is_told_with_what_to_install(
         build(recipe(STEPS), tmp_path / "set", executor="ray")
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("late", masses([False, True], kept=bool))
 def test_ray_gives_the_bytes_of_threads(
     cluster: Any, recipe: MakeRecipe, tmp_path: Path, tree: Tree, late: bool
 ) -> None:
@@ -113,24 +114,28 @@ def test_killed_ray_worker_costs_its_task_only_time(cluster: Any, tmp_path: Path
 
 
 def test_task_that_always_kills_its_worker_is_given_up(cluster: Any) -> None:
-    began = time.monotonic()
     with pytest.raises(DataError, match="task 1 lost its Ray worker"):
-        list(ordered(die_always, range(3), executor="ray", workers=2))
-    assert time.monotonic() - began < 60
+        list(ordered(die_always, range(2), executor="ray", workers=2))
 
 
+@pytest.mark.parametrize("dying", masses([(7,), (2, 21, 40)], kept=lambda numbers: len(numbers) == 1))
 def test_build_whose_ray_workers_are_killed_ends_with_the_same_bytes(
-    cluster: Any, recipe: MakeRecipe, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+    cluster: Any,
+    recipe: MakeRecipe,
+    tmp_path: Path,
+    tree: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    dying: tuple[int, ...],
 ) -> None:
-    made = recipe(STEPS, samples_per_shard=1)
+    made = recipe(STEPS, samples_per_shard=1 if len(dying) > 1 else 6)
     build(made, tmp_path / "local")
     marks = tmp_path / "marks"
     marks.mkdir()
 
     def run_and_die(task: Callable[[int], Any], number: int) -> Any:
-        """Do a task; each of three numbers dies in the middle of it, or just after, the first time."""
+        """Do a task; some numbers die in the middle of it, or just after, the first time."""
         mark = marks / str(number)
-        if number in (2, 21, 40) and not mark.exists():
+        if number in dying and not mark.exists():
             mark.touch()
             threading.Timer(0.001 * (number % 4), os.kill, (os.getpid(), signal.SIGKILL)).start()
             task(number)
@@ -139,25 +144,24 @@ def test_build_whose_ray_workers_are_killed_ends_with_the_same_bytes(
 
     monkeypatch.setattr("curate.io.executors._run", run_and_die)
     build(made, tmp_path / "ray", executor="ray")
-    assert sorted(int(mark.name) for mark in marks.iterdir()) == [2, 21, 40]
+    assert sorted(int(mark.name) for mark in marks.iterdir()) == list(dying)
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
 
 
+@pytest.mark.parametrize("count", masses([1, 20, 45], kept=lambda count: count == 20))
 def test_build_on_ray_that_is_killed_goes_on_to_the_same_bytes(
-    cluster: Any, recipe: MakeRecipe, tmp_path: Path, tree: Tree
+    cluster: Any, recipe: MakeRecipe, tmp_path: Path, tree: Tree, count: int
 ) -> None:
-    made = recipe(STEPS, samples_per_shard=1)
+    made, out = recipe(STEPS, samples_per_shard=1), tmp_path / "ray"
     build(made, tmp_path / "local")
-    command = [sys.executable, "-m", "train.cli", "build", str(tmp_path / "set.yaml"), "--executor", "ray"]
-    address = {**os.environ, "RAY_ADDRESS": cluster.get_runtime_context().gcs_address}
-    for count in (1, 20, 45):
-        out, staging = tmp_path / f"ray-{count}", tmp_path / f".ray-{count}.building"
-        with subprocess.Popen(
-            [*command, "--out", str(out)], env=address, stderr=subprocess.DEVNULL
-        ) as driver:
-            while driver.poll() is None and len(list(staging.glob("parts/*.json"))) < count:
-                time.sleep(0.001)
-            driver.kill()
-        assert not out.exists()
-        build(made, out, executor="ray" if count == 20 else "local")
-        assert tree(out) == tree(tmp_path / "local")
+    address = {"RAY_ADDRESS": cluster.get_runtime_context().gcs_address}
+    driver = Command(
+        tmp_path, "build", tmp_path / "set.yaml", "--executor", "ray", "--out", out,
+        env=address,
+    )  # fmt: skip
+    while driver.running and len(list((tmp_path / ".ray.building").glob("parts/*.json"))) < count:
+        time.sleep(0.01)
+    driver.kill()
+    assert not out.exists()
+    build(made, out, executor="ray" if count == 20 else "local")
+    assert tree(out) == tree(tmp_path / "local")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import Campaign, masses
+from processes import Command
 from stores import Store, fetched, moved
 
 from curate.builds.build import build
@@ -83,34 +85,43 @@ def test_store_that_goes_away_and_comes_back(
     assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
 
 
-def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
-    recipe: MakeRecipe, bucket: str, tmp_path: Path, tree: Tree
+@pytest.mark.parametrize(
+    "name", masses(["plan.json", "000003.tar", "dataset.json"], lambda n: n == "000003.tar")
+)
+def test_build_into_a_store_that_is_killed_goes_on_to_the_same_bytes(
+    recipe: MakeRecipe, bucket: str, tmp_path: Path, tree: Tree, name: str
 ) -> None:
-    made = recipe(STEPS, samples_per_shard=2)
+    made, out = recipe(STEPS, samples_per_shard=8), f"{bucket}/set"
     build(made, tmp_path / "undisturbed")
-    command = [
-        sys.executable,
-        "-m",
-        "train.cli",
-        "build",
-        str(tmp_path / "set.yaml"),
-        "--workers",
-        "1",
-        "--out",
-    ]
+    command = Command(
+        tmp_path, "build", tmp_path / "set.yaml", "--workers", 1, "--out", out, dies_before=name
+    )
+    assert command.wait() == -signal.SIGKILL, command.stderr
+    assert "dataset.json" not in paths.sizes(Remote(out))
+    build(made, out)
+    assert moved(tree(fetched(out, tmp_path / "copy"))) == moved(tree(tmp_path / "undisturbed"))
+
+
+@pytest.mark.campaign
+def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
+    recipe: MakeRecipe, bucket: str, tmp_path: Path, tree: Tree, campaign: Campaign
+) -> None:
+    made, count = recipe(STEPS, samples_per_shard=2), campaign.count(100)
+    build(made, tmp_path / "undisturbed")
+    command = ["build", tmp_path / "set.yaml", "--workers", 1, "--out"]
     began = time.monotonic()
-    subprocess.run([*command, f"{bucket}/first"], check=True, capture_output=True)
+    assert Command(tmp_path, *command, f"{bucket}/first").wait() == 0
     whole_s = time.monotonic() - began
-    states = []
-    for i in range(5):
-        with subprocess.Popen([*command, f"{bucket}/{i}"], stderr=subprocess.DEVNULL) as process:
-            time.sleep(whole_s * (0.4 + 0.12 * i))  # before that, Python is still importing
-            process.kill()
-        states.append(frozenset(paths.sizes(Remote(f"{bucket}/{i}"))))
+    states = Counter[int]()
+    for i in range(count):
+        process = Command(tmp_path, *command, f"{bucket}/{i}")
+        time.sleep(whole_s * i / count)
+        process.kill()
+        states[len(paths.sizes(Remote(f"{bucket}/{i}")))] += 1
         build(made, f"{bucket}/{i}")
         copy = fetched(f"{bucket}/{i}", tmp_path / f"copy-{i}")
         assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))
-    assert len(set(states)) > 1
+    campaign.tell(f"{count} builds killed; files in the store then → builds: {dict(sorted(states.items()))}")
 
 
 def test_set_that_is_being_replaced_is_no_dataset_until_it_is_whole(recipe: MakeRecipe, bucket: str) -> None:
