@@ -20,7 +20,9 @@ LOSES_LIMIT = ("2.0.1",)  # DuckDB, of those that were tried
 
 
 @pytest.fixture(scope="module", params=["labelled", "unlabelled", "no rows"])
-def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+def view(
+    request: pytest.FixtureRequest, pool: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, Path]:
     """A dataset's name, the folder that it lies in, and its manifest: with classes, without, and without rows; beside
     it lies another with classes."""
     from curate.builds.build import build
@@ -28,9 +30,7 @@ def view(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     root = tmp_path_factory.mktemp("sets")
     for name in ("a", "other"):
-        recipe = parse(
-            {"name": name, "source": {"synthetic": {"images": 2, "size": 32}}, "steps": [{"sample": 40}]}
-        )
+        recipe = parse({"name": name, "source": {"folder": str(pool)}, "steps": [{"sample": 40}]})
         build(recipe, root / name, overlay=True)
     folder, manifest = root / "a", root / "a" / "manifest.parquet"
     document = json.loads((folder / "dataset.json").read_text())

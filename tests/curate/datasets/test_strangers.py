@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from campaigns import masses
 from strangers import Change, reseal, setting
 
 from curate.builds.build import build, shard
@@ -54,9 +54,33 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: pytest.fail("opened"))
 
 
+@pytest.fixture(scope="module")
+def original(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay over the pool, to be copied."""
+    recipe = parse({"name": "set", "source": {"folder": str(pool)}, "steps": []})
+    return build(recipe, tmp_path_factory.mktemp("original") / "set", overlay=True)[0].dataset.path
+
+
+@pytest.fixture
+def sent(original: Path, tmp_path: Path) -> Path:
+    """A copy of the overlay, as deep as itself, so that its root leads to the pool."""
+    return Path(shutil.copytree(original, tmp_path / "set"))
+
+
+@pytest.fixture(scope="module")
+def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shard(shutil.copytree(original, tmp_path_factory.mktemp("packed") / "set")).dataset.path
+
+
+@pytest.fixture
+def sent_shards(packed: Path, tmp_path: Path) -> Dataset:
+    """A copy of the overlay with shards of its own."""
+    return open_dataset(shutil.copytree(packed, tmp_path / "shards-set"))
+
+
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("url", NEVER_OPENED)
-def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path, built: Any) -> None:
+def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path) -> None:
     for touch in (
         lambda: filesystem(url),
         lambda: Remote(url).read_bytes(),
@@ -68,8 +92,14 @@ def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path, buil
         with pytest.raises(CurateError) as told:
             touch()
         assert "Traceback" not in str(told.value)
-    over = built([], "over")
-    folder = reseal(over.path, setting("file", url))
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize(
+    "url", masses(NEVER_OPENED, kept=lambda url: url.startswith(("reference", "file", "s3://bucket/x::")))
+)
+def test_urls_of_other_protocols_in_a_dataset_are_never_opened(url: str, tmp_path: Path, sent: Path) -> None:
+    folder = reseal(sent, setting("file", url))
     for use in (
         shard,
         summarize,
@@ -80,7 +110,7 @@ def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path, buil
             use(folder)
     if "://" in url:
         with pytest.raises(DataError, match="root"):
-            open_dataset(reseal(built([], "rooted").path, root=url))
+            open_dataset(reseal(folder, root=url))
 
 
 @pytest.mark.usefixtures("unopened")
@@ -121,10 +151,16 @@ ROWS: list[Change] = [
 
 
 @pytest.mark.parametrize("change", ROWS)
-def test_rows_are_held_to_the_contract_by_all_who_read_them(
-    change: Change, built: Callable[..., Dataset], tmp_path: Path, write_recipe: Callable[..., Path]
-) -> None:
-    folder = reseal(built([]).path, change)
+def test_rows_are_held_to_the_contract(change: Change, sent: Path) -> None:
+    folder = reseal(sent, change)
+    with pytest.raises(DataError, match=r"manifest\.parquet: "):
+        open_dataset(folder).table(["label"])
+    assert [p.where for p in verify(folder)] == ["manifest.parquet"]
+
+
+@pytest.mark.parametrize("number", masses(range(len(ROWS)), kept=lambda n: n in (3, 14, 20)))
+def test_rows_are_held_to_the_contract_by_all_who_read_them(number: int, sent: Path, tmp_path: Path) -> None:
+    folder = reseal(sent, ROWS[number])
     before = sorted(tmp_path.rglob("*"))
     derived = parse({"name": "b", "source": {"dataset": str(folder)}})
     for use in (
@@ -133,13 +169,11 @@ def test_rows_are_held_to_the_contract_by_all_who_read_them(
         lambda: export(folder, ["parquet"], tmp_path / "out"),
         lambda: build(derived, tmp_path / "derived"),
         lambda: Loader(open_dataset(folder), batch_size=4, image_size=16, seed=0, augment=False, workers=0),
-        lambda: open_dataset(folder).table(["label"]),
         lambda: summarize(folder),
     ):
         with pytest.raises(DataError, match=r"manifest\.parquet: "):
             use()
     assert sorted(p for p in tmp_path.rglob("*") if not p.name.startswith(".")) == before
-    assert [p.where for p in verify(folder)] == ["manifest.parquet"]
 
 
 def test_columns_are_held_to_their_types(built: Callable[..., Dataset]) -> None:
@@ -161,8 +195,8 @@ def test_columns_are_held_to_their_types(built: Callable[..., Dataset]) -> None:
     [setting("file", "/etc/hostname"), setting("file", "http://127.0.0.1/"), setting("file", None),
      setting("offset", -1), setting("offset", 0), setting("size", None)],
 )  # fmt: skip
-def test_the_index_of_shards_names_nothing_but_shards(change: Change, built: Callable[..., Dataset]) -> None:
-    folder = reseal(built([], overlay=False).path, index=change)
+def test_the_index_of_shards_names_nothing_but_shards(change: Change, sent_shards: Dataset) -> None:
+    folder = reseal(sent_shards.path, index=change)
     with pytest.raises(DataError, match=r"shards/index\.parquet: 1 rows are of no image in a shard"):
         open_dataset(folder).table()
 
@@ -171,8 +205,8 @@ def test_the_index_of_shards_names_nothing_but_shards(change: Change, built: Cal
     {"name": "../x"}, {"name": "/etc"}, {"name": ".."}, {"name": ""}, {"root": "file:///etc"}, {"root": "a\0b"},
     {"digest": "x"},
 ])  # fmt: skip
-def test_names_in_a_document_lead_nowhere(said: dict[str, Any], built: Callable[..., Dataset]) -> None:
-    folder = reseal(built([]).path, **said)
+def test_names_in_a_document_lead_nowhere(said: dict[str, Any], sent: Path) -> None:
+    folder = reseal(sent, **said)
     with pytest.raises(DataError, match=f"dataset.json: {next(iter(said))}"):
         open_dataset(folder)
 
@@ -180,13 +214,11 @@ def test_names_in_a_document_lead_nowhere(said: dict[str, Any], built: Callable[
 @pytest.mark.parametrize(
     "file", ["/etc/passwd", "../x.tar", "pipe:id", "shards/000001.tar", "http://127.0.0.1/x"]
 )
-def test_shards_have_the_names_of_shards(file: str, built: Callable[..., Dataset]) -> None:
-    dataset = built([], overlay=False)
-    shards = [
-        s.model_copy(update={"file": file} if i == 0 else {}) for i, s in enumerate(dataset.info.shards or [])
-    ]
+def test_shards_have_the_names_of_shards(file: str, sent_shards: Dataset) -> None:
+    listed = sent_shards.info.shards or []
+    shards = [s.model_copy(update={"file": file} if i == 0 else {}) for i, s in enumerate(listed)]
     with pytest.raises(DataError, match="shard 0 is called"):
-        open_dataset(reseal(dataset.path, shards=shards))
+        open_dataset(reseal(sent_shards.path, shards=shards))
 
 
 @pytest.fixture
@@ -307,10 +339,8 @@ def test_a_pipe_is_not_waited_for(built: Callable[..., Dataset], tmp_path: Path)
     folder.mkdir()
     os.mkfifo(folder / "pipe.jpg")
     path = reseal(pointing(built([]), folder / "pipe.jpg", "home"), setting("size", 1 << 32))
-    began = time.monotonic()
     with pytest.raises(DataError, match=r"pipe\.jpg"):
-        shard(path)
-    assert time.monotonic() - began < 30
+        shard(path)  # which would wait for ever
 
 
 def test_nothing_is_cleared_through_a_link_where_a_build_works(

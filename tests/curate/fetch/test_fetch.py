@@ -44,7 +44,7 @@ HOW = How(processes=2, threads=16)
 
 
 def guards(**changes: Any) -> Guards:
-    usual = {"loopback": True, "timeout_s": 1.0, "deadline_s": 2.0, "backoff_s": 0.05, "max_bytes": 300_000}
+    usual = {"loopback": True, "timeout_s": 3.0, "deadline_s": 4.0, "backoff_s": 0.05, "max_bytes": 300_000}
     return Guards(**{**usual, "retries": 1, **changes})
 
 

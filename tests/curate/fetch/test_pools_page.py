@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from webs import Web, picture
 
-pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
+pytestmark = pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]")
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "pools.md"
 IMAGES = {f"{i}.jpg": picture(i) for i in range(40)}

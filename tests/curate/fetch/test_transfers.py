@@ -109,21 +109,21 @@ def test_changed_and_gone_once_time_has_turned(web: Web) -> None:
 def test_server_that_never_answers_is_left(web: Web) -> None:
     begin = time.monotonic()
     assert reason(web.url("/hang/"), timeout_s=0.3) == "timeout"
-    assert 0.25 < time.monotonic() - begin < 1.3
+    assert time.monotonic() - begin > 0.25
     assert web.hits["/hang/"] == 1
 
 
 def test_redirects_share_the_deadline(web: Web) -> None:
     assert reason(web.url("/slow-loop/"), deadline_s=0.6, max_redirects=9) == "timeout"
-    assert 2 <= web.hits["/slow-loop/"] <= 3
+    assert 1 <= web.hits["/slow-loop/"] <= 3
 
 
 @pytest.mark.parametrize("kind", ["drip", "drip-to-the-end", "drip-headers"])
 def test_server_that_drips_ends_at_the_deadline(web: Web, kind: str) -> None:
     begin = time.monotonic()
     assert reason(web.url(f"/{kind}/"), deadline_s=0.8, timeout_s=1.4 * DRIP_S, retries=2) == "timeout"
-    assert 0.75 < time.monotonic() - begin < 1.5, "neither the first wait for a byte, nor a second attempt"
-    assert web.hits[f"/{kind}/"] == 1
+    assert time.monotonic() - begin > 0.75, "not the first wait for a byte"
+    assert web.hits[f"/{kind}/"] == 1, "no second attempt"
 
 
 def test_handshake_that_drips_ends_at_the_deadline() -> None:
@@ -139,10 +139,9 @@ def test_handshake_that_drips_ends_at_the_deadline() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        begin = time.monotonic()
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
-        assert reason(url, deadline_s=0.7, timeout_s=5.0) == "timeout"
-        assert time.monotonic() - begin < 1.7
+        assert reason(url, deadline_s=0.7, timeout_s=600.0) == "timeout"
+        assert not done.is_set()
         done.set()
         thread.join()
 
@@ -153,7 +152,7 @@ def test_many_that_drip_end_together(web: Web) -> None:
     with ThreadPoolExecutor(20) as pool:
         told = list(pool.map(lambda n: _told(fetcher, web.url(f"/drip/{n}")), range(20)))
     assert set(told) == {"timeout"}
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < 20 * 1.0, "not one after the other"
 
 
 def _told(fetcher: Fetcher, url: str) -> str:
@@ -186,19 +185,19 @@ def test_soonest_deadline_is_kept_first() -> None:
     reaper = Reaper()
     pairs = [socket.socketpair() for _ in range(2)]
     with ExitStack() as stack:
-        late = stack.enter_context(reaper.watch(time.monotonic() + 30))
+        late = stack.enter_context(reaper.watch(time.monotonic() + 600))
         late.hold(pairs[0][0])
         time.sleep(0.05)  # now it waits for that one
         soon = stack.enter_context(reaper.watch(time.monotonic() + 0.2))
         soon.hold(pairs[1][0])
-        pairs[1][1].settimeout(5)
+        pairs[1][1].settimeout(60)
         assert pairs[1][1].recv(1) == b""
         pairs[0][1].setblocking(False)
         with pytest.raises(BlockingIOError):
             pairs[0][1].recv(1)
     over = Watch(time.monotonic() - 1)
     over.hold(pairs[0][0])
-    pairs[0][1].settimeout(5)
+    pairs[0][1].settimeout(60)
     assert pairs[0][1].recv(1) == b"", "what is held too late ends at once"
     over.release()
     for sock in (*pairs[0], *pairs[1]):
@@ -290,7 +289,7 @@ def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: py
     body, headers, needed = LARGE_BODIES[name]
     room = Room(needed + 10)
     monkeypatch.setattr("curate.io.memory._bodies", room)
-    fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=2.0))
+    fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=60.0))
     with one_body(body, *headers) as (url, asked), ThreadPoolExecutor(1) as pool:
         with room.taken(10):
             assert fetcher.fetch(url) == LARGE, "just so much is needed"
@@ -298,10 +297,10 @@ def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: py
             assert reason(url, max_bytes=3_000_000, deadline_s=0.4) == "timeout"
             asked.clear()
             waiting = pool.submit(fetcher.fetch, url)
-            asked.wait(5)
+            asked.wait(60)
             time.sleep(0.2)
             assert not waiting.done()
-        assert waiting.result(timeout=5) == LARGE
+        assert waiting.result(timeout=60) == LARGE
 
 
 def test_small_body_needs_no_room_and_a_failed_one_gives_it_back(
@@ -395,9 +394,7 @@ def test_retry_after_is_waited_for(web: Web) -> None:
     assert Fetcher(guards(deadline_s=0.9)).fetch(web.url("/429/a.jpg")) == A
     assert time.monotonic() - begin >= 1.0
     assert reason(web.url("/429/b.jpg"), max_wait_s=0.9) == "http 429"
-    begin = time.monotonic()
-    assert reason(web.url("/429-long/a.jpg")) == "http 429"
-    assert time.monotonic() - begin < 0.5
+    assert reason(web.url("/429-long/a.jpg")) == "http 429"  # which says to come back in an hour
     assert web.hits["/429-long/a.jpg"] == 1
 
 

@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,23 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
+from campaigns import masses
 from webs import Web
 
-pytest.importorskip("img2dataset", reason="needs curate-train[fetch]")
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
-)
+pytestmark = [
+    pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"),
+]
 
 # One row in five fails, in eight ways: path → outcome.
 FAILING = {
     "404": "http 404", "503": "http 503", "html": "not an image", "truncated": "damaged image", "noai": "opted out",
     "private": "refused address", "reset": "connection failed", "bomb": "too many pixels",
 }  # fmt: skip
+ROWS, SHARD = 750, 50  # to fetch
 OPTIONS = (
-    "--allow-loopback", "--processes", "2", "--threads", "8", "--samples-per-shard", "75", "--retries", "1",
-    "--timeout", "5", "--deadline", "10", "--no-robots",
+    "--allow-loopback", "--processes", "2", "--threads", "8", "--samples-per-shard", str(SHARD), "--retries", "1",
+    "--timeout", "30", "--deadline", "60", "--no-robots",
 )  # fmt: skip
 
 
@@ -68,18 +71,6 @@ def table(shared: Path, images: Mapping[str, bytes], tmp_path: Path) -> Iterator
         yield web, tmp_path / "laion.parquet"
 
 
-def curate(*arguments: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "train.cli", *map(str, arguments), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    return answer[0] if isinstance(answer, list) and answer else answer
-
-
 def marked(mark: str) -> list[str]:
     """The command lines of the processes that carry a mark, besides this one."""
     found = []
@@ -93,16 +84,27 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def until(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true; what never is ends by the time-out of tests."""
     while not true():
-        assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("kills", masses([(3,), (2, 5)], kept=lambda kills: len(kills) == 1))
 def test_from_a_table_of_the_web_to_a_trained_model(
-    table: tuple[Web, Path], images: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: tuple[Web, Path],
+    images: Mapping[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_curate: Callable[..., Any],
+    kills: tuple[int, ...],
 ) -> None:
+    def curate(*arguments: object) -> dict[str, Any]:
+        done = run_curate(*arguments, "--json")
+        assert done.exit_code == 0, done.stderr
+        answer = json.loads(done.stdout)
+        return answer[0] if isinstance(answer, list) and answer else answer
+
     _, file = table
     mark = tmp_path.name
     monkeypatch.setenv("CURATE_MARK", mark)
@@ -111,16 +113,16 @@ def test_from_a_table_of_the_web_to_a_trained_model(
     # Filter and slice the table.
     recipe = {
         "name": "slice", "source": {"table": str(file), "as": "laion"},
-        "steps": [{"filter": {"min_words": 3, "min_characters": 6}}, {"sample": {"number": 1500}}],
-        "expect": {"rows": 1500, "captions": True},
+        "steps": [{"filter": {"min_words": 3, "min_characters": 6}}, {"sample": {"number": ROWS}}],
+        "expect": {"rows": ROWS, "captions": True},
     }  # fmt: skip
     (tmp_path / "slice.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     made = curate("build", tmp_path / "slice.yaml", "--overlay", "--out", tmp_path / "slice")
-    assert made["rows"] == 1500
+    assert made["rows"] == ROWS
     asked = pq.read_table(tmp_path / "slice" / "manifest.parquet").to_pylist()
     wanted = Counter(FAILING.get(row["url"].split("/")[3], "ok") for row in asked)
     assert len(wanted) == 9
-    assert 0.17 < 1 - wanted["ok"] / 1500 < 0.23
+    assert 0.17 < 1 - wanted["ok"] / ROWS < 0.23
 
     # Fetch it, killed twice.
     pool = tmp_path / "pool"
@@ -134,21 +136,21 @@ def test_from_a_table_of_the_web_to_a_trained_model(
         str(pool),
         *OPTIONS,
     ]
-    for number in (2, 5):
+    for number in kills:
         process = subprocess.Popen(fetch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda n=number, p=process: _shards(pool) >= n or p.poll() is not None, 60)
+        until(lambda n=number, p=process: _shards(pool) >= n or p.poll() is not None)
         assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        until(lambda: not marked(mark), 5)
+        until(lambda: not marked(mark))
         assert not (pool / "dataset.json").exists()
     kept = _shards(pool)
-    assert kept >= 5
+    assert kept >= kills[-1]
     found = curate(*fetch[3:])
     assert not marked(mark)
     assert found["outcomes"] == wanted
-    assert (found["rows"], found["ok"]) == (1500, wanted["ok"])
-    assert found["tried"] <= 1500 - 75 * kept
+    assert (found["rows"], found["ok"]) == (ROWS, wanted["ok"])
+    assert found["tried"] <= ROWS - SHARD * kept
     outcomes = pq.read_table(pool / "outcomes.parquet").to_pylist()
     assert {r["key"] for r in outcomes} == {r["key"] for r in asked}
     assert all(FAILING.get(r["url"].split("/")[3], "ok") == r["outcome"] for r in outcomes)
@@ -161,16 +163,16 @@ def test_from_a_table_of_the_web_to_a_trained_model(
     # A set from the pool, in shards, and an epoch over it.
     recipe = {
         "name": "set", "source": {"dataset": str(pool)}, "samples_per_shard": 150, "resize": {"short": 64},
-        "steps": [{"where": "width >= 64 AND height >= 64"}, {"sample": {"number": 600}}],
-        "expect": {"rows": 600, "captions": True},
+        "steps": [{"where": "width >= 64 AND height >= 64"}, {"sample": {"number": 300}}],
+        "expect": {"rows": 300, "captions": True},
     }  # fmt: skip
     (tmp_path / "set.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     made = curate("build", tmp_path / "set.yaml", "--out", tmp_path / "set")
-    assert (made["rows"], made["shards"]) == (600, 4)
+    assert (made["rows"], made["shards"]) == (300, 2)
     shards = sorted(map(str, (tmp_path / "set" / "shards").glob("*.tar")))
     read = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
     captions = {row["key"]: row["caption"] for row in asked}
-    assert len(read) == 600
+    assert len(read) == 300
     assert all(captions[s["__key__"]] == s["txt"].decode() for s in read)
     assert curate("verify", tmp_path / "set") == []
     small = (
@@ -185,14 +187,12 @@ def test_from_a_table_of_the_web_to_a_trained_model(
         "--batch-size",
         "50",
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "train.cli", "train", "clip", str(tmp_path / "set"), "--out", str(tmp_path / "run"),
-         *small, "--epochs", "1", "--quiet"],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = run_curate(
+        "train", "clip", tmp_path / "set", "--out", tmp_path / "run", *small, "--epochs", 1, "--quiet"
+    )
+    assert done.exit_code == 0, done.stderr
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["samples_seen"] == 600
+    assert run["samples_seen"] == 300
     assert not marked(mark)
 
 

@@ -362,11 +362,14 @@ def test_gif_of_blocks_without_end_is_left_soon(blocks: bytes) -> None:
 
 
 def most_at_once(
-    monkeypatch: pytest.MonkeyPatch, data: list[bytes], room: int, at_least: int | None = None
+    monkeypatch: pytest.MonkeyPatch, data: list[bytes], room: int, wanted: int, at_least: int | None = None
 ) -> int:
-    """How many of these images four threads decode at once, with room for so many pixels."""
+    """How many of these images four threads decode at once, with room for so many pixels.
+
+    They wait for each other until as many as are `wanted` have come, and then a little for one too many.
+    """
     at_once, most = 0, 0
-    lock = threading.Lock()
+    lock = threading.Condition()
     load = Image.Image.convert
 
     def convert(*args: Any, **kwargs: Any) -> Any:
@@ -374,6 +377,8 @@ def most_at_once(
         with lock:
             at_once += 1
             most = max(most, at_once)
+            lock.notify_all()
+            lock.wait_for(lambda: most >= wanted, timeout=30)
         time.sleep(0.03)
         with lock:
             at_once -= 1
@@ -389,21 +394,23 @@ def most_at_once(
 def test_images_wait_until_their_pixels_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "SMALL_PIXELS", 0)
     large, webp, pixels = encode("PNG", (320, 200)), encode("WEBP", (320, 200)), 320 * 200
-    assert most_at_once(monkeypatch, [large] * 8, 4 * pixels) > 2
-    assert most_at_once(monkeypatch, [large] * 8, 3 * pixels - 1) == 2
-    assert most_at_once(monkeypatch, [large] * 8, pixels // 2) == 1, "what is more than the room goes alone"
-    assert most_at_once(monkeypatch, [webp] * 8, 4 * pixels) == 2, "twice the memory"
+    assert most_at_once(monkeypatch, [large] * 8, 4 * pixels, 3) >= 3
+    assert most_at_once(monkeypatch, [large] * 8, 3 * pixels - 1, 2) == 2
+    assert most_at_once(monkeypatch, [large] * 8, pixels // 2, 1) == 1, (
+        "what is more than the room goes alone"
+    )
+    assert most_at_once(monkeypatch, [webp] * 8, 4 * pixels, 2) == 2, "twice the memory"
     monkeypatch.setattr(images, "SMALL_PIXELS", pixels)
-    assert most_at_once(monkeypatch, [large] * 8, 1) > 2, "a small one does not wait"
+    assert most_at_once(monkeypatch, [large] * 8, 1, 3) >= 3, "a small one does not wait"
 
 
 def test_jpeg_takes_the_room_of_the_scale_at_which_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "SMALL_PIXELS", 0)
     usual, progressive = encode("JPEG", (640, 400)), encode("JPEG", (640, 400), progressive=True)
     eighth = 4 * 80 * 50
-    assert most_at_once(monkeypatch, [usual] * 8, eighth, at_least=50) > 2
-    assert most_at_once(monkeypatch, [usual] * 8, eighth, at_least=100) == 1
-    assert most_at_once(monkeypatch, [progressive] * 8, eighth, at_least=50) == 1, "it is kept as a whole"
+    assert most_at_once(monkeypatch, [usual] * 8, eighth, 3, at_least=50) >= 3
+    assert most_at_once(monkeypatch, [usual] * 8, eighth, 1, at_least=100) == 1
+    assert most_at_once(monkeypatch, [progressive] * 8, eighth, 1, at_least=50) == 1, "it is kept as a whole"
 
 
 MEMORY_OF_THREADS = """
@@ -447,7 +454,7 @@ def test_room_is_given_in_turn_and_comes_back() -> None:
                 time.sleep(0.05)
             assert order == []
         for one in entered:
-            one.result(timeout=5)
+            one.result(timeout=60)
     assert order == ["all", "little"]
     with pytest.raises(RuntimeError), room.taken(10):
         raise RuntimeError
@@ -467,8 +474,8 @@ def test_who_gives_up_lets_those_behind_in() -> None:
         begin = time.monotonic()
         first = pool.submit(enter, 9, 0.3)
         time.sleep(0.1)
-        second = pool.submit(enter, 4, 5.0)
-        assert 0.25 < second.result() - begin < 2, "it waited behind the first, and for nothing else"
+        second = pool.submit(enter, 4, 600.0)
+        assert 0.25 < second.result() - begin < 300, "it waited behind the first, and for nothing else"
         with pytest.raises(TimeoutError):
             first.result()
 
@@ -479,7 +486,7 @@ def test_forked_process_has_all_the_room() -> None:
         child = os.fork()
         if not child:
             status = 1
-            with contextlib.suppress(TimeoutError), room.taken(10, until=time.monotonic() + 1):
+            with contextlib.suppress(TimeoutError), room.taken(10, until=time.monotonic() + 60):
                 status = 0
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

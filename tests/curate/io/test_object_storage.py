@@ -134,9 +134,16 @@ def test_ranges_of_one_object_are_fetched_together(bucket: str, monkeypatch: pyt
     assert asked == [5, 400_000, 700_000, 900_000]  # 5 and 1000 lie together
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upload in the smallest parts that S3 takes."""
+    monkeypatch.setattr("curate.io.tars.archive.PART_BYTES", 5 << 20)
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_aborted_upload_leaves_no_object(bucket: str) -> None:
     writer = TarWriter(Remote(f"{bucket}/a.tar"))
-    writer.put(header("x", 40 << 20) + bytes(40 << 20))  # more than two parts
+    writer.put(header("x", 12 << 20) + bytes(12 << 20))  # more than two parts
     writer.abort()
     del writer
     files = fsspec.filesystem("s3", use_listings_cache=False)
@@ -144,8 +151,9 @@ def test_aborted_upload_leaves_no_object(bucket: str) -> None:
     assert files.list_multipart_uploads(bucket.removeprefix("s3://")) == []
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_large_tar_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
-    content = bytes(range(256)) * (160 << 10)  # 40 MiB
+    content = bytes(range(256)) * (32 << 10)  # 8 MiB
     for path in (Remote(f"{bucket}/a.tar"), tmp_path / "a.tar"):
         writer = TarWriter(path)
         for _ in range(2):

@@ -17,7 +17,7 @@ from curate.io.images import MAX_PIXELS
 
 WALK = Path(__file__).parents[2] / "support" / "odd_walk.py"
 KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-SECONDS_PER_FILE = 10
+SECONDS_PER_FILE = 30  # of the processor
 PEAK_BYTES = 1_000_000_000
 
 
@@ -26,7 +26,7 @@ def walked(odd_files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What became of the odd files, in a process of their own."""
     command = [sys.executable, str(WALK), str(odd_files), str(tmp_path_factory.mktemp("walk"))]
     environment = {**os.environ, "PYTHONPATH": str(WALK.parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr == ""  # no library talks past us
     return json.loads(done.stdout)

@@ -219,7 +219,7 @@ def test_21_thousand_classes_take_no_time(listed: Listed, apply: Apply, cut: dic
     started = time.perf_counter()
     after = apply("relabel", rows, **cut)
     assert len(after.classes) < 21_841
-    assert time.perf_counter() - started < 5  # 0.4 s on two cores; quadratic would be minutes
+    assert time.perf_counter() - started < 60  # 0.4 s on two cores; quadratic would be minutes
 
 
 WRONG = [

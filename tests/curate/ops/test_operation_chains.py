@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from campaigns import examples
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from curate import ops
@@ -149,7 +150,7 @@ def state(rows: Rows) -> State:
     )
 
 
-SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = examples(20, 1000, allowed=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 
 
 @given(chain=chains(ANY | ROW_WISE))
@@ -281,7 +282,7 @@ def test_most_chains_are_walked_to_their_end(con: Any) -> None:
     ends: list[bool] = []
 
     @given(chain=chains(ANY | ROW_WISE))
-    @settings(max_examples=40)
+    @examples(30, 300)
     def count(chain: list[tuple[str, Arguments]]) -> None:
         ends.append(len(walk(con, chain)) == len(chain) + 1)
 

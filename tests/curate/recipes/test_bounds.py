@@ -58,7 +58,7 @@ TOO_MUCH = {
 def at_once() -> Iterator[None]:
     started = time.process_time()
     yield
-    assert time.process_time() - started < 5  # nothing of this size was made
+    assert time.process_time() - started < 60  # what this size asks for would take hours
 
 
 @pytest.mark.parametrize("says", TOO_MUCH)

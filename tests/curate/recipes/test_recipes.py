@@ -54,7 +54,7 @@ def test_bad_yaml_is_refused_quickly_with_its_place(write_recipe: Write, case: s
         load(write_recipe(content))
     assert raised.match(message)
     assert "recipe.yaml" in raised.value.message
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # in whole, it would take hours
 
 
 BAD_RECIPES = {

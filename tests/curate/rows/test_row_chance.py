@@ -8,7 +8,8 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from campaigns import examples
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from curate.datasets.dataset import Dataset
@@ -29,7 +30,7 @@ def con() -> Iterator[Any]:
 @example(key="n01440764/n01440764_10026", seed=0, salt="sample")
 @example(key='it\'s a "key" -- /* ; ü 漢字 🦆', seed=2**63 - 1, salt="o'salt:0:")
 @example(key="", seed=0, salt="")
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50, allowed=[HealthCheck.function_scoped_fixture])
 def test_duckdb_and_python_agree_bit_for_bit(con: Any, key: str, seed: int, salt: str) -> None:
     [(number, kind)] = con.execute(
         f"SELECT c, typeof(c) FROM (SELECT {chance_sql(seed, salt)} AS c FROM (SELECT ? AS key))", [key]
