@@ -17,12 +17,13 @@ def markdown() -> str:
         f"a row gets {', '.join(f'`{c}`' for c in TOLD if c in ('url', 'caption'))} and, where the table tells, "
         f"{', '.join(f'`{c}`' for c in TOLD if c not in ('url', 'caption'))}. Columns of the table that are not "
         "named here are carried along, their names in lower case; one that would be taken for a core column is called "
-        "`table_NAME`. Names of columns have no case. Where several are given, releases differ, and the first that "
-        "is there is taken. A caption that is a list of texts becomes `captions`, and the first of them the caption.",
+        "`table_NAME`. The case of column names does not matter. If several names are given, releases differ, and the "
+        "first that exists is used. A caption that is a list of texts becomes `captions`, and its first text the "
+        "caption.",
         "",
-        "`as: auto`, the default, knows a layout by the columns that stand under *known by*; any other table is read "
-        "by usual names (`url`, `image_url`, …; `caption`, `text`, …), and one of two columns without a header line by "
-        "which of them holds links.",
+        "`as: auto`, the default, recognises a layout by the columns under *known by*. It reads any other table by "
+        "usual names (`url`, `image_url`, …; `caption`, `text`, …), and two columns without a header line by which "
+        "of them holds links.",
         "",
         "Terms are as the publishers state them; the images belong to others.",
         "",
