@@ -1,11 +1,10 @@
 """Our side of the benchmark of trainers: the sets it reads, and the steps it takes.
 
-Everything is the trainers' own: the method as `train` prepares it, the learner that the loop calls, the loader.
+Everything is the trainers' own: the method as `train` prepares it, the training step that the loop calls, the loader.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import shutil
@@ -17,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _traffic import training_bytes
 from torch import Tensor
 
 from curate.datasets.dataset import Dataset, open_dataset
-from train.data.loader import Batch
-from train.loop.distributed import Ranks
-from train.loop.method import Lesson, Method
+from train.data.batch import Batch
+from train.loop.distributed import Distributed
+from train.loop.method import Method, PreparedBatch
 from train.loop.metrics import flops
-from train.loop.optim.train_step import Learner
+from train.loop.optim.train_step import TrainStep
+from train.methods import registry
 
 Side = Callable[[], object]  # takes one step
 
@@ -118,7 +119,7 @@ def write_pool(folder: Path, pixels: int, images: int) -> Dataset:
 
 
 class Ours:
-    """A method and its learner, ready to take steps on one batch.
+    """A method and its training step, ready to take steps on one batch.
 
     Args:
         setup: which.
@@ -131,27 +132,29 @@ class Ours:
     def __init__(
         self, setup: Setup, dataset: Dataset, device: torch.device, workers: int, compiled: bool
     ) -> None:
-        module = importlib.import_module(f"train.{setup.method}")
+        module = registry.method(setup.method)
         self.setup, self.dataset, self.module, self.device = setup, dataset, module, device
         self.options = {**setup.options, "device": str(device), "workers": workers, "compile": compiled}
-        config = module.parse_config({**self.options, "epochs": 1}, where="benchmark")
+        config = registry.config_of(setup.method, {**self.options, "epochs": 1}, "benchmark")
         more = {"quiet": True} if "quiet" in inspect.signature(module._prepare).parameters else {}
-        method, loader = module._prepare(dataset, config, None, device, Ranks(), **more)
+        method, loader = module._prepare(dataset, config, None, device, Distributed(), **more)
         self.method: Method = method
-        self.learner = Learner(method, config, Ranks(), device, total_steps=10_000, steps_per_epoch=100)
+        self.train_step = TrainStep(
+            method, config, Distributed(), device, total_steps=10_000, steps_per_epoch=100
+        )
         self.batch: Batch = next(iter(loader.epoch(0)))
         method.module.train()
-        self.lesson = self._full(self.learner.lesson(self.batch))
+        self.prepared = self._full(self.train_step.prepare_batch(self.batch))
         self._steps = 0
 
     def step(self) -> None:
         """Learn from inputs that are ready: what a peer's step is compared with."""
-        self.learner.learn(self.lesson, self._steps)
+        self.train_step.step(self.prepared, self._steps)
         self._steps += 1
 
     def synthetic(self) -> None:
         """Learn from a batch that lies on the device as bytes: augment, normalise, tokenise, learn."""
-        self.learner.learn(self.learner.lesson(self.batch), self._steps)
+        self.train_step.step(self.train_step.prepare_batch(self.batch), self._steps)
         self._steps += 1
 
     def end_to_end(self, steps: int, out: Path) -> dict[str, float]:
@@ -159,7 +162,7 @@ class Ours:
         shutil.rmtree(out, ignore_errors=True)
         every = max(1, steps // 10)
         told = {**self.options, "samples": steps * self.batch_size, "log_steps": every, "checkpoint_s": 1e9}
-        config = self.module.parse_config(told, where="benchmark")
+        config = registry.config_of(self.setup.method, told, "benchmark")
         self.module.train(self.dataset, out, config, quiet=True)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         lines = [line for line in lines if "samples_per_s" in line]
@@ -176,7 +179,7 @@ class Ours:
     @property
     def images(self) -> Tensor:
         """Images as a module gets them: ours where it takes one an image, else noise of that size."""
-        images = self.lesson.inputs[0]
+        images = self.prepared.inputs[0]
         if self.setup.method != "simclr":
             return images
         size = self.setup.options["image_size"]
@@ -185,23 +188,23 @@ class Ours:
     @property
     def tokens(self) -> Tensor | None:
         """The texts as the module gets them."""
-        return self.lesson.inputs[1] if self.setup.method == "clip" else None
+        return self.prepared.inputs[1] if self.setup.method == "clip" else None
 
     def costs(self) -> dict[str, float]:
         """Return FLOPs a sample and, where the backbone is convolutional, bytes a sample."""
-        found = {"flops": flops.per_sample(self.method, self.lesson)}
+        found = {"flops": flops.per_sample(self.method, self.prepared)}
         if "vit" not in self.setup.options["model"].lower():
-            found["bytes"] = flops.training_bytes(self.method.module, self.lesson.inputs)
+            found["bytes"] = training_bytes(self.method.module, self.prepared.inputs)
         return found
 
-    def _full(self, lesson: Lesson) -> Lesson:
+    def _full(self, prepared: PreparedBatch) -> PreparedBatch:
         """Give texts the model's whole length: ours are cut to the longest of a batch, our peer's are not."""
         if self.setup.method != "clip":
-            return lesson
+            return prepared
         generator = torch.Generator().manual_seed(0)
         tokens_BL = torch.randint(1, 40_000, (self.batch_size, 77), generator=generator)
         tokens_BL[:, -1] = 49_407  # the end
-        return Lesson((lesson.inputs[0], tokens_BL.to(self.device)), lesson.targets)
+        return PreparedBatch((prepared.inputs[0], tokens_BL.to(self.device)), prepared.targets)
 
 
 def timed(side: Side, steps: int, device: torch.device) -> float:

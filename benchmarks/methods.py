@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ import torch
 from curate.builds.build import build
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.recipes.recipe import parse
+from train.methods import registry
 from train.runs import Run
 from train.transfer import transfer
 
@@ -156,12 +156,12 @@ def _trained(
     name: str, dataset: Dataset, work: Path, seed: int, seconds: float, dry: bool
 ) -> tuple[Run, float]:
     """Train for as many epochs as fit into the time; return the run and its images a second."""
-    module = importlib.import_module(f"train.{name}")
+    module = registry.method(name)
     options = {**COMMON, **METHODS[name], **(DRY if dry else {}), "seed": seed, "checkpoint_s": 1e9}
 
     def run(out: Path, length: dict[str, Any]) -> Run:
         shutil.rmtree(out, ignore_errors=True)
-        return module.train(dataset, out, module.parse_config({**options, **length}, where=name), quiet=True)
+        return module.train(dataset, out, registry.config_of(name, {**options, **length}, name), quiet=True)
 
     epochs = 2
     if not dry:

@@ -141,10 +141,11 @@ def _measure(name: str, work: str, options: argparse.Namespace) -> dict[str, Any
     """Measure one configuration, in a process of its own."""
     import _peers
     import torch
+    from _traffic import bandwidth_share
     from _trainers import LARGE, TINY, Ours, alternate, memory_gb, write_pool
 
     from curate.datasets.dataset import open_dataset
-    from train.loop.config import number_type
+    from train.loop.devices import number_type
     from train.loop.metrics import flops
 
     setup = (TINY if options.tiny else LARGE)[name]
@@ -180,7 +181,7 @@ def _measure(name: str, work: str, options: argparse.Namespace) -> dict[str, Any
     for one in told["sides"].values():
         rate = statistics.median(one["rates"])
         one["mfu"] = flops.mfu(told["flops"], rate, device)
-        one["bandwidth"] = flops.bandwidth_share(told["bytes"], rate, device) if "bytes" in told else None
+        one["bandwidth"] = bandwidth_share(told["bytes"], rate, device) if "bytes" in told else None
     return told
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from train.loop.config import pick_device
+from train.loop.devices import pick_device
 from train.models.registry import MEAN, STD, ModelSpec
 from train.runs import Run, scratch_run
 from train.transfer import Grid, Linear, Task, open_tasks, transfer

@@ -1,13 +1,12 @@
-"""A run on disk: what was asked (`plan.json`), checkpoints, metrics, weights, and `run.json`, written last.
+"""A run on disk: its plan (`plan.json`), checkpoints, metrics, weights, and `run.json`, written last.
 
 A folder with `run.json` is a finished run. In `model.safetensors` the names start with `backbone.`, and with
-`head.` for a classifier; whatever else a method learns (a projector, a text tower) has its own first word.
+`head.` for a classifier; each other part of a method (a projector, a text encoder) has a first word of its own.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -18,13 +17,14 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from curate.errors import DataError, MissingError, RecipeError
+from curate.errors import MissingError, RecipeError
 from curate.io.files import write_atomic
 from curate.io.records import Record, read_record
 from train.data.provenance import DatasetUsed
 from train.models.registry import Model, ModelSpec, rebuild
+from train.models.weights import bytes_digest, fill_weights, read_weights, weight_bytes
 
 RUN = "run.json"
 PLAN = "plan.json"
@@ -36,7 +36,7 @@ FORMAT = 1
 
 
 class Machine(Record):
-    """Where a run was made."""
+    """The machine that a run was made on."""
 
     python: str
     torch: str
@@ -44,7 +44,7 @@ class Machine(Record):
     cores: int
 
     @classmethod
-    def here(cls, device: str = "cpu") -> Machine:
+    def of_device(cls, device: str = "cpu") -> Machine:
         """Describe this machine."""
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         return cls(python=platform.python_version(), torch=torch.__version__, device=name, cores=cores())
@@ -73,7 +73,7 @@ class RunInfo(Record):
     seconds: float
     metrics: dict[str, float]  # final: loss, and top1, top5 (0..1) where there was something to evaluate on
     best: Best | None = None  # of best.safetensors
-    facts: dict[str, Any] = Field(default_factory=dict)  # what else the method was told or found
+    facts: dict[str, Any] = Field(default_factory=dict)  # what else the method records
     flops_per_sample: float | None = None  # of forward and backward
     ranks: int = 1  # processes that shared each batch
     nondeterministic: list[str] = Field(default_factory=list)  # operators that warned, with `deterministic`
@@ -96,12 +96,12 @@ class Run:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model it trained."""
+        """The spec of its model."""
         return self.info.spec
 
     @property
     def digest(self) -> str:
-        """Names the weights: "sha256:…" of their file."""
+        """The digest of the weights: "sha256:…" of their file."""
         return self.info.weights
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Run:
         own = {name: value for name, value in weights.items() if name.startswith(parts)}
         if num_classes:
             own |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
-        fill(model, own, self.path / WEIGHTS)
+        fill_weights(model, own, self.path / WEIGHTS)
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
     def weights(self) -> dict[str, Tensor]:
@@ -145,37 +145,7 @@ class Run:
         Raises:
             DataError: the weights are missing, or not those that the run wrote.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        path = self.path / WEIGHTS
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})", hint="train it again") from error
-        if bytes_digest(data) != self.info.weights:
-            raise DataError(
-                f"{path}: not the weights that {RUN} names", hint="the file was changed; train it again"
-            )
-        try:
-            return load(data)
-        except SafetensorError as error:
-            raise DataError(f"{path}: no weights ({error})", hint="train it again") from error
-
-
-def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give a model the weights of a file.
-
-    Raises:
-        DataError: they are another model's.
-    """
-    try:
-        model.load_state_dict(dict(weights), strict=True)
-    except RuntimeError as error:
-        raise DataError(
-            f"{path}: weights of another model than {RUN} names ({str(error).splitlines()[-1].strip()})",
-            hint="train it again",
-        ) from error
+        return read_weights(self.path / WEIGHTS, self.info.weights)
 
 
 class ScratchRun(Run):
@@ -208,9 +178,9 @@ def scratch_run(spec: ModelSpec, seed: int = 0) -> ScratchRun:
         samples_seen=0,
         seconds=0.0,
         metrics={},
-        weights=bytes_digest(_bytes(rebuild(spec, num_classes=0, seed=seed).state_dict())),
+        weights=bytes_digest(weight_bytes(rebuild(spec, num_classes=0, seed=seed).state_dict())),
         code=code_version(),
-        machine=Machine.here(),
+        machine=Machine.of_device(),
     )
     return ScratchRun(Path(os.devnull), info)
 
@@ -273,15 +243,19 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
     Raises:
         MissingError: the disk is full, or the file cannot be written.
     """
-    data = _bytes(weights)
-    with unwritten_told(path):
+    data = weight_bytes(weights)
+    with located_write_errors(path):
         write_atomic(path, data)
     return bytes_digest(data)
 
 
 @contextmanager
-def unwritten_told(path: Path) -> Iterator[None]:
-    """Say so where a file or folder could not be written."""
+def located_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of writing a file or folder into one that names it.
+
+    Raises:
+        MissingError: the disk is full, or the folder cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -292,17 +266,6 @@ def unwritten_told(path: Path) -> Iterator[None]:
             if full
             else "take a folder that can be written",
         ) from error
-
-
-def _bytes(weights: Mapping[str, Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    return save({name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()})
-
-
-def bytes_digest(data: bytes) -> str:
-    """Return "sha256:…" of some bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def code_version() -> str:

@@ -1,7 +1,7 @@
-"""Chance that belongs to the sample and the pass over it, for whole columns at once.
+"""Chance that belongs to a sample and an epoch, for whole columns at once.
 
-`curate.rows.chance` gives each key a number by MD5; here that number is stirred with the pass and the decision by
-splitmix64, in numpy, so an order of a million samples takes a tenth of a second and depends on nothing else.
+`curate.rows.chance` gives each key a number by MD5. Here splitmix64 mixes that number with the epoch and the decision,
+in numpy. So the order of a million samples takes a tenth of a second and depends on nothing else.
 """
 
 # N samples, B of them, D draws of a decision
@@ -17,7 +17,6 @@ import pyarrow as pa
 from curate.rows.chance import chance, chance_sql
 
 Chances = np.ndarray  # uint64, uniform over 0..2**64-1
-Passes = int | np.ndarray  # how often the samples were seen before: the epoch, or B of them
 
 
 def of_keys(keys: pa.ChunkedArray | pa.Array, seed: int) -> Chances:
@@ -37,18 +36,14 @@ def mix(numbers: np.ndarray) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def stir(chances_B: Chances, passes: Passes, salt: str) -> Chances:
-    """Return fresh numbers for one decision ("order", "crop/x") in one pass over the samples."""
-    if isinstance(passes, int):
-        return mix(chances_B ^ np.uint64(chance(str(passes), 0, salt)))
-    different, place_B = np.unique(passes, return_inverse=True)
-    steps = np.array([chance(str(one), 0, salt) for one in different.tolist()], np.uint64)
-    return mix(chances_B ^ steps[place_B])
+def stir(chances_B: Chances, epoch: int, salt: str) -> Chances:
+    """Return fresh numbers for one decision ("order", "crop/x") in one epoch."""
+    return mix(chances_B ^ np.uint64(chance(str(epoch), 0, salt)))
 
 
-def uniform(chances_B: Chances, passes: Passes, salt: str) -> np.ndarray:
-    """Return float64 in [0, 1) for one decision in one pass."""
-    return _share(stir(chances_B, passes, salt))
+def uniform(chances_B: Chances, epoch: int, salt: str) -> np.ndarray:
+    """Return float64 in [0, 1) for one decision in one epoch."""
+    return _share(stir(chances_B, epoch, salt))
 
 
 def uniform_draws(stirred_B: Chances, draws: range) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Changes of colour and sharpness, whole batches at a time and where the model is.
+"""Random changes of colour and sharpness, of whole batches on the model's device.
 
-Each operation takes the images of a batch and one number an image. What an image gets follows from its chance and
-the pass, as its crop does; the numbers are drawn on the host, so nothing waits for a GPU, and an image that an
-operation does not fall to stays as it was, bit for bit. The operations are torchvision's, to the last rounding, but
-on floats from end to end, where torchvision's own on PIL images round to whole numbers after each.
+Each operation takes the images of a batch and one number per image. The numbers follow from the sample's chance and the
+epoch, as its crop does. They are drawn on the host, so nothing waits for a GPU. An image that is not drawn for an
+operation stays as it was, bit for bit. The operations equal torchvision's to the last rounding, but work on floats from
+end to end, where torchvision's operations on PIL images round to whole numbers after each.
 
 Source of the sequence: Chen et al., ICML 2020 (SimCLR, appendix A), https://arxiv.org/abs/2002.05709
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from curate.errors import require
 from train.augment import chance
-from train.augment.chance import Chances, Passes
+from train.augment.chance import Chances
 from train.augment.upload import upload
 
 GREY = (0.2989, 0.587, 0.114)  # what red, green and blue weigh in a pixel's lightness, as torchvision has it
@@ -29,8 +29,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 @dataclass(frozen=True)
-class Photometry:
-    """What may happen to an image, in this order.
+class ColorAugment:
+    """Random changes of an image, in this order.
 
     Args:
         jitter: how far brightness, contrast, saturation (factors 1 - x to 1 + x) and hue (turns -x to x, 0.5 being
@@ -61,8 +61,8 @@ class Photometry:
         low, high = self.blur_sigma
         require(0 < low <= high, "blur_sigma", self.blur_sigma, "two numbers above 0, the smaller first")
 
-    def __call__(self, images_B3TT: Tensor, draws: Draws) -> Tensor:
-        """Change a batch (float32, 0..1) as was drawn; what is given is not kept."""
+    def __call__(self, images_B3TT: Tensor, draws: ColorDraws) -> Tensor:
+        """Change a batch (float32, 0..1) as drawn; the input is overwritten."""
         images_B3TT = jitter(images_B3TT, draws.order, draws.factors)
         images_B3TT = greyed(images_B3TT, draws.grey)
         rows = np.flatnonzero(draws.sigma)
@@ -72,11 +72,11 @@ class Photometry:
             images_B3TT.index_copy_(0, index, blurred(images_B3TT[index], draws.sigma[rows], radius))
         return solarized(images_B3TT, draws.solarize) if self.solarize_share else images_B3TT
 
-    def draw(self, chances_B: Chances, passes: Passes) -> Draws:
-        """Draw what happens to each image."""
+    def draw(self, chances_B: Chances, epoch: int) -> ColorDraws:
+        """Draw the changes of each image in an epoch."""
 
         def drawn(salt: str) -> np.ndarray:
-            return chance.uniform(chances_B, passes, f"photo/{salt}")
+            return chance.uniform(chances_B, epoch, f"photo/{salt}")
 
         reach = np.array(self.jitter)
         low = np.where(np.arange(4) == HUE, -reach, np.maximum(0, 1 - reach))
@@ -86,7 +86,7 @@ class Photometry:
         factors_B4[spared_B] = (1, 1, 1, 0)
         least, most = self.blur_sigma
         sigma_B = least + (most - least) * drawn("sigma")
-        return Draws(
+        return ColorDraws(
             order=np.argsort(np.stack([drawn(f"order/{op}") for op in range(4)], axis=1), axis=1),
             factors=factors_B4,
             grey=drawn("grey") < self.grey_share,
@@ -96,8 +96,8 @@ class Photometry:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What happens to each image of a batch.
+class ColorDraws:
+    """The drawn changes of each image of a batch.
 
     Args:
         order: B4, the operations (BRIGHTNESS, CONTRAST, SATURATION, HUE) one after the other.
@@ -122,7 +122,7 @@ def jitter(images_B3HW: Tensor, order_B4: np.ndarray, factors_B4: np.ndarray) ->
         hue = np.flatnonzero((op_B == HUE) & (factor_B != 0))
         if len(hue):
             index = upload(hue, device)
-            images_B3HW.index_copy_(0, index, hue_turned(images_B3HW[index], factor_B[hue]))
+            images_B3HW.index_copy_(0, index, shift_hue(images_B3HW[index], factor_B[hue]))
         factor_B = np.where(op_B == HUE, 1.0, factor_B)
         if (factor_B != 1).any():
             _blend(images_B3HW, op_B, factor_B)
@@ -144,7 +144,7 @@ def _blend(images_B3HW: Tensor, op_B: np.ndarray, factor_B: np.ndarray) -> None:
     images_B3HW.mul_(weight_B111).add_(grey_B1HW + mean_B111).clamp_(0, 1)
 
 
-def hue_turned(images_B3HW: Tensor, turn_B: np.ndarray) -> Tensor:
+def shift_hue(images_B3HW: Tensor, turn_B: np.ndarray) -> Tensor:
     """Turn each image's hues by a share of the colour circle.
 
     The hue lies on a circle of 6: red at 0, green at 2, blue at 4. A channel is the least of the three values, plus
@@ -177,7 +177,7 @@ def grey(images_B3HW: Tensor) -> Tensor:
 
 
 def greyed(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:
-    """Take the colours from some images, in place."""
+    """Turn some images grey, in place."""
     rows = np.flatnonzero(which_B)
     if len(rows):
         index = upload(rows, images_B3HW.device)
@@ -214,7 +214,7 @@ def _taps(side: int, radius: int, device: torch.device) -> Tensor:
 
 
 def solarized(images_B3HW: Tensor, which_B: np.ndarray) -> Tensor:
-    """Turn what is 0.5 or lighter dark, of some images."""
+    """Invert the values of 0.5 and more, of some images."""
     turned_B3HW = (images_B3HW >= 0.5) & _column(which_B, images_B3HW.device)
     return torch.where(turned_B3HW, 1 - images_B3HW, images_B3HW)
 

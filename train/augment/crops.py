@@ -1,6 +1,6 @@
-"""Where to cut an image, and cutting it: a random resized crop with a flip, whole batches at a time.
+"""Random resized crops with flips, of whole batches.
 
-Every choice follows from the sample's key, the seed and the epoch, so it does not matter who makes the cut.
+Every choice follows from the sample's key, the seed and the epoch, so any process makes the same crop.
 """
 
 # B images, R of them, D draws, S side of the stored square, T side of the result, H height, W width
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from train.augment import chance
-from train.augment.chance import Chances, Passes
+from train.augment.chance import Chances
 from train.augment.upload import upload
 
 ASPECTS = (3 / 4, 4 / 3)  # width to height of a crop
@@ -22,7 +22,7 @@ DRAWS = 10  # of a crop, until one fits into its image
 
 
 class Crops(NamedTuple):
-    """One crop an image, in shares of its width and height (float64, B), and whether to flip it."""
+    """One crop of each image, in shares of its width and height (float64, B), and whether to flip it."""
 
     left: np.ndarray
     top: np.ndarray
@@ -31,7 +31,7 @@ class Crops(NamedTuple):
     flip: np.ndarray  # bool
 
 
-def random_crops(chances_B: Chances, passes: Passes, *, min_area: float, shape: np.ndarray) -> Crops:
+def random_crops(chances_B: Chances, epoch: int, *, min_area: float, shape: np.ndarray) -> Crops:
     """Draw a random resized crop for each image, as torchvision's `RandomResizedCrop` draws its own.
 
     The area is uniform in [min_area, 1], the logarithm of the aspect uniform between those of 3:4 and 4:3, and both
@@ -40,33 +40,35 @@ def random_crops(chances_B: Chances, passes: Passes, *, min_area: float, shape: 
 
     Args:
         chances_B: the images' chances.
-        passes: crops differ by them.
+        epoch: crops differ by it.
         min_area: share of the image, in (0, 1].
         shape: width and height of each image in pixels, B2; or 2, of all.
 
     Source: Szegedy et al., CVPR 2015, https://arxiv.org/abs/1409.4842
     """
     shape_B2 = np.broadcast_to(shape, (len(chances_B), 2))
-    sides_B2 = _sides(chances_B, passes, min_area, shape_B2)
+    sides_B2 = _sides(chances_B, epoch, min_area, shape_B2)
     fallback_B = sides_B2[:, 0] == 0
     room_B2 = shape_B2 - sides_B2  # places of the upper left corner, less one
-    x, y = (chance.uniform(chances_B, passes, salt) for salt in ("crop/x", "crop/y"))
+    x, y = (chance.uniform(chances_B, epoch, salt) for salt in ("crop/x", "crop/y"))
     corner_B2 = np.floor(np.stack([x, y], axis=1) * (room_B2 + 1))
     if fallback_B.any():
         sides_B2[fallback_B] = _largest(shape_B2[fallback_B])
         corner_B2[fallback_B] = (shape_B2[fallback_B] - sides_B2[fallback_B]) // 2
     (left, top), (width, height) = (corner_B2 / shape_B2).T, (sides_B2 / shape_B2).T
-    return Crops(left, top, width, height, chance.stir(chances_B, passes, "flip") >> np.uint64(63) == 1)
+    return Crops(left, top, width, height, chance.stir(chances_B, epoch, "flip") >> np.uint64(63) == 1)
 
 
-def _sides(chances_B: Chances, passes: Passes, min_area: float, shape_B2: np.ndarray) -> np.ndarray:
+def _sides(chances_B: Chances, epoch: int, min_area: float, shape_B2: np.ndarray) -> np.ndarray:
     """Return width and height of the first drawn crop that fits, in whole pixels; zeros where none does."""
-    area_B, aspect_B = (chance.stir(chances_B, passes, salt) for salt in ("crop/area", "crop/aspect"))
+    area_B, aspect_B = (chance.stir(chances_B, epoch, salt) for salt in ("crop/area", "crop/aspect"))
     low, high = np.log(ASPECTS)
     sides_B2 = np.zeros(shape_B2.shape)
     left_R = np.arange(len(shape_B2))  # rows that have no crop yet
     for draws in (range(1), range(1, DRAWS)):  # all that follow the first at once: numpy's calls cost more
-        area_RD, aspect_RD = (chance.uniform_draws(one[left_R], draws) for one in (area_B, aspect_B))
+        area_RD, aspect_RD = (
+            chance.uniform_draws(stirred_B[left_R], draws) for stirred_B in (area_B, aspect_B)
+        )
         shape_R2 = shape_B2[left_R]
         area_RD = (min_area + (1 - min_area) * area_RD) * shape_R2.prod(axis=1, keepdims=True)
         aspect_RD = np.exp(low + (high - low) * aspect_RD)
@@ -94,7 +96,7 @@ def _largest(shape_B2: np.ndarray) -> np.ndarray:
 
 
 def crop_batch(squares_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
-    """Cut and resize every image of a batch, antialiased, as two matrix products an image.
+    """Crop and resize every image of a batch, antialiased, as two matrix products per image.
 
     Returns:
         images_BCTT, uint8.
@@ -123,7 +125,7 @@ def _resampling(
 ) -> Tensor:
     """Return weights_BTS: each of T output pixels is a triangle over S input pixels, of sum 1."""
     start_B1, length_B1, flip_B1 = (
-        upload(one, device)[:, None] for one in (start.astype("f4"), length.astype("f4"), flip)
+        upload(column_B, device)[:, None] for column_B in (start.astype("f4"), length.astype("f4"), flip)
     )
     scale_B1 = length_B1 * side / size  # input pixels an output pixel
     place_T = torch.arange(size, dtype=torch.float32, device=device) + 0.5

@@ -1,8 +1,8 @@
-"""Mixup and CutMix: each image of a batch mixed with another one, and so their labels; whole batches on the device.
+"""Mixup and CutMix: each image of a batch is mixed with another one, and so are their labels; on the device.
 
-How much of an image stays, and where a patch is cut, follows from the sample's own chance, so it is equal for any
-number of processes and after a resume. The partner is a neighbour in the batch, which is not: with several processes
-it is the neighbour in the process's part.
+The share of an image and the place of a patch follow from the sample's chance, so they are equal for any number of
+processes and after a resume. The partner is a neighbour in the batch, and is not: with several processes, it is the
+neighbour in the process's part.
 """
 
 # B images, C classes, H height, W width
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from curate.errors import RecipeError
 from train.augment import chance
-from train.augment.chance import Chances, Passes
+from train.augment.chance import Chances
 from train.augment.upload import upload
 
 
@@ -34,7 +34,7 @@ class Boxes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How images are mixed.
+    """Mixup and CutMix of a batch.
 
     Args:
         mixup: alpha of Mixup, whose share of an image is drawn from Beta(alpha, alpha); 0 for no Mixup.
@@ -70,7 +70,7 @@ class Mix:
         return (self.mixup > 0 or self.cutmix > 0) and self.fraction > 0
 
     def __call__(
-        self, images_B3HW: Tensor, labels_B: Tensor, chances_B: Chances, passes: Passes, *, num_classes: int
+        self, images_B3HW: Tensor, labels_B: Tensor, chances_B: Chances, epoch: int, *, num_classes: int
     ) -> tuple[Tensor, Tensor]:
         """Return the mixed images and their targets_BC, float32, each of sum 1.
 
@@ -78,16 +78,16 @@ class Mix:
             images_B3HW: floats, normalised or not.
             labels_B: int64, on the images' device.
             chances_B: the samples' chances.
-            passes: the mix differs by them.
+            epoch: the mix differs by it.
             num_classes: C.
         """
         labels_B2 = torch.stack([labels_B, labels_B.roll(1)], dim=1)
         if not self:
             return images_B3HW, targets(labels_B2, np.ones(len(labels_B)), num_classes, self.smoothing)
         height, width = images_B3HW.shape[-2:]
-        kept_B = shares(chances_B, passes, self)
-        cut_B = cuts(chances_B, passes, self)
-        boxes = patches(np.where(cut_B, kept_B, 1.0), chances_B, passes, height, width)
+        kept_B = shares(chances_B, epoch, self)
+        cut_B = cuts(chances_B, epoch, self)
+        boxes = patches(np.where(cut_B, kept_B, 1.0), chances_B, epoch, height, width)
         cut_kept_B = 1 - (boxes.bottom - boxes.top) * (boxes.right - boxes.left) / (height * width)
         kept_B = np.where(
             cut_B, cut_kept_B, kept_B
@@ -102,34 +102,34 @@ def _rolled(images_B3HW: Tensor) -> Tensor:
     return torch.cat([images_B3HW[-1:], images_B3HW[:-1]])
 
 
-def cuts(chances_B: Chances, passes: Passes, mix: Mix) -> np.ndarray:
+def cuts(chances_B: Chances, epoch: int, mix: Mix) -> np.ndarray:
     """Return which images are cut, and not blended."""
     if not (mix.mixup > 0 and mix.cutmix > 0):
         return np.full(len(chances_B), mix.cutmix > 0)
-    return chance.uniform(chances_B, passes, "mix/cut") < mix.switch
+    return chance.uniform(chances_B, epoch, "mix/cut") < mix.switch
 
 
-def shares(chances_B: Chances, passes: Passes, mix: Mix) -> np.ndarray:
+def shares(chances_B: Chances, epoch: int, mix: Mix) -> np.ndarray:
     """Return how much of each image stays, float64 in [0, 1]; 1 for those that are not mixed."""
     from scipy.special import betaincinv  # type: ignore[import-untyped]
 
-    quantiles_B = chance.uniform(chances_B, passes, "mix/share")
-    cut_B = cuts(chances_B, passes, mix)
+    quantiles_B = chance.uniform(chances_B, epoch, "mix/share")
+    cut_B = cuts(chances_B, epoch, mix)
     kept_B = np.ones(len(chances_B))
     for alpha, chosen_B in ((mix.mixup, ~cut_B), (mix.cutmix, cut_B)):
         if alpha > 0:
             kept_B[chosen_B] = betaincinv(alpha, alpha, quantiles_B[chosen_B])
-    return np.where(chance.uniform(chances_B, passes, "mix/hit") < mix.fraction, kept_B, 1.0)
+    return np.where(chance.uniform(chances_B, epoch, "mix/hit") < mix.fraction, kept_B, 1.0)
 
 
-def patches(kept_B: np.ndarray, chances_B: Chances, passes: Passes, height: int, width: int) -> Boxes:
+def patches(kept_B: np.ndarray, chances_B: Chances, epoch: int, height: int, width: int) -> Boxes:
     """Return the patch to cut out of each image, of the area that does not stay, around a pixel anywhere.
 
     It keeps the image's aspect, and ends at its edges, so it may be smaller.
     """
     sides = []
     for length, salt in ((height, "mix/y"), (width, "mix/x")):
-        center_B = (chance.uniform(chances_B, passes, salt) * length).astype(np.int64)
+        center_B = (chance.uniform(chances_B, epoch, salt) * length).astype(np.int64)
         cut_B = (np.sqrt(1 - kept_B) * length).astype(np.int64)
         sides += [(center_B - cut_B // 2).clip(0, length), (center_B + (cut_B + 1) // 2).clip(0, length)]
     return Boxes(*sides)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from curate.errors import RecipeError
 from train.augment import chance
-from train.augment.chance import Chances, Passes
+from train.augment.chance import Chances
 from train.augment.color import GREY
 from train.augment.upload import upload
 
@@ -33,7 +33,7 @@ Change = Callable[[Tensor, Tensor], Tensor]  # images_G3HW, uint8, and numbers_G
 
 
 @dataclass(frozen=True)
-class Operation:
+class RandAugmentOp:
     """An operation of RandAugment.
 
     Args:
@@ -77,8 +77,8 @@ def _moved(images_G3HW: Tensor, numbers_GN: Tensor) -> Tensor:
         torch.addcmul(x_W * rows_G6[:, at], y_H1, rows_G6[:, at + 1]) + rows_G6[:, at + 2] for at in (0, 3)
     )
     grid_GHW2 = torch.stack([x_GHW, y_GHW], dim=-1)
-    found = functional.grid_sample(images_G3HW.float(), grid_GHW2, mode="nearest", align_corners=False)
-    return found.to(torch.uint8)
+    taken = functional.grid_sample(images_G3HW.float(), grid_GHW2, mode="nearest", align_corners=False)
+    return taken.to(torch.uint8)
 
 
 def _matrix(rows: Sequence[float], height: int, width: int) -> list[float]:
@@ -150,33 +150,37 @@ def _mask(bits: int) -> int:
     return ((1 << bits) - 1) << (8 - bits)
 
 
-OPERATIONS: dict[str, Operation] = {
-    "Identity": Operation(_kept),
-    "ShearX": Operation(_moved, lambda s, h, w: _matrix((1, s, s * h / 2, 0, 1, 0), h, w), 0.3, signed=True),
-    "ShearY": Operation(_moved, lambda s, h, w: _matrix((1, 0, 0, s, 1, s * w / 2), h, w), 0.3, signed=True),
-    "TranslateX": Operation(
+OPERATIONS: dict[str, RandAugmentOp] = {
+    "Identity": RandAugmentOp(_kept),
+    "ShearX": RandAugmentOp(
+        _moved, lambda s, h, w: _matrix((1, s, s * h / 2, 0, 1, 0), h, w), 0.3, signed=True
+    ),
+    "ShearY": RandAugmentOp(
+        _moved, lambda s, h, w: _matrix((1, 0, 0, s, 1, s * w / 2), h, w), 0.3, signed=True
+    ),
+    "TranslateX": RandAugmentOp(
         _moved,
         lambda pixels, h, w: _matrix((1, 0, -int(pixels), 0, 1, 0), h, w),
         150 / 331,
         signed=True,
         relative="width",
     ),
-    "TranslateY": Operation(
+    "TranslateY": RandAugmentOp(
         _moved,
         lambda pixels, h, w: _matrix((1, 0, 0, 0, 1, -int(pixels)), h, w),
         150 / 331,
         signed=True,
         relative="height",
     ),
-    "Rotate": Operation(_moved, _rotation, 30.0, signed=True),
-    "Brightness": Operation(_blended, lambda more, h, w: (1 + more, 0, 0), 0.9, signed=True),
-    "Color": Operation(_blended, lambda more, h, w: (1 + more, -more, 0), 0.9, signed=True),
-    "Contrast": Operation(_blended, lambda more, h, w: (1 + more, 0, -more), 0.9, signed=True),
-    "Sharpness": Operation(_sharpened, lambda more, h, w: (1 + more,), 0.9, signed=True),
-    "Posterize": Operation(_posterized, lambda bits, h, w: (_mask(round(bits)),), 4.0, 8.0),
-    "Solarize": Operation(_solarized, lambda share, h, w: (255 * share,), 0.0, 1.0),
-    "AutoContrast": Operation(_spread),
-    "Equalize": Operation(_equalized),
+    "Rotate": RandAugmentOp(_moved, _rotation, 30.0, signed=True),
+    "Brightness": RandAugmentOp(_blended, lambda more, h, w: (1 + more, 0, 0), 0.9, signed=True),
+    "Color": RandAugmentOp(_blended, lambda more, h, w: (1 + more, -more, 0), 0.9, signed=True),
+    "Contrast": RandAugmentOp(_blended, lambda more, h, w: (1 + more, 0, -more), 0.9, signed=True),
+    "Sharpness": RandAugmentOp(_sharpened, lambda more, h, w: (1 + more,), 0.9, signed=True),
+    "Posterize": RandAugmentOp(_posterized, lambda bits, h, w: (_mask(round(bits)),), 4.0, 8.0),
+    "Solarize": RandAugmentOp(_solarized, lambda share, h, w: (255 * share,), 0.0, 1.0),
+    "AutoContrast": RandAugmentOp(_spread),
+    "Equalize": RandAugmentOp(_equalized),
 }
 NAMES = tuple(OPERATIONS)
 # The operations one after another, those that are done together as one: the change, and behind which place it ends.
@@ -215,15 +219,15 @@ class RandAugment:
         if not 0 <= self.magnitude < BINS:
             raise RecipeError(f"magnitude is {self.magnitude}", hint=f"it must be 0 to {BINS - 1}")
 
-    def __call__(self, images_B3HW: Tensor, chances_B: Chances, passes: Passes) -> Tensor:
+    def __call__(self, images_B3HW: Tensor, chances_B: Chances, epoch: int) -> Tensor:
         """Return changed images, uint8; those that were given stay as they are."""
         table_O2N = _table(self.magnitude, *images_B3HW.shape[-2:])
         place_B = np.arange(len(images_B3HW))  # of each image among those that were changed so far
         changed_B3HW = images_B3HW
         for number in range(self.num_ops):
-            operation_B, negative_B = draw(chances_B, passes, number)
+            operation_B, negative_B = draw(chances_B, epoch, number)
             if self.probability < 1:
-                done_B = chance.uniform(chances_B, passes, f"randaugment/{number}/done") < self.probability
+                done_B = chance.uniform(chances_B, epoch, f"randaugment/{number}/done") < self.probability
                 operation_B = np.where(done_B, operation_B, NAMES.index("Identity"))
             order_B = np.argsort(operation_B, kind="stable")
             sorted_B3HW = _picked(changed_B3HW, place_B[order_B])
@@ -233,12 +237,10 @@ class RandAugment:
         return _picked(changed_B3HW, place_B)
 
 
-def draw(chances_B: Chances, passes: Passes, number: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(chances_B: Chances, epoch: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each image's operation (a place in NAMES) and whether its amount is negative, for the n-th operation."""
-    operation_B = (chance.uniform(chances_B, passes, f"randaugment/{number}/op") * len(NAMES)).astype(
-        np.int64
-    )
-    negative_B = chance.uniform(chances_B, passes, f"randaugment/{number}/sign") < 0.5
+    operation_B = (chance.uniform(chances_B, epoch, f"randaugment/{number}/op") * len(NAMES)).astype(np.int64)
+    negative_B = chance.uniform(chances_B, epoch, f"randaugment/{number}/sign") < 0.5
     signed = np.array([operation.signed for operation in OPERATIONS.values()])
     return operation_B, negative_B & signed[operation_B]
 
@@ -256,8 +258,8 @@ def _table(magnitude: int, height: int, width: int) -> np.ndarray:
     table_O2N = np.zeros((len(NAMES), 2, NUMBERS), np.float32)
     for at, operation in enumerate(OPERATIONS.values()):
         amount = operation.amount(magnitude, height, width)
-        for negative, one in enumerate((amount, -amount if operation.signed else amount)):
-            numbers = operation.numbers(one, height, width)
+        for negative, signed in enumerate((amount, -amount if operation.signed else amount)):
+            numbers = operation.numbers(signed, height, width)
             table_O2N[at, negative, : len(numbers)] = numbers
     return table_O2N
 

@@ -1,4 +1,4 @@
-"""From the host to where a model is."""
+"""Copies from the host to a device."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ def score(
     file = scores.score(
         open_run(run), open_dataset(dataset), out, split=split, device=device, workers=workers
     )
-    told = scores.summary(file)
+    means = scores.summary(file)
     if json:
-        printing.print_json({"file": str(file), **told})
+        printing.print_json({"file": str(file), **means})
         return
-    typer.echo(f"{file}: " + ", ".join(f"{name} {value:,.4g}" for name, value in told.items()))
+    typer.echo(f"{file}: " + ", ".join(f"{name} {value:,.4g}" for name, value in means.items()))
 
 
 @more_app.command()
@@ -112,8 +112,8 @@ def transfer(
 
     show = bars(quiet)
     rows = measure(
-        [open_subject(one, image_size) for one in run],
-        [one for name in task for one in named_tasks(name, data or [])],
+        [open_subject(name, image_size) for name in run],
+        [named for name in task for named in named_tasks(name, data or [])],
         Grid(shots.split(","), seeds, protocol or [], image_size, sampling, select),
         out=out,
         device=device,

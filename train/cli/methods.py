@@ -25,7 +25,7 @@ VAL = "A dataset to measure on: its split val, else all of it. The dataset's own
 def run_method(context: typer.Context, name: str) -> None:
     """Run a method's command, made from its config: names, types, defaults and help."""
     from train.loop.config import preset
-    from train.loop.distributed import ranks_of
+    from train.loop.distributed import distributed_from
 
     module, kind = registry.method(name), registry.config_type(name)
     chosen = _chosen_preset(context.args)
@@ -52,7 +52,7 @@ def run_method(context: typer.Context, name: str) -> None:
             )
         held_out = open_dataset(val) if val else None
         run = module.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)
-        if not ranks_of().first:
+        if not distributed_from().first:
             return
         if json:
             print_json(run.info.model_dump(mode="json"))
@@ -71,19 +71,19 @@ def run_method(context: typer.Context, name: str) -> None:
 
 def _chosen_preset(args: list[str]) -> str | None:
     """Return what `--preset` says, which the options' defaults depend on."""
-    for given, after in zip(args, [*args[1:], ""], strict=True):
-        if given == "--preset":
-            return after
-        if given.startswith("--preset="):
-            return given.partition("=")[2]
+    for argument, following in zip(args, [*args[1:], ""], strict=True):
+        if argument == "--preset":
+            return following
+        if argument.startswith("--preset="):
+            return argument.partition("=")[2]
     return None
 
 
 def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
     """Return an option for each field of a config, the method's own first."""
-    from train.loop.config import ASIDE, LoopConfig
+    from train.loop.config import RUNTIME_ONLY, LoopConfig
 
-    hints, told_of = typing.get_type_hints(config), _arguments(config)
+    hints, help_of = typing.get_type_hints(config), _arguments(config)
     shared = inspect.signature(LoopConfig).parameters
     images = ("stem", "image_size", "crop_from", "min_area")
     every = inspect.signature(config).parameters
@@ -92,12 +92,12 @@ def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[insp
     def panel(name: str) -> str:
         if name not in shared or name in images:
             return "Model, images and loss"
-        return "Machine and files" if name in ASIDE else "Learning"
+        return "Machine and files" if name in RUNTIME_ONLY else "Learning"
 
     return [
         _parameter(
             name,
-            Annotated[hints[name], typer.Option(help=_sentence(told_of[name]), rich_help_panel=panel(name))],
+            Annotated[hints[name], typer.Option(help=_sentence(help_of[name]), rich_help_panel=panel(name))],
             defaults.get(name, parameter.default),
         )
         for name, parameter in fields.items()
@@ -106,18 +106,18 @@ def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[insp
 
 def _arguments(config: type) -> dict[str, str]:
     """Read the `Args:` of a config's docstring, and of those it extends."""
-    found: dict[str, str] = {}
-    for one in reversed(config.__mro__[:-1]):
+    texts: dict[str, str] = {}
+    for owner in reversed(config.__mro__[:-1]):
         name = ""
-        for line in inspect.cleandoc(one.__doc__ or "").partition("Args:\n")[2].splitlines():
+        for line in inspect.cleandoc(owner.__doc__ or "").partition("Args:\n")[2].splitlines():
             if not line.startswith("    "):
                 break
             if line.startswith("        "):  # a line that goes on
-                found[name] += " " + line.strip()
+                texts[name] += " " + line.strip()
             else:
                 name, _, text = line.strip().partition(": ")
-                found[name] = text
-    return found
+                texts[name] = text
+    return texts
 
 
 def _sentence(text: str) -> str:

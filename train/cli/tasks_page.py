@@ -29,16 +29,16 @@ official split, who is tested on follows from the name of the image and never ch
 
 def markdown() -> str:
     """Return the page of all tasks."""
-    found = listings().values()
+    infos = listings().values()
     lines = [
         INTRODUCTION,
         "| task | classes | train | test | metric | splits | source |",
         "|---|---|---|---|---|---|---|",
-        *map(_line, found),
+        *map(_line, infos),
         "",
         "Sizes are those published, or, without an official split, those that follow from it.",
         "",
-        *(line for listing in found for line in _section(listing)),
+        *(line for listing in infos for line in _section(listing)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -1,4 +1,4 @@
-"""What is said of the samples: which texts each may be learned with, and whether they can teach anything."""
+"""The captions of samples: which texts each may be trained with, and whether they can teach anything."""
 
 # N rows, B samples of a step, C classes
 
@@ -16,10 +16,10 @@ from curate.captions.texts import CLEAN, LIST
 from curate.datasets.dataset import Dataset, StepRecord
 from curate.errors import DataError, RecipeError
 from train.augment.chance import Chances
-from train.data.text_columns import Choices, strangers
+from train.data.text_columns import CaptionChoices, count_unlisted_captions
 
 LOOKED_AT = 100_000  # captions, to see what they are like
-FIXED = "`--captions fixed` learns from `caption` alone"  # what to do where lists are no good
+FIXED = "`--captions fixed` learns from `caption` alone"  # the way out where lists are wrong
 FEW_DOUBLES = 0.1  # equal captions in its batch that a caption may meet without a word
 
 
@@ -30,7 +30,7 @@ def caption_step(dataset: Dataset) -> StepRecord | None:
 
 
 def caption_arguments(dataset: Dataset) -> dict[str, Any] | None:
-    """Return what that step was told (`templates`, `names`); None where there is none."""
+    """Return the arguments of that step (`templates`, `names`); None where there is none."""
     step = caption_step(dataset)
     return step.arguments if step else None
 
@@ -52,9 +52,9 @@ def class_texts(dataset: Dataset) -> list[list[str]] | None:
     return [[text.replace("{}", name) for text in templates for name in names] for names in names_C]
 
 
-def choices_of(
+def choices_of_rows(
     dataset: Dataset, captions: pa.ChunkedArray, labels_N: np.ndarray, lists: pa.ChunkedArray | None
-) -> Choices:
+) -> CaptionChoices:
     """Return the texts of each row: its list, else those of its class, else its caption alone.
 
     Those of its class count only where no text was spoilt and every caption is one of them: not after noise in the
@@ -65,22 +65,22 @@ def choices_of(
     """
     if lists is not None:
         _check_lists(dataset, lists, captions)
-        return Choices.of_lists(lists, captions)
+        return CaptionChoices.from_lists(lists, captions)
     if CLEAN["caption"] in dataset.info.columns:
-        return Choices.of_captions(captions)
+        return CaptionChoices.from_captions(captions)
     texts_C = class_texts(dataset)
     if texts_C is None or (labels_N < 0).any() or (labels_N >= len(texts_C)).any():
-        return Choices.of_captions(captions)
-    said = pa.table({"label": labels_N, "caption": captions}).group_by(["label", "caption"]).aggregate([])
+        return CaptionChoices.from_captions(captions)
+    distinct = pa.table({"label": labels_N, "caption": captions}).group_by(["label", "caption"]).aggregate([])
     allowed = [set(texts) for texts in texts_C]
-    pairs = zip(said["label"].to_pylist(), said["caption"].to_pylist(), strict=True)
+    pairs = zip(distinct["label"].to_pylist(), distinct["caption"].to_pylist(), strict=True)
     if all(caption in allowed[label] for label, caption in pairs):
-        return Choices.of_classes(texts_C, labels_N)
-    return Choices.of_captions(captions)
+        return CaptionChoices.from_classes(texts_C, labels_N)
+    return CaptionChoices.from_captions(captions)
 
 
-def warnings_of(choices: Choices, chances_N: Chances, batch_size: int, where: str) -> list[str]:
-    """Return what is doubtful about captions.
+def caption_warnings(choices: CaptionChoices, chances_N: Chances, batch_size: int, where: str) -> list[str]:
+    """Return warnings about captions.
 
     Args:
         choices: the texts of the rows.
@@ -104,22 +104,24 @@ def warnings_of(choices: Choices, chances_N: Chances, batch_size: int, where: st
     empty = sum(not text.strip() for text in drawn)
     if empty == len(drawn):
         raise DataError(f"{where}: all captions are empty", hint="`caption` in the recipe writes some")
-    found = []
+    warnings = []
     if empty:
-        found.append(f"{empty / len(drawn):.1%} of the captions are empty: `where: caption <> ''` drops them")
+        warnings.append(
+            f"{empty / len(drawn):.1%} of the captions are empty: `where: caption <> ''` drops them"
+        )
     doubles = _doubles(drawn, batch_size)
     if doubles is None:
-        found.append("all captions are equal: images cannot be told apart by them, and nothing is learned")
+        warnings.append("all captions are equal: images cannot be told apart by them, and nothing is learned")
     elif doubles > FEW_DOUBLES:
-        found.append(
+        warnings.append(
             f"a caption meets {doubles:.2g} equal ones in a batch of {batch_size}, and the loss takes each for wrong: "
             f"more classes, more templates or a smaller batch make them fewer"
         )
-    return found
+    return warnings
 
 
 def _doubles(texts: list[str], batch_size: int) -> float | None:
-    """Return how many others of a batch equal a text of it, as is to be expected; None where all are equal."""
+    """Return the expected number of equal texts that a text meets in its batch; None where all are equal."""
     pairs = len(texts) * (len(texts) - 1)
     equal = sum(count * (count - 1) for count in Counter(texts).values())
     if equal == pairs and pairs:
@@ -128,7 +130,7 @@ def _doubles(texts: list[str], batch_size: int) -> float | None:
 
 
 def _check_lists(dataset: Dataset, lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> None:
-    """Refuse lists of what is no text, and lists that were left as they were when the captions became others."""
+    """Refuse lists of other values than texts, and lists that were not updated when the captions changed."""
     kind = lists.type
     listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (listed and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))):
@@ -136,9 +138,9 @@ def _check_lists(dataset: Dataset, lists: pa.ChunkedArray, captions: pa.ChunkedA
             f"{dataset.path}: the column {LIST!r} is {kind}, and no list of texts",
             hint=f"{FIXED}; or build it with `compute: {{columns: {{captions: …}}}}`, which makes a list of it",
         )
-    apart = strangers(lists, captions)
-    if apart:
+    unlisted = count_unlisted_captions(lists, captions)
+    if unlisted:
         raise DataError(
-            f"{dataset.path}: {apart:,} of {len(lists):,} rows have a caption that is none of their {LIST!r}",
+            f"{dataset.path}: {unlisted:,} of {len(lists):,} rows have a caption that is none of their {LIST!r}",
             hint=f"{FIXED}; or build it again, which brings the two together",
         )

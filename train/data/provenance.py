@@ -1,7 +1,7 @@
-"""What a run learned from: recorded in `run.json` so that the run needs the dataset no more, and found if it is there.
+"""The dataset that a run was trained on, as `run.json` records it, and how to find it again.
 
-A run knows the classes and the texts of its dataset itself. Runs of before do not; their dataset is looked for, and
-taken where its digest says that it is the one.
+A run records the classes and the caption arguments of its dataset, so it does not need the dataset any more. Older runs
+do not; for them the dataset is searched for, and recognised by its digest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOKED_AT = 1000  # datasets there
 
 
 class DatasetUsed(Record):
-    """The dataset that a run learned from."""
+    """The dataset that a run was trained on."""
 
     name: str
     digest: str
@@ -34,7 +34,7 @@ class DatasetUsed(Record):
     classes: int
     path: str  # absolute, or a URL
     path_from_run: str | None = None  # the same from the run's folder, for trees that are moved as a whole
-    class_list: list[ClassRecord] | None = None  # in label order; None in runs of before
+    class_list: list[ClassRecord] | None = None  # in label order; None in older runs
     caption: dict[str, Any] | None = (
         None  # arguments of the recipe's last step that made captions from class names
     )
@@ -42,7 +42,7 @@ class DatasetUsed(Record):
 
     @classmethod
     def of(cls, dataset: Dataset, run: Path) -> DatasetUsed:
-        """Describe a dataset that the run in a folder learned from."""
+        """Describe the dataset of the run in a folder."""
         path, near = str(dataset.path), None
         if not is_remote(path):
             path = os.path.abspath(path)
@@ -64,28 +64,28 @@ class DatasetUsed(Record):
         """The classes in label order; None where the run does not have them."""
         if self.class_list is None:
             return None
-        return tuple(Class(one.name, one.wnid, tuple(one.fine)) for one in self.class_list)
+        return tuple(Class(record.name, record.wnid, tuple(record.fine)) for record in self.class_list)
 
 
 def find_dataset(used: DatasetUsed, run: Path) -> Dataset | None:
-    """Return the dataset that a run learned from, wherever it is by now; None where it is not found.
+    """Return the dataset that a run was trained on, wherever it is now; None where it is not found.
 
     Args:
-        used: what the run says of it.
+        used: the record of the run.
         run: the run's folder.
     """
     for place in _places(used, run):
         try:
-            found = open_dataset(place)
+            dataset = open_dataset(place)
         except (CurateError, OSError):
             continue
-        if found.digest == used.digest:
-            return found
+        if dataset.digest == used.digest:
+            return dataset
     return None
 
 
 def _places(used: DatasetUsed, run: Path) -> Iterator[str | Path]:
-    """Give where a dataset may be: where it was, where it was from the run, anywhere near."""
+    """Yield places where a dataset may be: its old path, its path relative to the run, and any near it."""
     yield used.path
     if is_remote(used.path):
         return

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,11 +12,11 @@ import pyarrow.compute as pc
 
 from curate.captions.texts import LIST
 from curate.datasets.dataset import Dataset
-from curate.errors import DataError, RecipeError
+from curate.errors import DataError
 from curate.io.byte_ranges import is_remote
 from train.augment import chance
-from train.data.captions import choices_of
-from train.data.text_columns import Choices, Texts
+from train.data.captions import choices_of_rows
+from train.data.text_columns import CaptionChoices, Texts
 
 HELD_OUT = ("val", "valid", "validation", "test")  # splits that are never trained on
 
@@ -37,7 +36,7 @@ class Samples:
 
     def __init__(self, dataset: Dataset, split: str | None, *, seed: int, need_labels: bool) -> None:
         self.dataset = dataset
-        self._kept = _rows_of(dataset, split)
+        self._in_split = _rows_of(dataset, split)
         keys = self._column("key")
         self.chances_N = chance.of_keys(keys, seed)
         self.keys: Texts = Texts(keys)
@@ -60,20 +59,15 @@ class Samples:
         return Texts(self._column("caption"))
 
     @property
-    def said(self) -> Choices:
+    def fixed_captions(self) -> CaptionChoices:
         """One text a sample: its caption."""
-        return Choices.of_captions(self._column("caption"))
+        return CaptionChoices.from_captions(self._column("caption"))
 
     @cached_property
-    def choices(self) -> Choices:
-        """All texts that each sample may be learned with."""
+    def caption_choices(self) -> CaptionChoices:
+        """All texts that each sample may be trained with."""
         lists = self._column(LIST) if LIST in self.dataset.info.columns else None
-        return choices_of(self.dataset, self._column("caption"), self.labels_N, lists)
-
-    @property
-    def parts(self) -> Sequence[Samples]:
-        """The datasets' samples: these alone."""
-        return [self]
+        return choices_of_rows(self.dataset, self._column("caption"), self.labels_N, lists)
 
     @property
     def remote(self) -> bool:
@@ -87,66 +81,7 @@ class Samples:
 
     def _column(self, name: str) -> pa.ChunkedArray:
         column = self.dataset.table([name])[name]
-        return column if self._kept is None else column.filter(self._kept)
-
-
-class Union:
-    """The samples of several datasets, numbered one dataset after another."""
-
-    def __init__(self, parts: Sequence[Samples]) -> None:
-        classes = [c.id for c in parts[0].dataset.classes]
-        for part in parts[1:]:
-            if [c.id for c in part.dataset.classes] != classes:
-                raise RecipeError(
-                    f"{part.dataset.path}: {len(part.dataset.classes)} classes, not the {len(classes)} of "
-                    f"{parts[0].dataset.path}",
-                    hint="sets that are learned from together need the same classes in the same order",
-                )
-        self.parts = parts
-        self.starts = np.cumsum([0, *map(len, parts)])
-        self.chances_N = np.concatenate([part.chances_N for part in parts])
-        self.labels_N = np.concatenate([part.labels_N for part in parts])
-        self.keys: Texts = Texts.joined([part.keys for part in parts])
-        self.largest = max((one.largest for one in parts if one.largest is not None), default=None)
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    @cached_property
-    def captions(self) -> Texts:
-        """The samples' captions; None where there is none."""
-        return Texts.joined([part.captions for part in self.parts])
-
-    @property
-    def said(self) -> Choices:
-        """One text a sample: its caption."""
-        return Choices.joined([part.said for part in self.parts])
-
-    @cached_property
-    def choices(self) -> Choices:
-        """All texts that each sample may be learned with."""
-        return Choices.joined([part.choices for part in self.parts])
-
-    def read(self, rows_B: np.ndarray) -> list[bytes | DataError]:
-        """Return the bytes of samples, or why they cannot be read."""
-        found: list[bytes | DataError] = [b""] * len(rows_B)
-        owners_B = np.searchsorted(self.starts, rows_B, side="right") - 1
-        for owner in np.unique(owners_B).tolist():
-            places = np.flatnonzero(owners_B == owner)
-            answers = self.parts[owner].read(rows_B[places] - self.starts[owner])
-            for place, answer in zip(places.tolist(), answers, strict=True):
-                found[place] = answer
-        return found
-
-
-def samples_of(
-    datasets: Sequence[Dataset], split: str | None, *, seed: int, need_labels: bool
-) -> Samples | Union:
-    """Return the samples of one dataset or of several."""
-    if not datasets:
-        raise RecipeError("no dataset to read", hint="give one, or several to mix")
-    parts = [Samples(one, split, seed=seed, need_labels=need_labels) for one in datasets]
-    return parts[0] if len(parts) == 1 else Union(parts)
+        return column if self._in_split is None else column.filter(self._in_split)
 
 
 def has_split(dataset: Dataset, split: str) -> bool:
@@ -157,18 +92,18 @@ def has_split(dataset: Dataset, split: str) -> bool:
 def _rows_of(dataset: Dataset, split: str | None) -> pa.ChunkedArray | None:
     """Return which rows are of a split; None where all are."""
     count = len(dataset)
-    kept = None
+    in_split = None
     if split is not None:
         column = dataset.table(["split"])["split"]
         if split == "train":
-            kept = pc.invert(pc.is_in(column, value_set=pa.array(HELD_OUT)))
+            in_split = pc.invert(pc.is_in(column, value_set=pa.array(HELD_OUT)))
         else:
-            kept = pc.fill_null(pc.equal(column, split), False)
-        count = pc.sum(kept).as_py() or 0
+            in_split = pc.fill_null(pc.equal(column, split), False)
+        count = pc.sum(in_split).as_py() or 0
     if not count:
         what = "no rows" if split is None else f"no rows of the split {split!r}"
         raise DataError(f"{dataset.path}: {what}", hint=f"`curate show {dataset.path}` says what is in it")
-    return kept if count < len(dataset) else None
+    return in_split if count < len(dataset) else None
 
 
 def _labels(dataset: Dataset, column: pa.ChunkedArray, needed: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Columns of texts, larger than memory if need be, and what each row may say."""
+"""Columns of texts, in memory or in a mapped file, and the caption choices of each row."""
 
 # N rows, B of them, M texts in all
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.io.files import cache_folder
-from train.augment.chance import Chances, Passes, stir
+from train.augment.chance import Chances, stir
 
 MAX_BYTES = 64 << 20  # of a column that is kept in memory
 AT_ONCE = 16_384  # rows whose lists are compared with their captions at once
@@ -24,7 +24,7 @@ LOOKED_AT = 100_000  # texts, to see whether they repeat themselves
 class Texts:
     """Texts by number: in memory where they are few or repeat themselves, else in a mapped file.
 
-    A file is made where the cache is and has no name, so it goes when nobody uses it any more.
+    The file is in the cache folder and has no name, so it is gone when nothing uses it any more.
     """
 
     def __init__(self, column: pa.ChunkedArray) -> None:
@@ -43,16 +43,9 @@ class Texts:
         """Return the texts of rows; None where there is none."""
         return self._column.take(pa.array(rows)).to_pylist()
 
-    @classmethod
-    def joined(cls, parts: Sequence[Texts]) -> Texts:
-        """Return several columns as one, in their order."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(pa.chunked_array([part._column.cast(pa.large_string()) for part in parts]))
 
-
-class Choices:
-    """The texts that each row may be learned with: row n has `counts_N[n]`, from `starts_N[n]` on.
+class CaptionChoices:
+    """The texts that each row may be trained with: row n has `counts_N[n]`, from `starts_N[n]` on.
 
     Args:
         texts: M texts.
@@ -71,32 +64,32 @@ class Choices:
         """The texts of the row that has most."""
         return int(self.counts_N.max(initial=0))
 
-    def draw(self, rows_B: np.ndarray, chances_B: Chances, passes: Passes) -> list[str | None]:
-        """Return one text of each row for one pass over the samples; None where there is none.
+    def draw(self, rows_B: np.ndarray, chances_B: Chances, epoch: int) -> list[str | None]:
+        """Return one text of each row for one epoch; None where there is none.
 
         Args:
             rows_B: whole numbers.
             chances_B: the rows' own, as `chances.of_keys` gives them.
-            passes: how often the rows were seen before; decides, with the chances alone, which text.
+            epoch: with the chances alone, decides which text.
         """
         counts_B = self.counts_N[rows_B]
-        picks_B = stir(chances_B, passes, "caption") % np.maximum(counts_B, 1).astype(np.uint64)
+        picks_B = stir(chances_B, epoch, "caption") % np.maximum(counts_B, 1).astype(np.uint64)
         found_B = self.texts.take(np.where(counts_B, self.starts_N[rows_B] + picks_B.astype(np.int64), 0))
         return [text if count else None for text, count in zip(found_B, counts_B.tolist(), strict=True)]
 
     @classmethod
-    def of_captions(cls, captions: pa.ChunkedArray) -> Choices:
+    def from_captions(cls, captions: pa.ChunkedArray) -> CaptionChoices:
         """Return one text a row: its caption, where it has one."""
         counts_N = captions.is_valid().to_numpy().astype(np.int64)
         return cls(Texts(captions), np.arange(len(captions)), counts_N)
 
     @classmethod
-    def of_lists(cls, lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> Choices:
+    def from_lists(cls, lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> CaptionChoices:
         """Return the texts of a row's list, or its caption where the list is empty or absent."""
-        told = [pc.is_valid(pc.list_flatten(chunk)) for chunk in lists.chunks]
+        valid_chunks = [pc.is_valid(pc.list_flatten(chunk)) for chunk in lists.chunks]
         counts = [
             np.bincount(pc.list_parent_indices(chunk).filter(valid).to_numpy(), minlength=len(chunk))
-            for chunk, valid in zip(lists.chunks, told, strict=True)
+            for chunk, valid in zip(lists.chunks, valid_chunks, strict=True)
         ]
         counts_N = np.concatenate([np.zeros(0, np.int64), *counts])
         flat = pc.list_flatten(lists).drop_null()
@@ -108,23 +101,15 @@ class Choices:
         return cls(Texts(pa.chunked_array([*flat.chunks, *spare.chunks], flat.type)), starts_N, counts_N)
 
     @classmethod
-    def of_classes(cls, texts_of: Sequence[Sequence[str]], labels_N: np.ndarray) -> Choices:
+    def from_classes(cls, texts_of: Sequence[Sequence[str]], labels_N: np.ndarray) -> CaptionChoices:
         """Return for each row the texts of its class."""
         counts_C = np.array([len(texts) for texts in texts_of])
         starts_C = np.cumsum(counts_C) - counts_C
         texts = Texts(pa.chunked_array([[text for texts in texts_of for text in texts]], pa.string()))
         return cls(texts, starts_C[labels_N], counts_C[labels_N])
 
-    @classmethod
-    def joined(cls, parts: Sequence[Choices]) -> Choices:
-        """Return those of several datasets, one after another."""
-        before = np.cumsum([0, *(len(part.texts) for part in parts)])
-        starts = [part.starts_N + shift for part, shift in zip(parts, before, strict=False)]
-        counts_N = np.concatenate([part.counts_N for part in parts])
-        return cls(Texts.joined([part.texts for part in parts]), np.concatenate(starts), counts_N)
 
-
-def strangers(lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> int:
+def count_unlisted_captions(lists: pa.ChunkedArray, captions: pa.ChunkedArray) -> int:
     """Return how many rows have a list of texts and a caption that is none of them."""
     count = 0
     for start in range(0, len(lists), AT_ONCE):

@@ -1,22 +1,25 @@
-"""The samples of a run that could not be read: counted, named, and too many at some point."""
+"""The samples of a run that cannot be read: counted, named, replaced, and too many at some point."""
+
+# B samples of a batch, L places of an epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from curate.errors import DataError, require
+from train.data.batch_sampler import BatchRows, RowsOfEpoch
 from train.data.text_columns import Texts
 
 
-class Broken:
-    """Which rows could not be read, and why.
+class Unreadable:
+    """Which rows cannot be read, and why.
 
     Args:
         where: the dataset, for messages.
         keys: of all rows.
-        max_fraction: share of the rows that may be broken before it is an error.
+        max_fraction: share of the rows that may be unreadable before it is an error.
     """
 
     def __init__(self, where: str, keys: Texts, max_fraction: float) -> None:
@@ -33,8 +36,14 @@ class Broken:
     def __contains__(self, row: int) -> bool:
         return row in self.by_row
 
+    def among(self, rows_B: np.ndarray) -> dict[int, str]:
+        """Return the reasons of those of some rows that are known to be unreadable, by their place among them."""
+        if not self.by_row:
+            return {}
+        return {i: self.by_row[row] for i, row in enumerate(rows_B.tolist()) if row in self}
+
     def note(self, reasons: Mapping[int, str]) -> None:
-        """Remember rows that could not be read.
+        """Remember rows that cannot be read.
 
         Raises:
             DataError: there are too many now.
@@ -52,3 +61,41 @@ class Broken:
                 f"({share:.1%}, {self.max_fraction:.1%} may be){examples}",
                 hint=f"`curate verify {self.where}` lists them all",
             )
+
+    def replaced(
+        self,
+        step: BatchRows,
+        places: Mapping[int, str],
+        images_B: np.ndarray | None,
+        fill: Callable[[np.ndarray, RowsOfEpoch], dict[int, str]],
+    ) -> np.ndarray:
+        """Return the rows of a batch with the next readable row of the epoch in each unreadable one's place.
+
+        Args:
+            step: the batch.
+            places: of the unreadable samples in the batch.
+            images_B: where the images of the new rows go; None where the images of all rows are there already.
+            fill: makes the image of a row, or returns why it cannot.
+
+        Raises:
+            DataError: no image can be read, or too many cannot.
+        """
+
+        def is_readable(row: int, i: int) -> bool:
+            if row in self:
+                return False
+            if images_B is None:
+                return True
+            reasons = fill(images_B[i : i + 1], RowsOfEpoch(np.array([row]), step.epoch))
+            if reasons:
+                self.note({row: reasons[0]})
+            return not reasons
+
+        rows_B, order_L = step.part().rows.copy(), step.order
+        for i in places:
+            behind = (int(order_L[(step.places[i] + n) % len(order_L)]) for n in range(1, len(order_L)))
+            row = next((row for row in behind if is_readable(row, i)), None)
+            if row is None:
+                raise DataError(f"{self.where}: no image can be read", hint="is this the right pool?")
+            rows_B[i] = row
+        return rows_B

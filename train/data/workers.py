@@ -1,7 +1,7 @@
-"""Processes that fill memory which they share with the caller.
+"""Worker processes that fill memory which they share with the caller.
 
-Processes, because decoders of small images return so soon that threads wait for the interpreter more than they
-work; shared memory, because images sent through a pipe, or through new memory each time, cost as much as decoding
+They are processes because decoders of small images return so soon that threads wait for the interpreter more than they
+work. They share memory because images sent through a pipe, or through new memory each time, cost as much as decoding
 them at 64 px. The memory is anonymous: it needs no room in /dev/shm, of which containers have little.
 """
 
@@ -31,17 +31,17 @@ from curate.errors import CurateError, MissingError
 CHUNK = 32  # samples that one worker fills at least, where a batch has so many
 PATIENCE_S = 5.0  # with workers that are to end
 
-Broken = dict[int, str]  # why images could not be made, by number
-Fill = Callable[[np.ndarray, Any], Broken]  # makes the images of a part
+Reasons = dict[int, str]  # why images could not be made, by number
+Fill = Callable[[np.ndarray, Any], Reasons]  # makes the images of a part
 
 
 class Divisible(Protocol):
-    """A step: so many samples, of which each worker gets a part."""
+    """A step of some samples, of which each worker gets a part."""
 
     def __len__(self) -> int: ...
 
     def part(self, start: int = 0, stop: int | None = None) -> Any:
-        """Return what a worker needs to know of some samples."""
+        """Return what a worker needs for the samples from `start` up to `stop`."""
 
 
 S = TypeVar("S", bound=Divisible)
@@ -50,7 +50,7 @@ S = TypeVar("S", bound=Divisible)
 class Workers(Generic[S]):
     """A few processes, and slots of memory that they fill, each holding one step's images.
 
-    They end when this is closed, or when nobody uses it any more.
+    They end when `close` is called, or when the object is collected.
 
     Args:
         fill: what a worker does with a part of a step; a worker is a copy of this process as it is now.
@@ -72,12 +72,11 @@ class Workers(Generic[S]):
         for _ in range(count):
             self._start()
 
-    def run(self, steps: Iterable[S]) -> Generator[tuple[S, np.ndarray, Broken], None, None]:
-        """Yield the steps in order, several being under way meanwhile.
+    def run(self, steps: Iterable[S]) -> Generator[tuple[S, np.ndarray, Reasons], None, None]:
+        """Yield the steps in order, while workers fill the next ones.
 
-        Each comes with its images, which are valid until the next is asked for, and what is broken in it.
-
-        Whatever interrupts it ends the processes, as an answer may be half heard; closing it early does not.
+        Each step comes with its images, which are valid until the next step, and the reasons of those that are
+        unreadable. An exception ends the processes, because an answer may be half received; closing early does not.
 
         Raises:
             MissingError: a worker was killed.
@@ -98,13 +97,13 @@ class Workers(Generic[S]):
             while under_way:
                 step, slot, parts = under_way[0]
                 images = self.memory[slot, : len(step)]
-                broken = {} if self.pipes or not len(step) else self.fill(images, step.part())
+                unreadable = {} if self.pipes or not len(step) else self.fill(images, step.part())
                 while parts:
                     worker, start = parts.pop(0)
-                    broken |= {start + i: reason for i, reason in self._receive(worker).items()}
+                    unreadable |= {start + i: reason for i, reason in self._receive(worker).items()}
                 under_way.popleft()
                 send()
-                yield step, images, broken
+                yield step, images, unreadable
             sound = True
         except (
             GeneratorExit
@@ -170,7 +169,7 @@ class Workers(Generic[S]):
         )
 
     def _serve(self, pipe: Connection) -> None:
-        """Do what comes through the pipe, until its other end closes. This runs in the worker."""
+        """Fill the parts that come through the pipe, until its other end closes. This runs in the worker."""
         for caller in self.pipes:  # so that the caller's end is seen here, its own copies notwithstanding
             caller.close()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -200,10 +199,10 @@ class _Failure(NamedTuple):
 
 
 def _listen(pipe: Connection, heard: SimpleQueue[Any]) -> None:
-    """Take in what comes, until the other end closes.
+    """Receive messages until the other end closes.
 
-    At once, and not when the worker is ready: a caller that is kept from sending does not hear an answer either,
-    and where both are longer than the pipe (200 kB), each would wait for the other.
+    They are received at once, not when the worker is ready. Else caller and worker could each wait for the other to
+    receive, where both send more than the pipe holds (200 kB).
     """
     with suppress(EOFError, OSError):
         while (message := pipe.recv()) is not None:

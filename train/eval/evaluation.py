@@ -1,4 +1,4 @@
-"""How well a run does what it was trained for, on rows that it has not seen."""
+"""Accuracy of a run on held-out rows."""
 
 # B images, C classes of the run
 
@@ -13,7 +13,8 @@ from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.rows.manifest import Class
 from train.data.loader import Loader
-from train.loop.config import LoopConfig, autocast, pick_device, pick_workers
+from train.eval.accuracy import Accuracy
+from train.loop.devices import autocast, pick_device, pick_workers
 from train.runs import Run
 
 BATCH_SIZE = 256
@@ -30,8 +31,8 @@ def held_out_accuracy(
 ) -> dict[str, Any]:
     """Return `top1` of a run on rows whose true classes may be finer, or more, than the run's own.
 
-    A row counts under the class that took its class in (`fine`); rows of classes that the run does not know are left
-    out, and `n` says how many were not. `coarse_top1` is the share whose predicted class falls into the same of the
+    A row counts under the class that its class was merged into (`fine`). Rows of classes unknown to the run are left
+    out; `n` counts the others. `coarse_top1` is the share whose predicted class falls into the same of the
     `coarse` classes as the true one.
 
     Raises:
@@ -44,35 +45,28 @@ def held_out_accuracy(
     true_group = torch.tensor([_find(groups, c) for c in held_out.classes])
     place = pick_device(device)
     model = run.model(place)
-    seen = right = right_group = 0
-    for batch in _loader(held_out, run, place).epoch(0):
+    counted, right_group = Accuracy(), 0
+    for batch in filter(len, whole_images(run, held_out, place, workers=pick_workers()).epoch(0)):
         with autocast("auto", place):
-            predicted_B = model(run.spec.normalize(batch.images)).argmax(dim=1).cpu()
+            logits_BC = model(run.spec.normalize(batch.images)).cpu()
         labels_B = batch.labels.cpu()
-        known_B = to_own[labels_B] >= 0
-        seen += int(known_B.sum())
-        right += int((predicted_B == to_own[labels_B])[known_B].sum())
-        right_group += int((own_group[predicted_B] == true_group[labels_B])[known_B].sum())
-    if not seen:
+        own_B = to_own[labels_B]
+        predicted_B = counted.add(logits_BC, own_B)
+        right_group += int((own_group[predicted_B] == true_group[labels_B])[own_B >= 0].sum())
+    if not counted.seen:
         raise DataError(
             f"{held_out.path}: none of its classes is one of run {run.name!r}", hint="validate on others"
         )
-    answer: dict[str, Any] = {"top1": right / seen, "n": seen}
-    return answer | ({"coarse_top1": right_group / seen} if coarse else {})
+    measured: dict[str, Any] = {"top1": counted.shares()["top1"], "n": counted.seen}
+    return measured | ({"coarse_top1": right_group / counted.seen} if coarse else {})
 
 
-def _loader(dataset: Dataset, run: Run, device: torch.device) -> Loader:
+def whole_images(run: Run, dataset: Dataset, device: torch.device, **options: Any) -> Loader:
+    """Return a loader of a dataset's images as a run sees them in testing: whole, in the manifest's order."""
     return Loader(
-        dataset,
-        batch_size=BATCH_SIZE,
-        image_size=run.spec.image_size,
-        seed=0,
-        augment=False,
-        workers=pick_workers(LoopConfig()),
-        order="manifest",
-        split=None,
-        device=device,
-    )
+        dataset, batch_size=BATCH_SIZE, image_size=run.spec.image_size, seed=0, augment=False, order="manifest",
+        device=device, **options,
+    )  # fmt: skip
 
 
 def _labels(classes: Sequence[Class]) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""Classification by the nearest rows of a bank: what features say of classes before anything is fitted to them."""
+"""k-nearest-neighbour classification of features against a bank of labelled rows."""
 
-# Q rows asked about, N rows of the bank, D features, C classes, K neighbours
+# Q query rows, N rows of the bank, D features, C classes, K neighbours
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def nearest(queries_QD: Tensor, bank_ND: Tensor, k: int) -> tuple[Tensor, Tensor
         QxK, float32, and QxK, int64.
     """
     k = min(k, len(bank_ND))
-    queries_QD, bank_ND = (functional.normalize(one.float(), dim=1) for one in (queries_QD, bank_ND))
+    queries_QD, bank_ND = (functional.normalize(rows.float(), dim=1) for rows in (queries_QD, bank_ND))
     block = max(1, BLOCK_BYTES // (4 * len(bank_ND)))
-    found = [(rows @ bank_ND.T).topk(k, dim=1) for rows in queries_QD.split(block)]
-    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+    top = [(rows @ bank_ND.T).topk(k, dim=1) for rows in queries_QD.split(block)]
+    return torch.cat([part.values for part in top]), torch.cat([part.indices for part in top])
 
 
 def votes(

@@ -1,4 +1,4 @@
-"""What a backbone that learns without labels knows of them: measured while it learns, never told to it."""
+"""Online probe: how well the features of a backbone that trains without labels predict them."""
 
 # N rows, Q rows asked about, C classes, D features
 
@@ -13,20 +13,20 @@ from torch.nn import functional
 
 from train.data.loader import Loader
 from train.eval.knn import votes
-from train.loop.config import autocast
-from train.loop.distributed import Ranks
+from train.loop.devices import autocast
+from train.loop.distributed import Distributed
 from train.models.registry import normalize
 
 
 @dataclass(frozen=True)
-class Monitor:
-    """Measures a module that has a `backbone`, and maybe a `probe`: a linear layer from its features to classes.
+class OnlineProbe:
+    """Measure a module with a `backbone`, and maybe a `probe`: a linear layer from its features to classes.
 
     Args:
-        held_out: the labelled rows that are asked about.
-        bank: those among which neighbours are looked for; None for no kNN.
-        bank_rows: the first so many of them.
-        classes: how many there are.
+        held_out: the labelled rows to classify.
+        bank: the labelled rows to find neighbours among; None for no kNN.
+        bank_rows: how many of them, from the first.
+        classes: their number.
         k: neighbours that vote.
         temperature: of their votes.
         precision: as in the config.
@@ -44,14 +44,14 @@ class Monitor:
     def __call__(self, module: nn.Module) -> dict[str, float]:
         """Return the accuracies (0..1): `knn`, and `probe` where there is a probe."""
         features_QD, labels_Q = features(module, self.held_out, self.precision)
-        found: dict[str, float] = {}
+        accuracies: dict[str, float] = {}
         if self.bank is not None:
             bank_ND, labels_N = features(module, self.bank, self.precision, self.bank_rows)
             options = {"classes": self.classes, "k": self.k, "temperature": self.temperature}
-            found["knn"] = _accuracy(votes(features_QD, bank_ND, labels_N, **options), labels_Q)  # type: ignore[arg-type]
+            accuracies["knn"] = _accuracy(votes(features_QD, bank_ND, labels_N, **options), labels_Q)  # type: ignore[arg-type]
         if isinstance(probe := getattr(module, "probe", None), nn.Module):
-            found["probe"] = _accuracy(probe(features_QD), labels_Q)
-        return found
+            accuracies["probe"] = _accuracy(probe(features_QD), labels_Q)
+        return accuracies
 
 
 @torch.inference_mode()
@@ -67,28 +67,30 @@ def features(
         rows: stop after so many.
     """
     parts: list[tuple[Tensor, Tensor]] = []
-    found = 0
+    count = 0
     with closing(loader.epoch(0)) as batches:
         for batch in filter(len, batches):
             with autocast(precision, loader.device):
                 features_BD = module.backbone(normalize(batch.images)).float()  # type: ignore[operator]
             labelled_B = batch.labels >= 0
             parts.append((features_BD[labelled_B], batch.labels[labelled_B]))
-            found += len(parts[-1][0])
-            if rows is not None and found >= rows:
+            count += len(parts[-1][0])
+            if rows is not None and count >= rows:
                 break
     loader.close()
     features_ND, labels_N = (torch.cat(column)[:rows] for column in zip(*parts, strict=True))
     return features_ND, labels_N
 
 
-def probe_loss(logits_BC: Tensor, labels_B: Tensor, ranks: Ranks | None = None) -> tuple[Tensor, Tensor]:
+def probe_loss(
+    logits_BC: Tensor, labels_B: Tensor, distributed: Distributed | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cross-entropy and accuracy over the rows that have a label; 0 where none has.
 
     The mean over the ranks is that over all rows, however the labelled ones are spread.
     """
-    ranks = ranks or Ranks()
-    labelled = ranks.sum((labels_B >= 0).sum()).clamp(min=1) / ranks.ranks
+    distributed = distributed or Distributed()
+    labelled = distributed.sum((labels_B >= 0).sum()).clamp(min=1) / distributed.world_size
     loss = functional.cross_entropy(logits_BC, labels_B, ignore_index=-1, reduction="sum") / labelled
     return loss, (logits_BC.detach().argmax(dim=1) == labels_B).sum() / labelled
 

@@ -1,4 +1,4 @@
-"""What a run makes of each sample: a table by key, which recipes bring to their rows by `join` and choose by `top`."""
+"""Scores of samples by a run: a table by key, which recipes add to their rows by `join` and select by `top`."""
 
 # N rows, B images, C classes
 
@@ -18,14 +18,15 @@ from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.io.files import write_atomic
 from curate.rows.manifest import Class
+from train.data.batch import Batch
 from train.data.captions import caption_arguments
-from train.data.loader import Batch, Loader
+from train.data.loader import Loader
 from train.data.provenance import find_dataset
-from train.eval.zero_shot import class_weights, pair_of, prompts_of
-from train.loop.config import LoopConfig, autocast, pick_device, pick_workers
+from train.eval.evaluation import whole_images
+from train.eval.zero_shot import class_weights, dual_encoder_of, prompts_of
+from train.loop.devices import autocast, pick_device, pick_workers
 from train.runs import Run
 
-BATCH_SIZE = 256
 KINDS = {
     "loss": pa.float32(),
     "confidence": pa.float32(),
@@ -48,7 +49,7 @@ def score(
     workers: int | None = None,
     max_broken_fraction: float = 0.01,
 ) -> Path:
-    """Write what a run makes of each row, in the order of the manifest, and return the file.
+    """Write a run's scores of each row, in the order of the manifest, and return the file.
 
     A supervised run gives `loss` (cross-entropy of the label), `prediction` (the id of the likeliest class),
     `confidence` (its probability) and `correct`. A clip run gives `similarity` (the cosine between image and
@@ -72,20 +73,16 @@ def score(
     out = Path(out)
     _check(run, out)
     place = pick_device(device)
-    loader = Loader(
+    loader = whole_images(
+        run,
         dataset,
-        batch_size=BATCH_SIZE,
-        image_size=run.spec.image_size,
-        seed=0,
-        augment=False,
-        workers=pick_workers(LoopConfig(workers=workers)),
-        order="manifest",
+        place,
+        workers=pick_workers(workers),
         split=split,
         cache="none",
         crop_from=run.info.config.get("crop_from", "auto"),
         need_labels=False,
         max_broken_fraction=max_broken_fraction,
-        device=place,
     )
     _write(out, loader, JUDGES[run.info.method](run, dataset, place))
     return out
@@ -111,24 +108,24 @@ def summary(file: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     table = pq.read_table(file)
-    found: dict[str, float] = {"rows": len(table)}
+    means: dict[str, float] = {"rows": len(table)}
     for name in table.column_names:
         column = table[name]
         if not pa.types.is_string(column.type) and column.null_count < len(column):
-            found[name] = float(pc.mean(column.cast(pa.float64())).as_py())
-    return found
+            means[name] = float(pc.mean(column.cast(pa.float64())).as_py())
+    return means
 
 
 def _write(out: Path, loader: Loader, judge: Judge) -> None:
     count = len(loader)
-    found: Scores = {}
+    scores: Scores = {}
     with torch.inference_mode():
         for batch in filter(len, loader.epoch(0)):
             for name, values_B in judge(batch).items():
-                found.setdefault(name, np.full(count, None, object))[batch.rows] = values_B
+                scores.setdefault(name, np.full(count, None, object))[batch.rows] = values_B
     loader.close()
     columns: dict[str, pa.Array] = {"key": pa.array(loader.samples.keys.take(np.arange(count)), pa.string())}
-    columns |= {name: pa.array(found[name], kind) for name, kind in KINDS.items() if name in found}
+    columns |= {name: pa.array(scores[name], kind) for name, kind in KINDS.items() if name in scores}
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
@@ -152,25 +149,25 @@ def _classifier(run: Run, dataset: Dataset, device: torch.device) -> Judge:
 
 
 def _pairs(run: Run, dataset: Dataset, device: torch.device) -> Judge:
-    pair, tokenizer = pair_of(run, device)
+    dual_encoder, tokenizer = dual_encoder_of(run, device)
     weights_CE = None
     if dataset.classes:
         prompts_C = prompts_of(dataset.classes, captioned=_captioned(run, dataset))
         with autocast("auto", device):
-            weights_CE = class_weights(pair, tokenizer, prompts_C, device)
+            weights_CE = class_weights(dual_encoder, tokenizer, prompts_C, device)
 
     def judge(batch: Batch) -> Scores:
-        said = batch.captions
-        tokens_BL = pair.cropped(tokenizer([text or "" for text in said])).to(device)
+        captions = batch.captions
+        tokens_BL = dual_encoder.cropped(tokenizer([text or "" for text in captions])).to(device)
         with autocast("auto", device):
-            images_BE = pair.encode_images(run.spec.normalize(batch.images))
-            texts_BE = pair.encode_texts(tokens_BL)
-        has_text_B = torch.tensor([-1 if text is None else 0 for text in said])
-        found: Scores = {"similarity": _or_null((images_BE * texts_BE).sum(dim=1), has_text_B)}
+            images_BE = dual_encoder.encode_images(run.spec.normalize(batch.images))
+            texts_BE = dual_encoder.encode_texts(tokens_BL)
+        has_text_B = torch.tensor([-1 if text is None else 0 for text in captions])
+        scores: Scores = {"similarity": _or_null((images_BE * texts_BE).sum(dim=1), has_text_B)}
         if weights_CE is None:
-            return found
-        logits_BC = images_BE @ weights_CE.T * pair.logit_scale.exp()
-        return found | _recognised(logits_BC, batch.labels, dataset.classes)
+            return scores
+        logits_BC = images_BE @ weights_CE.T * dual_encoder.logit_scale.exp()
+        return scores | _recognised(logits_BC, batch.labels, dataset.classes)
 
     return judge
 

@@ -1,4 +1,4 @@
-"""Classes recognised by their names: each image goes to the class whose texts are nearest."""
+"""Zero-shot classification: each image goes to the class whose texts are nearest."""
 
 # B images, C classes, E of the space where images and texts meet
 
@@ -17,15 +17,18 @@ from curate.captions.prompts import Names, called
 from curate.captions.templates import texts
 from curate.errors import DataError, RecipeError
 from curate.rows.manifest import Class
+from train.data.batch import Batch
 from train.data.loader import Loader
-from train.loop.config import autocast
-from train.models.dual_encoder import Pair, PairSpec, build_pair
+from train.eval.accuracy import accuracy
+from train.loop.devices import autocast
+from train.models.dual_encoder import DualEncoder, DualEncoderSpec, build_dual_encoder
 from train.models.registry import normalize
 from train.models.tokenizer import Tokenizer
-from train.runs import WEIGHTS, Run, fill
+from train.models.weights import fill_weights
+from train.runs import WEIGHTS, Run
 
 TEMPLATE = "a photo of a {}."  # where nothing says which
-TEXTS = 1024  # that go through the tower at a time
+TEXTS = 1024  # that are encoded at a time
 
 
 def prompts_of(
@@ -49,10 +52,10 @@ def prompts_of(
     Raises:
         RecipeError: no such templates, or classes without such names.
     """
-    said = captioned or {}
-    chosen = texts(templates or said.get("templates") or TEMPLATE)
+    caption_arguments = captioned or {}
+    chosen = texts(templates or caption_arguments.get("templates") or TEMPLATE)
     try:
-        names_C = called(classes, names or said.get("names", "lemma"))
+        names_C = called(classes, names or caption_arguments.get("names", "lemma"))
     except RecipeError:
         if names is not None:
             raise
@@ -64,7 +67,7 @@ def prompts_of(
 
 @torch.no_grad()
 def class_weights(
-    pair: Pair, tokenizer: Tokenizer, prompts_C: Sequence[Sequence[str]], device: torch.device
+    dual_encoder: DualEncoder, tokenizer: Tokenizer, prompts_C: Sequence[Sequence[str]], device: torch.device
 ) -> Tensor:
     """Return weights_CE: for each class the mean of its texts' directions, of length 1, float32.
 
@@ -74,7 +77,7 @@ def class_weights(
     places = [torch.tensor([c] * len(prompts)) for c, prompts in enumerate(prompts_C)]
     owners = torch.cat(places).to(device)
     encoded = [
-        pair.encode_texts(pair.cropped(tokenizer(flat[start : start + TEXTS])).to(device))
+        dual_encoder.encode_texts(dual_encoder.cropped(tokenizer(flat[start : start + TEXTS])).to(device))
         for start in range(0, len(flat), TEXTS)
     ]
     sums_CE = torch.zeros(len(prompts_C), encoded[0].shape[1], device=device)
@@ -93,33 +96,28 @@ def zero_shot_accuracy(
     """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples.
 
     Args:
-        module: the towers, in eval mode.
+        module: a DualEncoder, in eval mode.
         tokenizer: of the texts.
         prompts_C: the texts of each class, in label order.
         loader: images and labels.
     """
-    assert isinstance(module, Pair)
-    right: dict[str, int] = {}
-    seen = 0
+    assert isinstance(module, DualEncoder)
     with autocast(precision, loader.device):
         weights_CE = class_weights(module, tokenizer, prompts_C, loader.device)
-    for batch in filter(len, loader.epoch(0)):
+
+    def scores(batch: Batch) -> Tensor:
         with autocast(precision, loader.device):
             images_BE = module.encode_images(normalize(batch.images))
-        nearness_BC = images_BE @ weights_CE.T
-        hits_BK = nearness_BC.topk(min(5, len(prompts_C))).indices == batch.labels[:, None]
-        seen += len(batch)
-        right["zeroshot_top1"] = right.get("zeroshot_top1", 0) + int(hits_BK[:, :1].sum())
-        if len(prompts_C) > 5:
-            right["zeroshot_top5"] = right.get("zeroshot_top5", 0) + int(hits_BK.sum())
-    return {name: count / seen for name, count in right.items()}
+        return images_BE @ weights_CE.T
+
+    return {f"zeroshot_{name}": share for name, share in accuracy(scores, loader).items()}
 
 
-def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokenizer]:
-    """Return a run's towers, in eval mode, and what turns texts into tokens for them.
+def dual_encoder_of(run: Run, device: str | torch.device = "cpu") -> tuple[DualEncoder, Tokenizer]:
+    """Return a run's dual encoder, in eval mode, and its tokenizer.
 
     Raises:
-        RecipeError: the run has no text tower.
+        RecipeError: the run has no text encoder.
         DataError: the weights are missing, or not those that the run wrote; or its options are not those of clip.
     """
     if run.info.method != "clip":
@@ -127,16 +125,20 @@ def pair_of(run: Run, device: str | torch.device = "cpu") -> tuple[Pair, Tokeniz
             f"{run.path}: a {run.info.method} run, which has no texts",
             hint="`curate train clip` makes one that has",
         )
-    told = {
-        field.name: run.info.config[field.name] for field in fields(PairSpec) if field.name in run.info.config
+    options = {
+        field.name: run.info.config[field.name]
+        for field in fields(DualEncoderSpec)
+        if field.name in run.info.config
     }
     try:
-        spec = TypeAdapter(PairSpec).validate_python(told)
+        spec = TypeAdapter(DualEncoderSpec).validate_python(options)
     except ValidationError as error:
         raise DataError(
             f"{run.path}: its options are not those of clip ({error.errors()[0]['msg']})"
         ) from error
-    pair = build_pair(spec)
-    pair.spec = run.spec
-    fill(pair, run.weights(), run.path / WEIGHTS)
-    return pair.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(spec.context_length)
+    dual_encoder = build_dual_encoder(spec)
+    dual_encoder.spec = run.spec
+    fill_weights(dual_encoder, run.weights(), run.path / WEIGHTS)
+    return dual_encoder.to(device).to(memory_format=torch.channels_last).eval(), Tokenizer(
+        spec.context_length
+    )

@@ -1,8 +1,8 @@
-"""What an unfinished run leaves behind, and how it goes on.
+"""The checkpoints of an unfinished run, and how it resumes.
 
-`plan.json` says what was asked. A checkpoint is two files: `checkpoints/step-000000123.safetensors` has the weights,
-for any reader; `step-000000123.pt`, written after it, has the rest: optimiser, scaler, average, random state, and how
-far it is.
+`plan.json` records the options and data of the run. A checkpoint is two files: `checkpoints/step-000000123.safetensors`
+has the weights, for any reader; `step-000000123.pt`, written after it, has the rest: optimiser, scaler, average, random
+state, and the state of the loop.
 """
 
 from __future__ import annotations
@@ -21,22 +21,32 @@ from torch import Tensor
 
 from curate.errors import CurateError, DataError, RecipeError
 from curate.io.files import is_unfinished, write_atomic
-from train.loop.distributed import Ranks
-from train.loop.optim.train_step import Learner
-from train.runs import BEST, CHECKPOINTS, METRICS, PLAN, RUN, Run, open_run, save_weights, unwritten_told
+from train.loop.distributed import Distributed
+from train.loop.optim.train_step import TrainStep
+from train.runs import (
+    BEST,
+    CHECKPOINTS,
+    METRICS,
+    PLAN,
+    RUN,
+    Run,
+    located_write_errors,
+    open_run,
+    save_weights,
+)
 
 LOCK = "lock"
 
-Plan = dict[str, Any]  # all that decides a run's outcome: method, config, digests of its datasets
+Plan = dict[str, Any]  # everything that decides a run's result: method, options, digests of its datasets
 
 
 def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
-    """Return the run at `path` if this plan is finished there, None if it is to begin or to go on.
+    """Return the run at `path` if this plan is finished there; None if it is to begin or to resume.
 
     Args:
         path: the run's folder.
-        plan: what is asked now.
-        adopt: whether an unfinished run of another plan may be gone on with.
+        plan: of the present command.
+        adopt: whether to resume an unfinished run of another plan.
 
     Raises:
         RecipeError: the folder holds a run of another plan, or something that is no run.
@@ -62,13 +72,13 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Make the run's folder, and hold it against other processes.
+    """Make the run's folder, and lock it against other processes.
 
     Raises:
         RecipeError: another process trains here.
         MissingError: the folder cannot be made.
     """
-    with unwritten_told(path):
+    with located_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / LOCK, "w")  # noqa: SIM115 - held until the end
     with lock:
@@ -87,12 +97,12 @@ def held(path: Path) -> Iterator[None]:
 
 
 def begin(path: Path, plan: Plan) -> None:
-    """Note what is to be done in the run's folder; what a kill left of a file and another plan's measurements go.
+    """Write the plan into the run's folder; remove unfinished files, and the best weights of another plan.
 
     Raises:
         MissingError: the folder cannot be written.
     """
-    with unwritten_told(path):
+    with located_write_errors(path):
         for left in filter(lambda file: is_unfinished(file.name), path.rglob(".*")):
             left.unlink()
         if changes(path, plan):
@@ -102,48 +112,50 @@ def begin(path: Path, plan: Plan) -> None:
 
 
 def changes(path: Path, plan: Plan) -> list[str]:
-    """Return what differs between the plan in a run's folder and another; [] where there is none."""
+    """Return the differences between the plan in a run's folder and another; [] where it has none."""
     if not (path / PLAN).exists():
         return []
     return _differences(json.loads((path / PLAN).read_text()), json.loads(json.dumps(plan)))
 
 
-def save(path: Path, learner: Learner, state: dict[str, Any], ranks: Ranks, *, keep: int) -> None:
+def save(
+    path: Path, train_step: TrainStep, state: dict[str, Any], distributed: Distributed, *, keep: int
+) -> None:
     """Write a checkpoint, and drop all but the last few. Every rank calls it; the first writes.
 
     Args:
         path: the run's folder.
-        learner: what learns.
-        state: what else the loop needs to go on; `step` is how many are done.
-        ranks: their random states are kept.
-        keep: how many.
+        train_step: the module and its optimiser.
+        state: of the loop; `step` is how many steps are done.
+        distributed: the ranks, whose random states are saved.
+        keep: how many checkpoints stay.
 
     Raises:
         MissingError: the disk is full; the checkpoints before stand.
     """
-    random = {"cpu": ranks.collected(torch.get_rng_state())}
-    if learner.device.type == "cuda":
-        random["cuda"] = ranks.collected(torch.cuda.get_rng_state(learner.device))
-    if not ranks.first:
+    random = {"cpu": distributed.all_gather(torch.get_rng_state())}
+    if train_step.device.type == "cuda":
+        random["cuda"] = distributed.all_gather(torch.cuda.get_rng_state(train_step.device))
+    if not distributed.first:
         return
     stream = io.BytesIO()
-    rest = {"state": state, "learner": learner.state()}
+    rest = {"state": state, "learner": train_step.state()}
     torch.save(
-        rest | {"random": {name: [one.cpu() for one in all_] for name, all_ in random.items()}}, stream
+        rest | {"random": {name: [rng.cpu() for rng in states] for name, states in random.items()}}, stream
     )
     file = path / CHECKPOINTS / f"step-{state['step']:09d}.pt"
-    save_weights(file.with_suffix(".safetensors"), learner.method.module.state_dict())
-    with unwritten_told(file):
+    save_weights(file.with_suffix(".safetensors"), train_step.method.module.state_dict())
+    with located_write_errors(file):
         write_atomic(file, stream.getvalue())
     for old in _saved(path)[:-keep]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
+def restore(path: Path, train_step: TrainStep, distributed: Distributed) -> dict[str, Any]:
     """Load the last checkpoint, torch's random state included, and return its `state`; {} for none.
 
-    The metrics that were logged after it are dropped: they will be logged again.
+    Lines of metrics after the checkpoint are dropped: the run logs them again.
 
     Raises:
         DataError: the checkpoint cannot be read, or is of another model.
@@ -152,15 +164,17 @@ def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
 
     saved = _saved(path)
     if not saved:
-        if ranks.first:
+        if distributed.first:
             _cut_metrics(path, 0)
         return {}
-    file, module = saved[-1], learner.method.module
+    file, module = saved[-1], train_step.method.module
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         weights = load_file(file.with_suffix(".safetensors"))
         random = {
-            name: all_[ranks.rank] for name, all_ in content["random"].items() if ranks.rank < len(all_)
+            name: all_[distributed.rank]
+            for name, all_ in content["random"].items()
+            if distributed.rank < len(all_)
         }
         if unfit := _unfit(weights, module.state_dict()):
             raise DataError(
@@ -169,25 +183,24 @@ def restore(path: Path, learner: Learner, ranks: Ranks) -> dict[str, Any]:
             )
         state, step = content["state"], int(content["state"]["step"])
         module.load_state_dict(weights)
-        learner.load_state(content["learner"])
+        train_step.load_state(content["learner"])
     except CurateError:
         raise
     except Exception as error:  # torch raises what a damaged pickle leads it to
         raise DataError(
-            f"{file}: cannot be read ({error})",
-            hint="delete it, and the run goes on from the one before",
+            f"{file}: cannot be read ({error})", hint="delete it, and the run goes on from the one before"
         ) from error
     if "cpu" in random:
         torch.set_rng_state(random["cpu"])
-    if learner.device.type == "cuda" and "cuda" in random:
-        torch.cuda.set_rng_state(random["cuda"], learner.device)
-    if ranks.first:
+    if train_step.device.type == "cuda" and "cuda" in random:
+        torch.cuda.set_rng_state(random["cuda"], train_step.device)
+    if distributed.first:
         _cut_metrics(path, step)
     return state
 
 
 def clear(path: Path) -> None:
-    """Drop the checkpoints of a finished run: they are three times its weights, and nothing needs them."""
+    """Drop the checkpoints of a finished run, which take three times the space of its weights."""
     shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
 
 
@@ -204,20 +217,17 @@ def _cut_metrics(path: Path, step: int) -> None:
     write_atomic(path / METRICS, "".join(line for line in whole if json.loads(line)["step"] <= step).encode())
 
 
-def _unfit(there: dict[str, Tensor], here: dict[str, Tensor]) -> str:
-    """Say what is the first to differ between two sets of weights, in names or shapes; "" for nothing."""
-    for name in sorted({**there, **here}):
-        shapes = [tuple(one[name].shape) if name in one else "missing" for one in (there, here)]
+def _unfit(saved: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """Describe the first difference in names or shapes between two sets of weights; "" for none."""
+    for name in sorted({**saved, **own}):
+        shapes = [tuple(state[name].shape) if name in state else "missing" for state in (saved, own)]
         if shapes[0] != shapes[1]:
             return f"{name}: {shapes[0]}, not {shapes[1]}"
     return ""
 
 
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+def _differences(saved: Any, asked: Any, name: str = "") -> list[str]:
     """Return "lr: 0.1, now 0.2" for each leaf that differs."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        found = []
-        for key in {**there, **here}:
-            found += _differences(there.get(key), here.get(key), key)
-        return found
-    return [] if there == here else [f"{name}: {there}, now {here}"]
+    if isinstance(saved, dict) and isinstance(asked, dict):
+        return [d for key in {**saved, **asked} for d in _differences(saved.get(key), asked.get(key), key)]
+    return [] if saved == asked else [f"{name}: {saved}, now {asked}"]

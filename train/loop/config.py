@@ -5,24 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
-from curate.errors import MissingError, RecipeError, did_you_mean, require
+from curate.errors import RecipeError, did_you_mean, require
 from train.augment.views import CropFrom
 from train.data.loader import MAX_WORKERS, Cache
-from train.loop.distributed import ranks_of
+from train.loop.devices import Precision
 from train.models.registry import Stem
-from train.runs import Machine
 
 DEFAULT_EPOCHS = 30
 
 Schedule = Literal["cosine", "step", "constant"]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 POSITIVE = (
     "image_size", "epochs", "samples", "accumulate", "lr", "eps", "trust", "step_epochs", "step_factor",
@@ -41,8 +37,8 @@ CHOICES = {"stem": Stem, "crop_from": CropFrom, "schedule": Schedule, "precision
 C = TypeVar("C", bound="LoopConfig")
 
 
-# What does not decide the outcome: who computes it, what is said of it, and how often it is saved.
-ASIDE = (
+# Options that do not decide a result: where it is computed, what is printed, and how often it is saved.
+RUNTIME_ONLY = (
     "workers", "device", "cache", "checkpoint_s", "keep_checkpoints", "log_steps", "tensorboard", "wandb",
     "profile", "dry_run", "adopt", "compile",
 )  # fmt: skip
@@ -193,9 +189,9 @@ class LoopConfig:
             return math.ceil(self.samples / self.batch_size)
         return (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
 
-    def deciding(self) -> dict[str, Any]:
-        """Return the options that decide the outcome: not who computes it, or how often it is saved."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ASIDE}
+    def result_options(self) -> dict[str, Any]:
+        """Return the options that decide a result: all but those of `RUNTIME_ONLY`."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in RUNTIME_ONLY}
 
     def warmup(self, total_steps: int) -> int:
         """Return the steps over which the rate rises."""
@@ -248,54 +244,3 @@ def preset(presets: Mapping[str, Mapping[str, Any]], name: str, where: str) -> d
         hint = did_you_mean(name, presets) or f"there are: {', '.join(presets) or 'none'}"
         raise RecipeError(f"{where}: no preset {name!r}", hint=hint)
     return dict(presets[name])
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a config; of several processes on a machine, each takes the GPU of its own number.
-
-    Raises:
-        RecipeError: no such device.
-        MissingError: this machine has no GPU.
-    """
-    here = ranks_of()
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        raise RecipeError(f"no device {name!r}", hint="auto, cpu, cuda or cuda:1") from None
-    if device.type not in ("cuda", "cpu", "mps"):
-        raise RecipeError(f"device {name!r} cannot train", hint="auto, cpu, cuda or cuda:1")
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        raise MissingError(f"device {name!r}: torch sees no GPU here", hint="take --device cpu or auto")
-    if here.ranks > 1 and torch.cuda.device_count() > 1:  # Slurm may show each process its own GPU alone
-        device = torch.device("cuda", here.local_rank)
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise MissingError(
-            f"device {device}: there are {torch.cuda.device_count()} GPUs here",
-            hint="start one process a GPU (torchrun --nproc-per-node)",
-        )
-    torch.cuda.set_device(device)
-    return device
-
-
-def pick_workers(config: LoopConfig) -> int:
-    """Return the number of processes that decode for this one."""
-    if config.workers is not None:
-        return config.workers
-    return min(16, max(1, Machine.here().cores // ranks_of().local_ranks))
-
-
-def number_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return what a model computes in: float32, or half of it under autocast."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Return the context in which a model runs forward."""
-    kind = number_type(precision, device)
-    return torch.autocast(device.type, kind, enabled=kind != torch.float32)

@@ -1,4 +1,4 @@
-"""Kernels that repeat themselves bit for bit: choose them, and hear which operators have none."""
+"""Deterministic kernels: choose them, and learn which operators have none."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WARNED = re.compile(  # the three forms of torch's warning; the last is given on
 
 
 def choose_kernels(deterministic: bool) -> None:
-    """Take the fastest kernels, or such as repeat themselves, in all of this process.
+    """Choose the fastest kernels or deterministic ones, for the whole process.
 
-    An operator that has no such kernel warns and computes all the same. Fused attention would too: where torch only
-    warns it takes the fast backward pass, whose sums have no order. So attention is then computed by its plain formula.
+    An operator without a deterministic kernel warns and still computes. So would fused attention: where torch only
+    warns, it takes the fast backward pass, whose sums have no fixed order. So attention uses its plain formula.
     """
     if deterministic:
         os.environ.setdefault(CUBLAS, ":4096:8")
@@ -36,12 +36,12 @@ def choose_kernels(deterministic: bool) -> None:
 
 
 @contextmanager
-def kernels_for(deterministic: bool) -> Iterator[set[str]]:
-    """Choose kernels for a while, and put all back as it was.
+def kernel_settings(deterministic: bool) -> Iterator[set[str]]:
+    """Choose kernels within a context, and restore the settings afterwards.
 
     Yields:
-        The names of the operators that warned so far that they may not repeat themselves. Their warnings are not
-        shown; others are dealt with as before.
+        The names of the operators that have warned so far that they are not deterministic. Their warnings are not
+        shown; other warnings are.
     """
     warned: set[str] = set()
     cublas, benchmark = os.environ.get(CUBLAS), torch.backends.cudnn.benchmark
@@ -63,7 +63,7 @@ def kernels_for(deterministic: bool) -> Iterator[set[str]]:
             os.environ.pop(CUBLAS, None)
 
 
-def said_of(warned: Collection[str]) -> str:
+def nondeterminism_note(warned: Collection[str]) -> str:
     """Return the sentence that names the operators that warned."""
     return f"may not repeat bit for bit, for it used operators that do not: {', '.join(sorted(warned))}"
 
@@ -82,16 +82,16 @@ def _heard(warned: set[str]) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            found = WARNED.match(str(message))
-            if found is None:
+            match = WARNED.match(str(message))
+            if match is None:
                 show(message, category, filename, lineno, file, line)
             else:
-                warned.add(_name(found))
+                warned.add(_name(match))
 
         warnings.filterwarnings("always", message=WARNED.pattern, category=UserWarning)
         warnings.showwarning = hear
         yield
 
 
-def _name(found: re.Match[str]) -> Any:
-    return found["operator"] or found["library"] or found["attention"]
+def _name(match: re.Match[str]) -> Any:
+    return match["operator"] or match["library"] or match["attention"]

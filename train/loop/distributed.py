@@ -1,6 +1,6 @@
-"""The processes of one run: who this one is among them, and what they tell each other.
+"""The processes of one run: the rank of this one, and what they exchange.
 
-`torchrun` and Slurm's `srun` say so in the environment; without either there is one process.
+`torchrun` and Slurm's `srun` set the ranks in the environment. Without either there is one process.
 """
 
 from __future__ import annotations
@@ -24,81 +24,82 @@ TIMEOUT_S = (
 )
 PORT = 29_500  # where Slurm's ranks meet; torchrun says its own
 
-# Where rank, ranks, local rank and local ranks are found. `SLURM_STEP_TASKS_PER_NODE` is there under srun alone: a
-# script in a job's allocation is one process.
+# The variables of rank, world size, local rank and local world size. `SLURM_STEP_TASKS_PER_NODE` is there under srun
+# alone: a script in a job's allocation is one process.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Who this process is.
+class Distributed:
+    """The rank of this process, and the size of the world; its methods are collective: every rank calls them.
 
     Args:
         rank: from 0.
-        ranks: how many there are.
-        local_rank: among those of this machine: which GPU is its own.
-        local_ranks: how many of them share this machine.
+        world_size: how many ranks there are.
+        local_rank: among the ranks of this machine; it is the number of this rank's GPU.
+        local_world_size: how many ranks share this machine.
     """
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_ranks: int = 1
+    local_world_size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this one writes and speaks for all."""
+        """Whether this rank is 0, which alone writes files and prints."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, in place; no gradients."""
-        if self.ranks > 1:
+        if self.world_size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
     def sum_uint64(self, number: int) -> int:
         """Return the sum over all ranks, modulo 2**64."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return number
         halves = self._tensor([number & 0xFFFFFFFF, number >> 32])
         low, high = self.sum(halves).tolist()
         return (low + (high << 32)) % 2**64
 
-    def most(self, *numbers: int) -> tuple[int, ...]:
+    def max(self, *numbers: int) -> tuple[int, ...]:
         """Return the largest of each number over all ranks."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return numbers
-        told = self._tensor(numbers)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return tuple(told.tolist())
+        largest = self._tensor(numbers)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return tuple(largest.tolist())
 
-    def first_of(self, step: Tensor) -> int:
-        """Return the smallest number over all ranks that is not 0, and 0 where all are; waits for the device."""
-        (found,) = self.most(-int(step) if int(step) else -(2**62))
-        return 0 if found == -(2**62) else -found
+    def first_failed(self, step: Tensor) -> int:
+        """Return the smallest step over all ranks that is not 0; 0 where all are 0. Waits for the device."""
+        never = -(2**62)
+        (largest,) = self.max(-int(step) if int(step) else never)
+        return 0 if largest == never else -largest
 
-    def collected(self, tensor: Tensor) -> list[Tensor]:
-        """Return each rank's tensor, of one shape; no gradients."""
-        if self.ranks == 1:
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensor of each rank, all of one shape; no gradients."""
+        if self.world_size == 1:
             return [tensor]
-        place = self._device()
-        found = [torch.empty_like(tensor, device=place) for _ in range(self.ranks)]
-        torch.distributed.all_gather(found, tensor.to(place))
-        return found
+        device = self._device()
+        gathered = [torch.empty_like(tensor, device=device) for _ in range(self.world_size)]
+        torch.distributed.all_gather(gathered, tensor.to(device))
+        return gathered
 
-    def gathered(self, rows_BD: Tensor) -> Tensor:
+    def all_gather_with_gradients(self, rows_BD: Tensor) -> Tensor:
         """Return the rows of all ranks, in the order of ranks; gradients flow back to the rank they came from.
 
-        Every rank must bring as many rows.
+        Every rank must give the same number of rows.
         """
-        if self.ranks == 1:
+        if self.world_size == 1:
             return rows_BD
-        return torch.cat(_Gathered.apply(rows_BD.contiguous()))
+        return torch.cat(_AllGather.apply(rows_BD.contiguous()))
 
-    def wait(self) -> None:
-        """Wait until all are here."""
-        self.most(0)
+    def barrier(self) -> None:
+        """Wait until every rank calls this."""
+        self.max(0)
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device())
@@ -108,14 +109,14 @@ class Ranks:
         return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
-class _Gathered(torch.autograd.Function):
-    """The rows of all ranks; each rank's gradient is the sum of what all ranks' losses say of its rows."""
+class _AllGather(torch.autograd.Function):
+    """The rows of all ranks. The gradient of a rank's rows is the sum of the gradients of all ranks' losses."""
 
     @staticmethod
     def forward(context: Any, rows_BD: Tensor) -> tuple[Tensor, ...]:
-        found = [torch.empty_like(rows_BD) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(found, rows_BD)
-        return tuple(found)
+        gathered = [torch.empty_like(rows_BD) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, rows_BD)
+        return tuple(gathered)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
@@ -124,8 +125,8 @@ class _Gathered(torch.autograd.Function):
         return summed[torch.distributed.get_rank()]
 
 
-def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Read who this process is from the variables of torchrun, or else of Slurm.
+def distributed_from(environment: Mapping[str, str] = os.environ) -> Distributed:
+    """Read the ranks from the variables of torchrun, or else of Slurm.
 
     Raises:
         RecipeError: numbers that cannot be.
@@ -134,43 +135,43 @@ def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
         (names for names in (TORCHRUN, SLURM) if names[0] in environment and names[1] in environment), None
     )
     if names is None:
-        return Ranks()
-    said = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
+        return Distributed()
+    variables = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
     try:
         # Slurm says "2(x3)" of three machines with two each, or "2,1"; this one's share matters for speed alone.
-        rank, ranks, local, locals_ = (
+        rank, world_size, local_rank, local_world_size = (
             int(re.split(r"[(,]", environment.get(name, default))[0])
             for name, default in zip(names, ("0", "1", "0", "1"), strict=True)
         )
     except ValueError:
-        raise RecipeError(f"{said}: no rank", hint="start the run by torchrun, or by srun") from None
-    if not (0 <= rank < ranks and locals_ >= 1):
-        raise RecipeError(f"{said}: no rank", hint="start the run by torchrun, or by srun")
-    return Ranks(rank, ranks, local, locals_)
+        raise RecipeError(f"{variables}: no rank", hint="start the run by torchrun, or by srun") from None
+    if not (0 <= rank < world_size and local_world_size >= 1):
+        raise RecipeError(f"{variables}: no rank", hint="start the run by torchrun, or by srun")
+    return Distributed(rank, world_size, local_rank, local_world_size)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Meet the other ranks, and part from them at the end.
+def joined(device: torch.device) -> Iterator[Distributed]:
+    """Join the group of the other ranks, and leave it at the end.
 
-    A rank that dies makes the others stop: at once where its connection closes, after half an hour else.
+    Where a rank dies, the others stop: at once if its connection closes, else after half an hour.
 
     Args:
         device: NCCL joins GPUs, gloo joins CPUs.
     """
-    here = ranks_of()
-    if here.ranks == 1 or torch.distributed.is_initialized():
-        yield here
+    own = distributed_from()
+    if own.world_size == 1 or torch.distributed.is_initialized():
+        yield own
         return
     os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
     os.environ.setdefault("MASTER_PORT", str(PORT))
     torch.distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        rank=here.rank,
-        world_size=here.ranks,
+        rank=own.rank,
+        world_size=own.world_size,
         timeout=datetime.timedelta(seconds=TIMEOUT_S),
     )
     try:
-        yield here
+        yield own
     finally:
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""One step taken for its numbers alone: shapes, parameters, FLOPs, memory."""
+"""A dry run: one step, taken for its numbers alone (shapes, parameters, FLOPs, memory)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rich.console import Console
 
 from train.data.loader import Loader
 from train.loop.config import LoopConfig
-from train.loop.determinism import said_of
-from train.loop.distributed import Ranks
-from train.loop.method import Lesson, Method
+from train.loop.determinism import nondeterminism_note
+from train.loop.distributed import Distributed
+from train.loop.method import Method, PreparedBatch
 from train.loop.metrics.throughput import memory_bytes
-from train.loop.optim.train_step import Learner
+from train.loop.optim.train_step import TrainStep
 
 
-def rehearse(
-    method: Method, loader: Loader, config: LoopConfig, ranks: Ranks, warned: Collection[str]
+def dry_run(
+    method: Method, loader: Loader, config: LoopConfig, distributed: Distributed, warned: Collection[str]
 ) -> None:
-    """Take a step, twice, and say on stdout what it takes; nothing is written.
+    """Take a step, twice, and print on stdout what it needs; write nothing.
 
     Args:
-        method: what learns, and how.
-        loader: of what it learns from.
-        config: how fast.
-        ranks: the processes that share each batch; the first speaks.
-        warned: filled meanwhile with the operators that do not repeat themselves.
+        method: module and loss.
+        loader: of the training data.
+        config: of the run.
+        distributed: the processes that share each batch; rank 0 prints.
+        warned: the operators that are not deterministic; filled meanwhile.
     """
     began = time.perf_counter()
     with closing(loader.epoch(0)) as batches:
@@ -36,21 +36,23 @@ def rehearse(
     read_s = time.perf_counter() - began
     per_epoch = loader.steps_per_epoch
     total = config.total_steps(per_epoch)
-    learner = Learner(method, config, ranks, loader.device, total_steps=total, steps_per_epoch=per_epoch)
+    train_step = TrainStep(
+        method, config, distributed, loader.device, total_steps=total, steps_per_epoch=per_epoch
+    )
     method.module.train()
-    lesson = learner.lesson(batch)
-    flops = training_flops(method, lesson)
+    prepared = train_step.prepare_batch(batch)
+    flops = training_flops(method, prepared)
     seconds, losses = [], []
     for step in range(2):  # the first also chooses kernels
         began = time.perf_counter()
-        losses.append(learner.learn(lesson, step).item())
+        losses.append(train_step.step(prepared, step).item())
         seconds.append(time.perf_counter() - began)
-    if not ranks.first:
+    if not distributed.first:
         return
     parameters = sum(p.numel() for p in method.module.parameters())
     say = Console(soft_wrap=True, highlight=False, markup=False).print
     say(f"{method.name}: {method.spec.name}, {parameters:,} parameters")
-    for name, column in [*_named("input", lesson.inputs), *_named("target", lesson.targets)]:
+    for name, column in [*_named("input", prepared.inputs), *_named("target", prepared.targets)]:
         say(f"  {name}: {tuple(column.shape)} {str(column.dtype).removeprefix('torch.')} on {column.device}")
     say(
         f"  images: {len(loader):,} of {loader.dataset.name!r}; {per_epoch:,} steps an epoch, {total:,} in all"
@@ -61,15 +63,15 @@ def rehearse(
     say(f"  memory: {memory_bytes(loader.device) / 1e9:.2f} GB")
     say(f"  time: {read_s:.2f} s to the first batch; a step {seconds[0]:.2f} s, again {seconds[1]:.2f} s")
     if warned:
-        say(f"  {said_of(warned)}")
+        say(f"  {nondeterminism_note(warned)}")
 
 
-def training_flops(method: Method, lesson: Lesson) -> float | None:
-    """Return the FLOPs of forward and backward a sample; None where they cannot be counted."""
+def training_flops(method: Method, prepared: PreparedBatch) -> float | None:
+    """Return the FLOPs of forward and backward per sample; None where they cannot be counted."""
     from train.loop.metrics.flops import per_sample
 
     try:
-        return per_sample(method, lesson)
+        return per_sample(method, prepared)
     except (RuntimeError, NotImplementedError, ValueError):  # an operation that the counter cannot follow
         return None
 

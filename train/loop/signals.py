@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and what it answers."""
+"""Signals that ask a run to stop, and its exit code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 
 class Stop:
-    """Turn signals into a wish to stop at the end of the step; a second Ctrl-C stops at once. A context.
+    """Note signals, so that a run stops at the end of a step; a second Ctrl-C stops at once. A context.
 
-    A scheduler's may come twice, to a process and by way of torchrun, so more of them change nothing.
-
-    SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person. Under torchrun they may
-    reach it alone: a rank whose torchrun is gone takes that for SIGTERM.
+    SIGTERM and SIGUSR1 come from schedulers before a job's time is over, Ctrl-C from a person. A scheduler's signal may
+    come twice, directly and through torchrun, so further ones change nothing. Under torchrun a signal may reach only
+    torchrun itself: a rank whose torchrun is gone acts as on SIGTERM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -37,7 +36,7 @@ class Stop:
             signal.signal(number, handler)
 
     def heard(self) -> int:
-        """Return the signal that came, 0 for none."""
+        """Return the signal that came; 0 for none."""
         if not self.signal and self._parent is not None and os.getppid() != self._parent:
             self.signal = signal.SIGTERM
         return self.signal
@@ -49,12 +48,12 @@ class Stop:
 
 
 def exit_code(number: int) -> int:
-    """Return what to exit with: nothing went wrong where a scheduler asked; a person's Ctrl-C is passed on."""
+    """Return the exit code after a signal: 0 after a scheduler's; 130 after Ctrl-C."""
     return 128 + number if number == signal.SIGINT else 0
 
 
 def command() -> str:
-    """Return the command that goes on with this run, as far as it can be known."""
+    """Return the command that resumes this run, as far as it is known."""
     import shlex
 
     if not (sys.argv and sys.argv[0].endswith("curate")):

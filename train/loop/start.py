@@ -1,4 +1,4 @@
-"""A method's run from its dataset to its folder: checked, begun or gone on with, or found finished."""
+"""A method's run from its dataset to its folder: checked, then begun, resumed, or found finished."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.data.loader import Loader
 from train.loop import checkpoints
-from train.loop.config import LoopConfig, pick_device
-from train.loop.distributed import Ranks, joined
+from train.loop.config import LoopConfig
+from train.loop.devices import pick_device
+from train.loop.distributed import Distributed, joined
 from train.loop.method import Method
 from train.loop.training import fit
 from train.runs import Run
 
 C = TypeVar("C", bound=LoopConfig)
 
-Prepare = Callable[[Dataset, C, Dataset | None, torch.device, Ranks], tuple[Method, Loader]]
+Prepare = Callable[[Dataset, C, Dataset | None, torch.device, Distributed], tuple[Method, Loader]]
 
 
 def run_method(
@@ -33,17 +34,16 @@ def run_method(
     val: Dataset | None,
     quiet: bool,
 ) -> Run:
-    """Train by a method, or go on with a run, or return it if it is finished.
+    """Train by a method, resume a run, or return it if it is finished.
 
     Args:
         name: of the method.
-        prepare: makes the method and its loader for this process of several, once it is clear that there is
-            something to do.
-        dataset: what to learn from.
+        prepare: makes the method and its loader for this rank; called only if there is something to do.
+        dataset: to train on.
         out: the run's folder.
-        config: how.
-        val: what to measure on.
-        quiet: say nothing on stderr.
+        config: of the method.
+        val: to measure on.
+        quiet: print nothing on stderr.
 
     Raises:
         RecipeError: the config makes no sense, or `out` holds another run; and as `fit`.
@@ -54,16 +54,16 @@ def run_method(
         "method": name,
         "dataset": dataset.digest,
         "val": val.digest if val else None,
-        "config": config.deciding(),
+        "config": config.result_options(),
     }
     if run := checkpoints.finished(out, plan, adopt=config.adopt):
         return run
     device = pick_device(config.device)
-    with joined(device) as ranks:
-        method, loader = prepare(dataset, config, val, device, ranks)
+    with joined(device) as distributed:
+        method, loader = prepare(dataset, config, val, device, distributed)
         if config.evaluate_epochs and method.evaluate is None:
             raise RecipeError(
                 f"evaluate_epochs is {config.evaluate_epochs}, and there is nothing to measure on",
                 hint="give --val, or hold rows out by the step `split: {shares: {val: 0.1}}`",
             )
-        return fit(method, loader, config, out, plan, ranks=ranks, quiet=quiet)
+        return fit(method, loader, config, out, plan, distributed=distributed, quiet=quiet)

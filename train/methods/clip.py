@@ -1,10 +1,9 @@
-"""Learn which text belongs to which image: the contrast of CLIP, or the sigmoids of SigLIP."""
+"""Learn which text belongs to which image, by the loss of CLIP or SigLIP."""
 
 # B pairs of an image and a text, E of the space where both meet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,18 @@ from torch import Tensor, nn
 from curate.datasets.dataset import Dataset
 from curate.errors import printable, require, require_one_of
 from train.augment.upload import upload
-from train.data.captions import caption_arguments, warnings_of
-from train.data.loader import Batch, Loader
-from train.data.text_columns import Choices
+from train.data.batch import Batch
+from train.data.captions import caption_arguments, caption_warnings
+from train.data.loader import Loader
+from train.data.text_columns import CaptionChoices
 from train.eval.zero_shot import prompts_of, zero_shot_accuracy
-from train.loop.config import LoopConfig, parse
-from train.loop.distributed import Ranks
-from train.loop.method import Columns, Lesson, Method
+from train.loop.config import LoopConfig
+from train.loop.distributed import Distributed
+from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.start import run_method
 from train.methods import loaders
-from train.methods.checks import check_batch_fits
-from train.models.dual_encoder import EMBED_DIM, Pair, PairSpec, build_pair
+from train.methods.loaders import check_batch_fits
+from train.models.dual_encoder import EMBED_DIM, DualEncoder, DualEncoderSpec, build_dual_encoder
 from train.models.registry import normalize
 from train.models.tokenizer import Tokenizer
 from train.runs import Run
@@ -71,15 +71,15 @@ class ClipConfig(LoopConfig):
     """What `train` can be told, besides what every method can.
 
     Args:
-        model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text tower; or a model that supervised
-            knows (timm's as timm/NAME), beside a small text tower and below a projection.
+        model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text encoder; or a model that
+            supervised knows (timm's as timm/NAME), beside a small text encoder and below a projection.
         loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
         captions: drawn anew each epoch from all that a row may say (its list `captions`, or the templates of the
             recipe's `caption` step); or fixed, the row's own.
         context_length: tokens of a text; what is longer is cut.
         embed_dim: of the space where images and texts meet; a model of open_clip has its own.
-        text_width: of the text tower; None for the model's own, or 256.
-        text_layers: of the text tower; None for the model's own, or 4.
+        text_width: of the text encoder; None for the model's own, or 256.
+        text_layers: of the text encoder; None for the model's own, or 4.
         templates: for the zero-shot accuracy: a text with {}, or openai-80; None for the captions' own, else one.
     """
 
@@ -106,14 +106,9 @@ class ClipConfig(LoopConfig):
             require(value is None or value > 0, name, value, "more than 0")
 
     @property
-    def pair(self) -> PairSpec:
-        """What it takes to build the towers."""
-        return PairSpec(**{field.name: getattr(self, field.name) for field in fields(PairSpec)})
-
-
-def parse_config(options: Mapping[str, Any], *, where: str) -> ClipConfig:
-    """Return a config from the options of a file, checked; errors begin with `where`."""
-    return parse(ClipConfig, options, where, PRESETS)
+    def dual_encoder(self) -> DualEncoderSpec:
+        """The spec of the two encoders."""
+        return DualEncoderSpec(**{field.name: getattr(self, field.name) for field in fields(DualEncoderSpec)})
 
 
 def train(
@@ -124,7 +119,7 @@ def train(
     val: Dataset | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Train an image and a text tower, or go on with them, or return them if they are finished.
+    """Train an image and a text encoder, resume their run, or return it if it is finished.
 
     Rows of the splits val and test are not learned from. Zero-shot accuracy is measured on `val`, else on the
     dataset's own rows of the split val, where their classes have names.
@@ -148,47 +143,51 @@ def _prepare(
     config: ClipConfig,
     val: Dataset | None,
     device: torch.device,
-    ranks: Ranks,
+    distributed: Distributed,
     *,
     quiet: bool,
 ) -> tuple[Method, Loader]:
-    loader = loaders.to_learn_from(dataset, config, device, ranks, need_labels=False)
-    choices = loader.samples.choices if config.captions == "drawn" else loader.samples.said
-    say = Console(stderr=True, quiet=quiet or not ranks.first)
-    for warning in warnings_of(choices, loader.samples.chances_N, config.batch_size, str(dataset.path)):
-        told = printable(f"warning: {dataset.path}: {warning}")
-        say.print(told, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    loader = loaders.train_loader(dataset, config, device, distributed, need_labels=False)
+    choices = loader.samples.caption_choices if config.captions == "drawn" else loader.samples.fixed_captions
+    say = Console(stderr=True, quiet=quiet or not distributed.first)
+    for warning in caption_warnings(choices, loader.samples.chances_N, config.batch_size, str(dataset.path)):
+        text = printable(f"warning: {dataset.path}: {warning}")
+        say.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
     check_batch_fits(loader)
     measured, prompts_C = _measured(dataset, config, val, device)
-    pair = build_pair(config.pair, seed=config.seed).to(device).to(memory_format=torch.channels_last)
-    return method_of(pair, choices, config, ranks, measured, prompts_C), loader
+    dual_encoder = (
+        build_dual_encoder(config.dual_encoder, seed=config.seed)
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )
+    return method_of(dual_encoder, choices, config, distributed, measured, prompts_C), loader
 
 
 def method_of(
-    pair: Pair,
-    choices: Choices,
+    dual_encoder: DualEncoder,
+    choices: CaptionChoices,
     config: ClipConfig,
-    ranks: Ranks,
+    distributed: Distributed,
     measured: Loader | None = None,
     prompts_C: list[list[str]] | None = None,
 ) -> Method:
     """Return the method.
 
     Args:
-        pair: the towers, on their device.
+        dual_encoder: on its device.
         choices: the texts of the loader's rows.
         config: how.
-        ranks: the processes that share each batch.
+        distributed: the processes that share each batch.
         measured: images with labels; None measures nothing.
         prompts_C: the texts of its classes, in label order.
     """
     tokenizer = Tokenizer(config.context_length)
-    device = pair.logit_scale.device
+    device = dual_encoder.logit_scale.device
 
-    def lesson(batch: Batch) -> Lesson:
-        texts_B = [text or "" for text in choices.draw(batch.rows, batch.chances, batch.passes)]
-        tokens_BL = pair.cropped(tokenizer(texts_B))
-        return Lesson((normalize(batch.images), upload(tokens_BL, device)))
+    def prepare_batch(batch: Batch) -> PreparedBatch:
+        texts_B = [text or "" for text in choices.draw(batch.rows, batch.chances, batch.epoch)]
+        tokens_BL = dual_encoder.cropped(tokenizer(texts_B))
+        return PreparedBatch((normalize(batch.images), upload(tokens_BL, device)))
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert measured is not None
@@ -197,19 +196,19 @@ def method_of(
 
     return Method(
         "clip",
-        pair.spec,
-        pair,
-        lesson,
-        contrast(config.loss, ranks),
+        dual_encoder.spec,
+        dual_encoder,
+        prepare_batch,
+        contrast(config.loss, distributed),
         joint=True,
         evaluate=evaluate if measured else None,
-        after_step=pair.keep_bounds,
-        watched=lambda: {"logit_scale": pair.logit_scale.detach().exp()},
+        after_step=dual_encoder.keep_bounds,
+        watched=lambda: {"logit_scale": dual_encoder.logit_scale.detach().exp()},
         facts={"texts": choices.most, "prompts": prompts_C[0] if prompts_C else []},
     )
 
 
-def contrast(name: LossName, ranks: Ranks):  # -> Callable[[Columns, Columns], Tensor]
+def contrast(name: LossName, distributed: Distributed):  # -> Callable[[Columns, Columns], Tensor]
     """Return the loss of this process's pairs against those of all, as open_clip has it.
 
     Its mean over the processes is the loss of the whole batch, and gradients flow through what is gathered.
@@ -217,9 +216,9 @@ def contrast(name: LossName, ranks: Ranks):  # -> Callable[[Columns, Columns], T
     from open_clip.loss import ClipLoss, SigLipLoss
 
     if name == "clip":
-        kind: nn.Module = ClipLoss(True, True, rank=ranks.rank, world_size=ranks.ranks)
+        kind: nn.Module = ClipLoss(True, True, rank=distributed.rank, world_size=distributed.world_size)
     else:
-        kind = SigLipLoss(rank=ranks.rank, world_size=ranks.ranks)
+        kind = SigLipLoss(rank=distributed.rank, world_size=distributed.world_size)
 
     def loss(outputs: Columns, targets: Columns) -> Tensor:
         images_BE, texts_BE, *numbers = outputs
@@ -233,7 +232,7 @@ def _measured(
 ) -> tuple[Loader | None, list[list[str]] | None]:
     """Return what zero-shot accuracy is measured on, and the texts of its classes."""
     source = val or dataset
-    measured = loaders.to_measure_on(dataset, val, config, device) if source.classes else None
+    measured = loaders.val_loader(dataset, val, config, device) if source.classes else None
     if measured is None:
         return None, None
     return measured, prompts_of(

@@ -1,4 +1,4 @@
-"""The loaders of a run: what it learns from, and what it is measured on."""
+"""The loaders of a run: for training and for validation; and checks of what they read before the first step."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import torch
 
 from curate.datasets.dataset import Dataset
-from curate.errors import RecipeError
+from curate.errors import DataError, RecipeError
 from train.data.loader import Loader
 from train.data.samples import has_split
-from train.loop.config import LoopConfig, pick_workers
-from train.loop.distributed import Ranks
+from train.loop.config import LoopConfig
+from train.loop.devices import pick_workers
+from train.loop.distributed import Distributed
 
 MEASURED_AT_ONCE = 256  # images
 
 
-def to_learn_from(
-    dataset: Dataset, config: LoopConfig, device: torch.device, ranks: Ranks, **more: Any
+def train_loader(
+    dataset: Dataset, config: LoopConfig, device: torch.device, distributed: Distributed, **more: Any
 ) -> Loader:
     """Return random crops of all rows that are not held out, in batches that all ranks share.
 
@@ -25,12 +26,12 @@ def to_learn_from(
         more: options of the loader.
     """
     return _loader(
-        dataset, config, device, split="train", augment=True, last="drop", order=config.order, cache=config.cache,
-        batch_size=config.batch_size, rank=ranks.rank, ranks=ranks.ranks, **more,
+        dataset, config, device, split="train", augment=True, drop_last=True, order=config.order, cache=config.cache,
+        batch_size=config.batch_size, rank=distributed.rank, world_size=distributed.world_size, **more,
     )  # fmt: skip
 
 
-def to_measure_on(
+def val_loader(
     dataset: Dataset, val: Dataset | None, config: LoopConfig, device: torch.device, **more: Any
 ) -> Loader | None:
     """Return the middle of each image of `val`, else of the dataset's own split val; None where there is neither.
@@ -62,7 +63,7 @@ def plain(dataset: Dataset, config: LoopConfig, device: torch.device, **more: An
     """
     size = max(1, min(MEASURED_AT_ONCE, config.batch_size // config.accumulate))
     options: dict[str, Any] = {
-        "order": "manifest", "augment": False, "last": "keep", "cache": "none", "batch_size": size,
+        "order": "manifest", "augment": False, "cache": "none", "batch_size": size,
     } | more  # fmt: skip
     return _loader(dataset, config, device, **options)
 
@@ -74,7 +75,49 @@ def _loader(dataset: Dataset, config: LoopConfig, device: torch.device, **more: 
         seed=config.seed,
         crop_from=config.crop_from,
         min_area=config.min_area,
-        workers=pick_workers(config),
+        workers=pick_workers(config.workers),
         device=device,
         **more,
     )
+
+
+def check_batch_fits(loader: Loader) -> None:
+    """Refuse fewer samples than a batch.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if len(loader) < loader.batch_size:
+        raise DataError(
+            f"{loader.dataset.path}: {len(loader)} samples to learn from, fewer than a batch of {loader.batch_size}",
+            hint=f"take a batch_size of {len(loader)} or less"
+            if len(loader) > 1
+            else "`curate show` says what is in it",
+        )
+
+
+def check_labels(loader: Loader) -> None:
+    """Refuse labels beyond the classes, where there are any.
+
+    Raises:
+        DataError: there is one.
+    """
+    dataset, most = loader.dataset, int(loader.labels_N.max())
+    if dataset.classes and most >= len(dataset.classes):
+        raise DataError(
+            f"{dataset.path}: label {most} where there are {len(dataset.classes)} classes",
+            hint=f"build it again; `curate verify {dataset.path}` lists what else is wrong",
+        )
+
+
+def check_classes(dataset: Dataset, val: Dataset | None) -> None:
+    """Refuse to measure on other classes than are learned from.
+
+    Raises:
+        RecipeError: they differ.
+    """
+    if val and [c.id for c in val.classes] != [c.id for c in dataset.classes]:
+        raise RecipeError(
+            f"{val.path}: {len(val.classes)} classes, not the {len(dataset.classes)} of {dataset.path}",
+            hint="build both with the same classes, or leave val out and measure by `curate transfer`",
+        )

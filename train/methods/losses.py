@@ -1,4 +1,4 @@
-"""Losses that tell samples apart by all the others of their batch."""
+"""Contrastive losses."""
 
 # B samples of one process, V views of each, D features, R = B * V rows of one process, C = R * ranks columns
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.loop.distributed import Ranks
+from train.loop.distributed import Distributed
 
 
-def nt_xent(points_BVD: Tensor, *, temperature: float, ranks: Ranks | None = None) -> Tensor:
+def nt_xent(projections_BVD: Tensor, *, temperature: float, distributed: Distributed | None = None) -> Tensor:
     """Return the normalised temperature-scaled cross-entropy of views: which of all others are of the same sample?
 
     The mean over the rows of this process. Each stands against the rows of all processes, so its memory is that of
@@ -19,9 +19,9 @@ def nt_xent(points_BVD: Tensor, *, temperature: float, ranks: Ranks | None = Non
     of the batch in one process. Of more than two views, each pair of a sample counts alike.
 
     Args:
-        points_BVD: of two or more views, of any length; every process brings as many.
+        projections_BVD: of two or more views, of any length; every process brings as many.
         temperature: what cosines are divided by, above 0.
-        ranks: the processes that share the batch.
+        distributed: the processes that share the batch.
 
     Returns:
         A scalar, float32. Views that are all alike lose log(C - 1); the least is near 0, with V = 2 and a small
@@ -29,11 +29,13 @@ def nt_xent(points_BVD: Tensor, *, temperature: float, ranks: Ranks | None = Non
 
     Source: Chen et al., ICML 2020, https://arxiv.org/abs/2002.05709
     """
-    ranks = ranks or Ranks()
-    with torch.autocast(points_BVD.device.type, enabled=False):  # bf16 knows a cosine to 0.004 alone
-        rows_RD = functional.normalize(points_BVD.float(), dim=2).flatten(0, 1)
-        logits_RC = (rows_RD / temperature) @ ranks.gathered(rows_RD).T
-        own_R, others_RV = _partners(len(points_BVD), points_BVD.shape[1], ranks.rank, rows_RD.device)
+    distributed = distributed or Distributed()
+    with torch.autocast(projections_BVD.device.type, enabled=False):  # bf16 knows a cosine to 0.004 alone
+        rows_RD = functional.normalize(projections_BVD.float(), dim=2).flatten(0, 1)
+        logits_RC = (rows_RD / temperature) @ distributed.all_gather_with_gradients(rows_RD).T
+        own_R, others_RV = _partners(
+            len(projections_BVD), projections_BVD.shape[1], distributed.rank, rows_RD.device
+        )
         logits_RC.scatter_(1, own_R[:, None], -torch.inf)  # in place: at 4,096 samples a copy would be 270 MB
         return -logits_RC.log_softmax(dim=1).gather(1, others_RV).mean()
 

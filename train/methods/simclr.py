@@ -1,14 +1,13 @@
-"""Learn without labels: views of one image are to be told from those of all others (SimCLR).
+"""Learn without labels to tell two views of an image from those of all others (SimCLR).
 
 Source: Chen et al., ICML 2020, https://arxiv.org/abs/2002.05709
 """
 
-# B images, V views of each, R = B * V, C classes, D features, P numbers of a point in the contrast, T side in pixels
+# B images, V views of each, R = B * V, C classes, D features, P size of a projection, T side in pixels
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,16 @@ from torch import Tensor, nn
 from curate.datasets.dataset import Dataset
 from curate.errors import require
 from train.augment.chance import of_view
-from train.augment.color import Photometry
-from train.data.loader import Batch, Loader
-from train.eval.online_probe import Monitor, probe_loss
-from train.loop.config import LoopConfig, parse
-from train.loop.distributed import Ranks
-from train.loop.method import Columns, Lesson, Method
+from train.augment.color import ColorAugment
+from train.data.batch import Batch
+from train.data.loader import Loader
+from train.eval.online_probe import OnlineProbe, probe_loss
+from train.loop.config import LoopConfig
+from train.loop.distributed import Distributed
+from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.start import run_method
 from train.methods import loaders
-from train.methods.checks import check_batch_fits, check_classes, check_labels
+from train.methods.loaders import check_batch_fits, check_classes, check_labels
 from train.methods.losses import nt_xent
 from train.models.registry import Model, build, in_float32, normalize
 from train.runs import Run
@@ -114,12 +114,12 @@ class SimclrConfig(LoopConfig):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("temperature", "knn_temperature"):
             require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        self.photometry()
+        self.color_augment()
 
-    def photometry(self) -> Photometry:
+    def color_augment(self) -> ColorAugment:
         """Return the changes of colour and sharpness."""
         strength = 0.8 * self.jitter
-        return Photometry(
+        return ColorAugment(
             jitter=(strength, strength, strength, strength / 4),
             jitter_share=self.jitter_share,
             grey_share=self.grey_share,
@@ -128,13 +128,8 @@ class SimclrConfig(LoopConfig):
         )
 
 
-def parse_config(options: Mapping[str, Any], *, where: str) -> SimclrConfig:
-    """Return a config from the options of a file, checked; errors begin with `where`."""
-    return parse(SimclrConfig, options, where, PRESETS)
-
-
-class Contraster(nn.Module):
-    """A backbone, the projector of its features into the contrast, and a probe where there are classes."""
+class SimCLRModel(nn.Module):
+    """A backbone, a projector of its features for the loss, and a linear probe where there are classes."""
 
     def __init__(self, model: Model, config: SimclrConfig, num_classes: int) -> None:
         super().__init__()
@@ -147,12 +142,12 @@ class Contraster(nn.Module):
             self.probe = nn.Linear(model.feature_dim, num_classes) if num_classes else None
 
     def forward(self, images_BV3TT: Tensor) -> Columns:
-        """Return points_BVP, and the probe's logits_BC of the first views where there is one."""
+        """Return projections_BVP, and the probe's logits_BC of the first views where there is one."""
         features_RD = self.backbone(images_BV3TT.flatten(0, 1))
-        points_BVP = self.projector(features_RD).unflatten(0, images_BV3TT.shape[:2])
+        projections_BVP = self.projector(features_RD).unflatten(0, images_BV3TT.shape[:2])
         if self.probe is None:
-            return (points_BVP,)
-        return points_BVP, in_float32(self.probe, features_RD[:: images_BV3TT.shape[1]].detach())
+            return (projections_BVP,)
+        return projections_BVP, in_float32(self.probe, features_RD[:: images_BV3TT.shape[1]].detach())
 
 
 def projector(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
@@ -193,9 +188,13 @@ def train(
 
 
 def _prepare(
-    dataset: Dataset, config: SimclrConfig, val: Dataset | None, device: torch.device, ranks: Ranks
+    dataset: Dataset,
+    config: SimclrConfig,
+    val: Dataset | None,
+    device: torch.device,
+    distributed: Distributed,
 ) -> tuple[Method, Loader]:
-    loader = loaders.to_learn_from(dataset, config, device, ranks, views=config.views, need_labels=False)
+    loader = loaders.train_loader(dataset, config, device, distributed, views=config.views, need_labels=False)
     check_batch_fits(loader)
     check_labels(loader)
     check_classes(dataset, val)
@@ -203,24 +202,24 @@ def _prepare(
     model = build(
         config.model, num_classes=0, stem=config.stem, image_size=config.image_size, seed=config.seed
     )
-    module = Contraster(model, config, classes if config.probe else 0)
+    module = SimCLRModel(model, config, classes if config.probe else 0)
     module = module.to(device).to(memory_format=torch.channels_last)
     seen: dict[str, Tensor] = {}
 
     def loss(outputs: Columns, targets: Columns) -> Tensor:
-        contrast = nt_xent(outputs[0], temperature=config.temperature, ranks=ranks)
+        contrast = nt_xent(outputs[0], temperature=config.temperature, distributed=distributed)
         seen["nt_xent"] = contrast.detach()
         if not outputs[1:]:
             return contrast
-        probed, seen["probe"] = probe_loss(outputs[1], targets[0], ranks)
+        probed, seen["probe"] = probe_loss(outputs[1], targets[0], distributed)
         return contrast + probed
 
-    photometry = config.photometry()
+    color_augment = config.color_augment()
     method = Method(
         "simclr",
         model.spec,
         module,
-        lambda batch: lesson(batch, photometry),
+        lambda batch: prepare_batch(batch, color_augment),
         loss,
         joint=True,
         evaluate=_monitor(dataset, config, val, device, classes),
@@ -230,23 +229,22 @@ def _prepare(
     return method, loader
 
 
-def lesson(batch: Batch, photometry: Photometry) -> Lesson:
-    """Change the colours and sharpness of each view by its own chance, and normalise: images_BV3TT and labels_B."""
+def prepare_batch(batch: Batch, color_augment: ColorAugment) -> PreparedBatch:
+    """Change colours and sharpness of each view at random, and normalise: images_BV3TT and labels_B."""
     count = len(batch.views)
     images_R3TT = torch.stack(batch.views, dim=1).flatten(0, 1).to(torch.float32).mul_(1 / 255)
     chances_R = np.stack([of_view(batch.chances, view) for view in range(count)], axis=1).ravel()
-    passes = batch.passes if isinstance(batch.passes, int) else batch.passes.repeat(count)
-    images_R3TT = photometry(images_R3TT, photometry.draw(chances_R, passes))
-    return Lesson((normalize(images_R3TT.mul_(255)).unflatten(0, (-1, count)),), (batch.labels,))
+    images_R3TT = color_augment(images_R3TT, color_augment.draw(chances_R, batch.epoch))
+    return PreparedBatch((normalize(images_R3TT.mul_(255)).unflatten(0, (-1, count)),), (batch.labels,))
 
 
 def _monitor(
     dataset: Dataset, config: SimclrConfig, val: Dataset | None, device: torch.device, classes: int
-) -> Monitor | None:
-    """Return what measures on held-out rows; None where it cannot."""
+) -> OnlineProbe | None:
+    """Return the online probe on held-out rows; None where there are none."""
     if not classes or not (config.knn_rows or config.probe):
         return None
-    held_out = loaders.to_measure_on(dataset, val, config, device, need_labels=False)
+    held_out = loaders.val_loader(dataset, val, config, device, need_labels=False)
     if held_out is None:
         return None
     check_labels(held_out)
@@ -254,7 +252,7 @@ def _monitor(
         return None
     # The first rows of a shuffled epoch are a sample of the set; to keep all of it decoded twice is not worth it.
     bank = loaders.plain(dataset, config, device, split="train", order="shuffled", need_labels=False)
-    return Monitor(
+    return OnlineProbe(
         held_out,
         bank if config.knn_rows else None,
         config.knn_rows,

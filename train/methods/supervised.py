@@ -1,10 +1,9 @@
-"""Learn the labels: cross-entropy on a dataset's classes."""
+"""Learn labels, by cross-entropy on a dataset's classes."""
 
 # B images, C classes, T side of an image in pixels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,16 @@ from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from train.augment.mixup import Mix
 from train.augment.randaugment import RandAugment
-from train.data.loader import Batch, Loader
-from train.loop.config import LoopConfig, autocast, parse
-from train.loop.distributed import Ranks
-from train.loop.method import Columns, Lesson, Method
+from train.data.batch import Batch
+from train.data.loader import Loader
+from train.eval.accuracy import accuracy
+from train.loop.config import LoopConfig
+from train.loop.devices import autocast
+from train.loop.distributed import Distributed
+from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.start import run_method
 from train.methods import loaders
-from train.methods.checks import check_batch_fits, check_classes
+from train.methods.loaders import check_batch_fits, check_classes
 from train.models.registry import build, normalize
 from train.runs import Run
 
@@ -72,8 +74,8 @@ class SupervisedConfig(LoopConfig):
         return Mix(mixup=self.mixup, cutmix=self.cutmix, smoothing=self.label_smoothing)
 
     @property
-    def changes(self) -> RandAugment:
-        """How each image is changed."""
+    def rand_augment(self) -> RandAugment:
+        """The random operations on each image."""
         return RandAugment(self.randaugment, self.magnitude)
 
     def check(self) -> None:
@@ -84,12 +86,7 @@ class SupervisedConfig(LoopConfig):
                 f"label_smoothing is {self.label_smoothing}", hint="it must be a share, in [0, 1)"
             )
         self.mix.check()
-        self.changes.check()
-
-
-def parse_config(options: Mapping[str, Any], *, where: str) -> SupervisedConfig:
-    """Return a config from the options of a file, checked; errors begin with `where`."""
-    return parse(SupervisedConfig, options, where, PRESETS)
+        self.rand_augment.check()
 
 
 def train(
@@ -120,13 +117,17 @@ def train(
 
 
 def _prepare(
-    dataset: Dataset, config: SupervisedConfig, val: Dataset | None, device: torch.device, ranks: Ranks
+    dataset: Dataset,
+    config: SupervisedConfig,
+    val: Dataset | None,
+    device: torch.device,
+    distributed: Distributed,
 ) -> tuple[Method, Loader]:
-    loader = loaders.to_learn_from(dataset, config, device, ranks)
+    loader = loaders.train_loader(dataset, config, device, distributed)
     check_classes(dataset, val)
     _check_several_classes(loader)
     check_batch_fits(loader)
-    held_out = loaders.to_measure_on(dataset, val, config, device)
+    held_out = loaders.val_loader(dataset, val, config, device)
     model = build(
         config.model,
         num_classes=len(dataset.classes),
@@ -136,18 +137,16 @@ def _prepare(
     )
     model = model.to(device).to(memory_format=torch.channels_last)
 
-    mix, changes = config.mix, config.changes
+    mix, rand_augment = config.mix, config.rand_augment
 
-    def lesson(batch: Batch) -> Lesson:
+    def prepare_batch(batch: Batch) -> PreparedBatch:
         images, labels = batch.images, batch.labels
-        if changes.num_ops:
-            images = changes(images, batch.chances, batch.passes)
+        if rand_augment.num_ops:
+            images = rand_augment(images, batch.chances, batch.epoch)
         images = normalize(images)
         if mix:
-            images, labels = mix(
-                images, labels, batch.chances, batch.passes, num_classes=len(dataset.classes)
-            )
-        return Lesson((images,), (labels,))
+            images, labels = mix(images, labels, batch.chances, batch.epoch, num_classes=len(dataset.classes))
+        return PreparedBatch((images,), (labels,))
 
     smoothing = 0.0 if mix else config.label_smoothing  # a mix smooths its targets itself
 
@@ -156,31 +155,26 @@ def _prepare(
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         assert held_out is not None
-        return accuracy(module, held_out, config.precision)
+        return model_accuracy(module, held_out, config.precision)
 
     measures = evaluate if held_out else None
-    return Method("supervised", model.spec, model, lesson, loss, evaluate=measures), loader
+    return Method("supervised", model.spec, model, prepare_batch, loss, evaluate=measures), loader
 
 
-@torch.inference_mode()
-def accuracy(model: nn.Module, loader: Loader, precision: str = "auto") -> dict[str, float]:
-    """Return top-1, and top-5 where there are more than five classes, over a loader's readable samples.
+def model_accuracy(model: nn.Module, loader: Loader, precision: str = "auto") -> dict[str, float]:
+    """Return the accuracies of a classifier; see `accuracy`.
 
     Args:
         model: gives logits_BC; in eval mode.
+        loader: of labelled samples.
+        precision: as in the config.
     """
-    right: dict[str, int] = {}
-    seen = 0
-    for batch in filter(len, loader.epoch(0)):
+
+    def scores(batch: Batch) -> Tensor:
         with autocast(precision, loader.device):
-            logits_BC = model(normalize(batch.images))
-        ranked_BK = logits_BC.topk(min(5, logits_BC.shape[1])).indices
-        hits_BK = ranked_BK == batch.labels[:, None]
-        seen += len(batch)
-        right["top1"] = right.get("top1", 0) + int(hits_BK[:, :1].sum())
-        if logits_BC.shape[1] > 5:
-            right["top5"] = right.get("top5", 0) + int(hits_BK.sum())
-    return {name: count / seen for name, count in right.items()}
+            return model(normalize(batch.images))
+
+    return accuracy(scores, loader)
 
 
 def _check_several_classes(loader: Loader) -> None:

@@ -1,4 +1,4 @@
-"""An image tower and a text tower that meet: what `clip` learns."""
+"""An image and a text encoder with one embedding space, as CLIP has them."""
 
 # B images with their texts, D features of an image, E of the space where both meet, L tokens, H height, W width
 
@@ -11,27 +11,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.models.encoders import PREFIX, clip_config, is_clip, looks_back_only, text_tower
+from train.models.encoders import PREFIX, clip_config, is_clip, looks_back_only, text_encoder
 from train.models.registry import Model, Stem, build
 
-EMBED_DIM = 256  # where the image tower is not open_clip's
+EMBED_DIM = 256  # where the image encoder is not open_clip's
 LENGTHS = 8  # texts are cut to a multiple of so many tokens: few shapes, which kernels like
 MAX_LOG_SCALE = math.log(100)  # the sharpest that the temperature may get
 START = {"clip": (1 / 0.07, None), "siglip": (10.0, -10.0)}  # scale and bias of the logits; as published
 
 
 @dataclass(frozen=True)
-class PairSpec:
-    """What it takes to build the towers again.
+class DualEncoderSpec:
+    """The spec of a dual encoder, from which it is built again.
 
     Args:
-        model: of open_clip, as RN50 or clip/RN50, which brings both towers; else as `registry.build` knows it.
-        stem: of the image tower.
+        model: of open_clip, as RN50 or clip/RN50, which has both encoders; else as `registry.build` knows it.
+        stem: of the image encoder.
         image_size: in pixels.
         loss: clip or siglip: where the scale of the logits begins, and whether they have a bias.
         embed_dim: E, where the model is not of open_clip.
-        text_width: of the text tower; None for the model's own, or 256.
-        text_layers: of the text tower; None for the model's own, or 4.
+        text_width: of the text encoder; None for the model's own, or 256.
+        text_layers: of the text encoder; None for the model's own, or 4.
         context_length: L.
     """
 
@@ -45,8 +45,8 @@ class PairSpec:
     context_length: int = 77
 
 
-class Pair(nn.Module):
-    """The towers, and the scale (and bias) of their logits. Make one with `build_pair`."""
+class DualEncoder(nn.Module):
+    """An image and a text encoder, and the scale (and bias) of their logits. Make one with `build_dual_encoder`."""
 
     def __init__(self, image: Model, projector: nn.Module, text: nn.Module, loss: str) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Pair(nn.Module):
     def cropped(self, tokens_BL: Tensor) -> Tensor:
         """Return the tokens without the columns that no text reaches: nothing else changes, but the time it takes.
 
-        The templates around class names reach 10 of 77 tokens, and a text tower is 40 % of the work of ViT-B/32.
+        The templates around class names reach 10 of 77 tokens, and a text encoder is 40 % of the work of ViT-B/32.
         """
         if not len(tokens_BL) or not looks_back_only(self.text):
             return tokens_BL
@@ -90,13 +90,13 @@ class Pair(nn.Module):
         self.logit_scale.clamp_(max=MAX_LOG_SCALE)
 
 
-def build_pair(spec: PairSpec, *, seed: int = 0) -> Pair:
-    """Build the towers with fresh weights, on the CPU.
+def build_dual_encoder(spec: DualEncoderSpec, *, seed: int = 0) -> DualEncoder:
+    """Build a dual encoder with fresh weights, on the CPU.
 
-    The image tower starts as `train.models.registry.build` starts it: equal to that of a classifier with the same seed.
+    The image encoder starts as `train.models.registry.build` starts it: as that of a classifier with the same seed.
 
     Raises:
-        RecipeError: as `build`; the text tower is not CLIP's own.
+        RecipeError: as `build`; the text encoder is not CLIP's own.
     """
     theirs = is_clip(spec.model)
     name = PREFIX + spec.model.removeprefix(PREFIX) if theirs else spec.model
@@ -104,7 +104,7 @@ def build_pair(spec: PairSpec, *, seed: int = 0) -> Pair:
     embed_dim = clip_config(name)["embed_dim"] if theirs else spec.embed_dim
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        text = text_tower(
+        text = text_encoder(
             name if theirs else None,
             embed_dim,
             width=spec.text_width,
@@ -112,4 +112,4 @@ def build_pair(spec: PairSpec, *, seed: int = 0) -> Pair:
             context_length=spec.context_length,
         )
         projector = nn.Identity() if theirs else nn.Linear(image.feature_dim, embed_dim, bias=False)
-    return Pair(image, projector, text, spec.loss)
+    return DualEncoder(image, projector, text, spec.loss)

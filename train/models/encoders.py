@@ -1,4 +1,4 @@
-"""The towers of open_clip by name, with fresh weights: images and texts each turn into a point of one space."""
+"""The image and text encoders of open_clip by name, with fresh weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from curate.errors import RecipeError, did_you_mean
 
 PREFIX = "clip/"  # before the name of a model of open_clip, where a name could be somebody else's too
-HEAD_WIDTH = 64  # of a text tower's attention, as in all of OpenAI's models
+HEAD_WIDTH = 64  # of a text encoder's attention, as in all of OpenAI's models
 SMALL_TEXT = {"width": 256, "layers": 4}  # for images of 32 to 64 px
 
 
@@ -40,9 +40,9 @@ def clip_config(name: str) -> dict[str, Any]:
     return open_clip.get_model_config(short)
 
 
-def image_tower(name: str, image_size: int) -> nn.Module:
-    """Return the image tower of a model of open_clip, its projection included."""
-    # Private, but open_clip's own models share it; its public ways make the text tower as well.
+def image_encoder(name: str, image_size: int) -> nn.Module:
+    """Return the image encoder of a model of open_clip, its projection included."""
+    # Private, but open_clip's own models share it; its public ways make the text encoder as well.
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     config = clip_config(name)
@@ -50,20 +50,20 @@ def image_tower(name: str, image_size: int) -> nn.Module:
     return _build_vision_tower(config["embed_dim"], CLIPVisionCfg(**vision), config.get("quick_gelu", False))
 
 
-def text_tower(
+def text_encoder(
     name: str | None, embed_dim: int, *, width: int | None, layers: int | None, context_length: int
 ) -> nn.Module:
-    """Return a text tower.
+    """Return a text encoder.
 
     Args:
-        name: of a model of open_clip, whose text tower it is; None for a small one.
+        name: of a model of open_clip, whose text encoder it is; None for a small one.
         embed_dim: of the space where texts meet images.
         width: in place of the model's own.
         layers: in place of the model's own.
         context_length: tokens of a text.
 
     Raises:
-        RecipeError: the text tower of this model comes from elsewhere, with weights; or a width that cannot be.
+        RecipeError: the text encoder of this model comes from elsewhere, with weights; or a width that cannot be.
     """
     from open_clip.model import CLIPTextCfg, _build_text_tower
 
@@ -71,7 +71,7 @@ def text_tower(
     text = dict(config["text_cfg"])
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
         raise RecipeError(
-            f"the text tower of {name!r} is one of Hugging Face, and none is fetched",
+            f"the text encoder of {name!r} is one of Hugging Face, and none is fetched",
             hint="take a model with CLIP's own: RN50, RN101, ViT-S-32, ViT-B-32, ViT-B-16, ViT-L-14",
         )
     text |= {key: value for key, value in {"width": width, "layers": layers}.items() if value is not None}
@@ -80,14 +80,14 @@ def text_tower(
     if width is not None or name is None:
         text["heads"] = max(1, text["width"] // HEAD_WIDTH)
     text["context_length"] = context_length
-    tower = _build_text_tower(embed_dim, CLIPTextCfg(**text), config.get("quick_gelu", False))
-    tower.transformer.register_forward_pre_hook(_shorter_mask, with_kwargs=True)
-    return tower
+    encoder = _build_text_tower(embed_dim, CLIPTextCfg(**text), config.get("quick_gelu", False))
+    encoder.transformer.register_forward_pre_hook(_shorter_mask, with_kwargs=True)
+    return encoder
 
 
-def looks_back_only(tower: nn.Module) -> bool:
-    """Whether a text tower sees no token after the end, so that what stands there may be left out."""
-    return tower.attn_mask is not None and tower.pool_type == "argmax" and tower.cls_emb is None
+def looks_back_only(encoder: nn.Module) -> bool:
+    """Whether a text encoder sees no token after the end, so that what stands there may be left out."""
+    return encoder.attn_mask is not None and encoder.pool_type == "argmax" and encoder.cls_emb is None
 
 
 def _shorter_mask(transformer: nn.Module, places: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from curate.errors import RecipeError, did_you_mean
 
 
-class _Found(Exception):
+class _LayerReached(Exception):
     """Carries a layer's output out of the forward pass, which need not go on."""
 
     def __init__(self, output: Tensor) -> None:
@@ -31,8 +31,8 @@ class Tapped(nn.Module):
         handle = self.backbone.get_submodule(self.layer).register_forward_hook(_carry)
         try:
             self.backbone(images_B3HW)
-        except _Found as found:
-            return _flat(found.output, rectified=self.layer in ("fc6", "fc7"))
+        except _LayerReached as reached:
+            return _flat(reached.output, rectified=self.layer in ("fc6", "fc7"))
         finally:
             handle.remove()
         raise RecipeError(f"layer {self.layer!r} has no part in what the backbone does")
@@ -59,7 +59,7 @@ def tapped(backbone: nn.Module, layer: str) -> nn.Module:
 
 
 def _carry(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    raise _Found(output)
+    raise _LayerReached(output)
 
 
 def _flat(output: Tensor, *, rectified: bool) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from curate.errors import RecipeError, did_you_mean
 from train.models.alexnet import AlexNet
-from train.models.encoders import PREFIX, clip_config, clip_names, image_tower
+from train.models.encoders import PREFIX, clip_config, clip_names, image_encoder
 
 Stem = Literal["imagenet", "small"]
 
@@ -91,8 +91,8 @@ def build(name: str, *, num_classes: int, stem: Stem = "imagenet", image_size: i
 
     Args:
         name: resnet18, resnet50, resnet101 (torchvision's), alexnet (of 2012) or alexnet-torchvision, convnet
-            (ours, small), the image tower of any model of open_clip, as clip/RN50, or any model of timm, as NAME
-            or timm/NAME. The features of a tower of open_clip are what it compares with texts: after the projection.
+            (ours, small), the image encoder of any model of open_clip, as clip/RN50, or any model of timm, as NAME
+            or timm/NAME. The features of such an encoder are its embeddings, after the projection.
         num_classes: outputs of the head; 0 for no head.
         stem: "small" is for torchvision's ResNets alone. At 64 px it costs 15 times the ImageNet stem.
         image_size: side of the images in pixels.
@@ -141,7 +141,7 @@ def normalize(images_B3HW: Tensor, mean: Colour = MEAN, std: Colour = STD) -> Te
 def _pixels(device: torch.device, mean: Colour, std: Colour) -> tuple[Tensor, Tensor]:
     """Return mean and spread, sent to the device once: a GPU would be waited for each time."""
     with torch.inference_mode(False):
-        return tuple(torch.tensor(one, device=device).view(1, 3, 1, 1) for one in (mean, std))  # type: ignore[return-value]
+        return tuple(torch.tensor(rgb, device=device).view(1, 3, 1, 1) for rgb in (mean, std))  # type: ignore[return-value]
 
 
 class ConvNet(nn.Module):
@@ -212,7 +212,7 @@ def _maker(name: str, stem: Stem, image_size: int) -> Callable[[], nn.Module]:
     if name in OTHERS:
         return OTHERS[name]
     if name.startswith(PREFIX):
-        return lambda: image_tower(name, image_size)
+        return lambda: image_encoder(name, image_size)
     return lambda: _timm(timm_name, image_size)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import DataError
-from train.models.dual_encoder import Pair
+from train.models.dual_encoder import DualEncoder
 from train.models.layers import tapped
 from train.models.registry import Model, ModelSpec
 from train.models.tokenizer import Tokenizer
@@ -133,15 +133,15 @@ class Subject:
         return model
 
     @cached_property
-    def towers(self) -> tuple[Pair, Tokenizer]:
+    def towers(self) -> tuple[DualEncoder, Tokenizer]:
         """The image and the text tower of a run of `clip`, in eval mode, and its tokenizer.
 
         Raises:
             RecipeError: the run is of another method.
         """
-        from train.eval.zero_shot import pair_of
+        from train.eval.zero_shot import dual_encoder_of
 
-        return pair_of(self.run, self.device)
+        return dual_encoder_of(self.run, self.device)
 
     def features(self, layer: str | None = None) -> Features:
         """Return what the frozen backbone makes of all images; kept, so that every protocol shares it.

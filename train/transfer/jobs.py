@@ -15,7 +15,7 @@ import torch
 from curate.errors import CurateError
 from curate.io import executors
 from curate.rows.manifest import digest
-from train.loop.config import pick_device
+from train.loop.devices import pick_device
 from train.runs import Run, cores
 from train.transfer.features import AnySubject, Outcome, Subject
 from train.transfer.protocols import TransferProtocol, settings

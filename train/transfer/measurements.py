@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate.errors import RecipeError, require_one_of
 from curate.io import executors
-from train.loop.config import pick_device
+from train.loop.devices import pick_device
 from train.runs import Run
 from train.transfer import results
 from train.transfer.jobs import NO_IMAGES, Measurement, Rows, Say, here, jobs_of, on_ray

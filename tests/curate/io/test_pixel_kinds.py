@@ -64,7 +64,7 @@ def read_all(data: Dataset) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         [batch] = loader.epoch(0)
         images_BHW3 = np.asarray(batch.images).transpose(0, 2, 3, 1)
-        return dict(zip(batch.keys, images_BHW3, strict=True)), dict(loader.broken.reasons)
+        return dict(zip(batch.keys, images_BHW3, strict=True)), dict(loader.unreadable.reasons)
     finally:
         loader.close()
 

@@ -67,10 +67,9 @@ def test_random_crops_lie_inside_and_keep_their_area() -> None:
 
 def test_a_crop_does_not_depend_on_the_images_beside_it() -> None:
     shapes = np.tile([[1000, 100], [64, 64], [375, 500], [3, 2000]], (len(MANY) // 4, 1))
-    passes = np.arange(len(MANY)) % 3
-    together = random_crops(MANY, passes, min_area=0.35, shape=shapes)
+    together = random_crops(MANY, 2, min_area=0.35, shape=shapes)
     for i in range(40):
-        alone = random_crops(MANY[i : i + 1], int(passes[i]), min_area=0.35, shape=shapes[i])
+        alone = random_crops(MANY[i : i + 1], 2, min_area=0.35, shape=shapes[i])
         assert [float(column[0]) for column in alone] == [float(column[i]) for column in together]
 
 

@@ -13,7 +13,8 @@ from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.augment import chance, views
 from train.augment.crops import random_crops
-from train.data.loader import Batch, Loader
+from train.data.batch import Batch
+from train.data.loader import Loader
 
 MakeDataset = Callable[..., Dataset]
 BROKEN = Sample("all/broken", 0, b"\x89PNG\r\n\x1a\n but no picture", None)
@@ -59,7 +60,7 @@ def test_views_do_not_depend_on_workers_memory_or_ranks(dataset: MakeDataset, cr
         others += [loader(data, cache=c, crop_from=crop_from) for c in ("memory", "device")]
     for other in others:
         assert same(reference, list(other.epoch(1)))
-    halves = [list(loader(data, rank=r, ranks=2, crop_from=crop_from).epoch(1)) for r in (0, 1)]
+    halves = [list(loader(data, rank=r, world_size=2, crop_from=crop_from).epoch(1)) for r in (0, 1)]
     for whole, first, second in zip(reference, *halves, strict=True):
         for v in (0, 1):
             assert torch.equal(whole.views[v][0::2], first.views[v])
@@ -71,7 +72,7 @@ def test_a_broken_image_is_replaced_in_all_views(dataset: MakeDataset, crop_from
     one = loader(dataset([*pictures(20), BROKEN]), max_broken_fraction=0.1, crop_from=crop_from)
     batches = list(one.epoch(0))
     assert [len(batch) for batch in batches] == [8, 8, 5]
-    assert list(one.broken.reasons) == ["all/broken"]
+    assert list(one.unreadable.reasons) == ["all/broken"]
     for batch in batches:
         assert all(len(view) == len(batch) for view in batch.views)
         assert len(batch.chances) == len(batch)
@@ -88,21 +89,12 @@ def test_an_image_is_decoded_once_for_all_views(
     assert len(calls) == 12
 
 
-def test_chances_and_passes_of_a_batch_are_its_samples(dataset: MakeDataset) -> None:
-    data, other = dataset(pictures(12)), dataset(pictures(6), "other")
-    one = loader(data)
+def test_chances_and_the_epoch_of_a_batch_are_its_samples(dataset: MakeDataset) -> None:
+    one = loader(dataset(pictures(12)))
     for epoch in (0, 3):
         for batch in one.epoch(epoch):
             np.testing.assert_array_equal(batch.chances, one.samples.chances_N[batch.rows])
-            assert batch.passes == epoch
-    mixed = loader([data, other], weights=[1, 1], epoch_samples=24)
-    seen: dict[int, list[int]] = {}
-    for batch in mixed.epoch(0):
-        for row, passed in zip(
-            batch.rows.tolist(), np.broadcast_to(batch.passes, len(batch)).tolist(), strict=True
-        ):
-            seen.setdefault(row, []).append(passed)
-    assert all(sorted(seen[row]) == [0, 1] for row in range(12, 18))  # the smaller set twice an epoch
+            assert batch.epoch == epoch
 
 
 def test_views_are_drawn_independently_of_each_other() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from train.data.captions import class_texts, warnings_of
-from train.data.samples import Samples, Union
-from train.data.text_columns import Choices
+from train.data.captions import caption_warnings, class_texts
+from train.data.samples import Samples
+from train.data.text_columns import CaptionChoices
 from train.models.tokenizer import Tokenizer
 
 TEMPLATES = ["a photo of a {}.", "art of the {}.", "itap of a {}."]
@@ -32,15 +32,15 @@ def samples(dataset: Dataset) -> Samples:
     return Samples(dataset, None, seed=0, need_labels=False)
 
 
-def drawn(found: Samples | Union, passes: int) -> list[str | None]:
+def drawn(found: Samples, epoch: int) -> list[str | None]:
     rows = np.arange(len(found))
-    return found.choices.draw(rows, found.chances_N[rows], passes)
+    return found.caption_choices.draw(rows, found.chances_N[rows], epoch)
 
 
 def test_templates_of_the_recipe_are_drawn_anew_each_epoch(tmp_path: Path, pool: Path) -> None:
     data = build_steps(tmp_path, pool, [{"caption": {"templates": TEMPLATES}}, {"per_class": 10}])
     found = samples(data)
-    seen = [drawn(found, passes) for passes in range(30)]
+    seen = [drawn(found, epoch) for epoch in range(30)]
     assert drawn(found, 3) == seen[3]
     names = ["tench", "dog", "cat", "car"]
     for row, label in enumerate(found.labels_N.tolist()):
@@ -56,8 +56,8 @@ def test_lists_of_the_manifest_say_the_same_as_the_recipe(tmp_path: Path, pool: 
     plain = build_steps(tmp_path, pool, [{"caption": {"templates": TEMPLATES}}], "plain")
     assert "captions" in lists.info.columns
     assert "captions" not in plain.info.columns
-    for passes in range(4):
-        assert drawn(samples(lists), passes) == drawn(samples(plain), passes)
+    for epoch in range(4):
+        assert drawn(samples(lists), epoch) == drawn(samples(plain), epoch)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_templates_are_not_drawn_from_where_captions_were_changed_since(
     assert class_texts(data) is not None
     found = samples(data)
     own = found.captions.take(np.arange(len(found)))
-    assert [drawn(found, passes) for passes in range(5)] == [own] * 5
+    assert [drawn(found, epoch) for epoch in range(5)] == [own] * 5
 
 
 def test_a_row_without_a_list_has_its_caption() -> None:
@@ -81,21 +81,12 @@ def test_a_row_without_a_list_has_its_caption() -> None:
         ]
     )
     captions = pa.chunked_array([pa.array(["A", "B", None, "D"])])
-    found = Choices.of_lists(lists, captions)
+    found = CaptionChoices.from_lists(lists, captions)
     assert found.counts_N.tolist() == [2, 1, 0, 1]
     rows = np.arange(4)
     chances = np.arange(4, dtype=np.uint64)
-    seen = [found.draw(rows, chances, passes) for passes in range(20)]
+    seen = [found.draw(rows, chances, epoch) for epoch in range(20)]
     assert [{texts[row] for texts in seen} for row in range(4)] == [{"a", "b"}, {"B"}, {None}, {"c"}]
-
-
-def test_sets_that_are_mixed_keep_their_own_texts(tmp_path: Path, pool: Path) -> None:
-    parts = [
-        samples(build_steps(tmp_path, pool, [{"caption": {"templates": [template]}}], f"set{i}"))
-        for i, template in enumerate(["one {}", "two {}"])
-    ]
-    found = drawn(Union(parts), 0)
-    assert [str(text).split()[0] for text in found] == ["one"] * 48 + ["two"] * 48
 
 
 @pytest.mark.parametrize(
@@ -129,8 +120,8 @@ def test_missing_captions_are_refused_with_what_to_do(captions: list[str | None]
 
 
 def told(captions: Sequence[str | None]) -> list[str]:
-    choices = Choices.of_captions(pa.chunked_array([pa.array(captions, pa.string())]))
-    return warnings_of(choices, np.arange(len(captions), dtype=np.uint64), 8, "set")
+    choices = CaptionChoices.from_captions(pa.chunked_array([pa.array(captions, pa.string())]))
+    return caption_warnings(choices, np.arange(len(captions), dtype=np.uint64), 8, "set")
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=4), st.sampled_from([8, 77]))

@@ -15,7 +15,8 @@ from PIL import Image
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from train.augment import decode
-from train.data.loader import Batch, Loader
+from train.data.batch import Batch
+from train.data.loader import Loader
 
 MakeDataset = Callable[..., Dataset]
 BROKEN = Sample("all/broken", 0, b"\x89PNG\r\n\x1a\n but no picture", None)
@@ -110,7 +111,7 @@ def test_order_and_crops_follow_the_keys_not_their_places(dataset: MakeDataset) 
 
 def test_orders_are_uniform(dataset: MakeDataset) -> None:
     one = loader(dataset(pictures(10)))
-    places = np.array([np.argsort(one.order.turn(epoch).rows) for epoch in range(2000)])  # of each row
+    places = np.array([np.argsort(one.order.rows(epoch)) for epoch in range(2000)])  # of each row
     expected, spread = 4.5, np.sqrt((10**2 - 1) / 12 / 2000)  # mean place, and its standard error
     assert np.abs(places.mean(axis=0) - expected).max() < 5 * spread
     pairs = np.corrcoef(places[:-1, 0], places[1:, 0])[0, 1]  # one epoch tells nothing of the next
@@ -127,7 +128,7 @@ def test_an_epoch_can_be_entered_at_any_step(dataset: MakeDataset, cache: str, w
 
 
 def test_drop_last_leaves_out_the_rest(dataset: MakeDataset) -> None:
-    one = loader(dataset(pictures(21)), last="drop")
+    one = loader(dataset(pictures(21)), drop_last=True)
     assert one.steps_per_epoch == 2
     assert [len(batch) for batch in one.epoch(0)] == [8, 8]
 
@@ -175,7 +176,7 @@ def test_a_broken_image_is_named_and_replaced_by_the_next_of_the_epoch(
     for epoch in (0, 1):
         batches = list(one.epoch(epoch))
         assert [len(batch) for batch in batches] == [7, 7, 7]
-        order = one.samples.keys.take(one.order.turn(epoch).rows)
+        order = one.samples.keys.take(one.order.rows(epoch))
         place = order.index("all/broken")
         seen = keys(batches)
         assert seen[:place] + seen[place + 1 :] == order[:place] + order[place + 1 :]
@@ -185,8 +186,8 @@ def test_a_broken_image_is_named_and_replaced_by_the_next_of_the_epoch(
         assert torch.equal(images[twin[0]], images[twin[1]])  # the stand-in brings its own pixels and label
         labels = torch.cat([batch.labels for batch in batches])
         assert labels[twin[0]] == labels[twin[1]]
-    assert list(one.broken.reasons) == ["all/broken"]
-    assert one.broken.reasons["all/broken"]
+    assert list(one.unreadable.reasons) == ["all/broken"]
+    assert one.unreadable.reasons["all/broken"]
 
 
 def test_broken_neighbours_are_passed_over_together(dataset: MakeDataset) -> None:
@@ -196,7 +197,7 @@ def test_broken_neighbours_are_passed_over_together(dataset: MakeDataset) -> Non
         (batch,) = one.epoch(epoch)
         assert len(batch) == 9
         assert not any(key.startswith("all/gone") for key in batch.keys)
-    assert len(one.broken) == 3
+    assert len(one.unreadable) == 3
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])

@@ -22,9 +22,9 @@ from handmade import Sample, picture, pictures
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, MissingError, RecipeError
 from train.data import text_columns
-from train.data.batch_sampler import Steps
-from train.data.block_prefetch import Spool
-from train.data.epoch_order import Blocks, Mixture
+from train.data.batch_sampler import BatchSampler
+from train.data.block_prefetch import BlockPrefetch
+from train.data.epoch_order import BlockOrder
 from train.data.loader import Loader
 from train.data.samples import Samples, _numbers
 from train.data.tar_stream import Stream
@@ -34,9 +34,9 @@ from train.data.workers import Workers
 MakeDataset = Callable[..., Dataset]
 
 
-def loader(datasets: Dataset | list[Dataset], **options: Any) -> Loader:
+def loader(dataset: Dataset, **options: Any) -> Loader:
     standard = {"batch_size": 8, "image_size": 16, "seed": 0, "augment": True, "workers": 0, "cache": "none"}
-    return Loader(datasets, **{**standard, **options})
+    return Loader(dataset, **{**standard, **options})
 
 
 def numbers(count: int, seed: int = 0) -> np.ndarray:
@@ -99,12 +99,12 @@ def test_long_steps_and_long_answers_do_not_wait_for_each_other() -> None:
 
 def test_a_failure_in_a_worker_shows_where_and_the_next_epoch_starts_anew(dataset: MakeDataset) -> None:
     one = loader(dataset(pictures(40)), workers=2)
-    fill = one.geometry.fill
-    one.geometry.fill = None  # type: ignore[method-assign, assignment]
+    fill = one.pipeline.fill
+    one.pipeline.fill = None  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="'NoneType' object is not callable"):
         list(one.epoch(0))
     assert not one.processes
-    one.geometry.fill = fill  # type: ignore[method-assign]
+    one.pipeline.fill = fill  # type: ignore[method-assign]
     assert sum(map(len, one.epoch(0))) == 40
     one.close()
 
@@ -150,7 +150,7 @@ def test_a_rank_without_a_sample_takes_an_empty_step(
     dataset: MakeDataset, image_size: int, workers: int
 ) -> None:
     one = loader(
-        dataset(pictures(21)), image_size=image_size, batch_size=20, rank=3, ranks=4, workers=workers
+        dataset(pictures(21)), image_size=image_size, batch_size=20, rank=3, world_size=4, workers=workers
     )
     batches = list(one.epoch(0))
     assert [len(batch) for batch in batches] == [5, 0]
@@ -160,26 +160,13 @@ def test_a_rank_without_a_sample_takes_an_empty_step(
     one.close()
 
 
-@pytest.mark.parametrize("batch_size", [8, 400])
-def test_a_spool_gives_the_epochs_first_samples_again_where_a_batch_is_filled_up(
-    dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, batch_size: int
-) -> None:
-    data = dataset(pictures(303))
-    options: dict[str, Any] = {
-        "order": "blocks", "block_samples": 10, "window_blocks": 2, "last": "pad", "batch_size": batch_size,
-    }  # fmt: skip
-    plain = [batch.keys for batch in loader(data, **options).epoch(0)]
-    monkeypatch.setattr(Samples, "remote", True)
-    assert [batch.keys for batch in loader(data, **options).epoch(0)] == plain
-
-
-def test_every_sample_of_a_spool_comes_from_its_files(
+def test_every_sample_of_a_prefetch_comes_from_its_files(
     dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = Samples(
         dataset(pictures(50, split="train") + pictures(7, split="val")), "train", seed=0, need_labels=True
     )
-    spool = Spool(samples, Blocks(samples.chances_N, block_samples=8, window_blocks=2))
+    prefetch = BlockPrefetch(samples, BlockOrder(samples.chances_N, block_samples=8, window_blocks=2))
     expected = samples.read(np.arange(50))
     readers = []
     read = samples.read
@@ -189,45 +176,24 @@ def test_every_sample_of_a_spool_comes_from_its_files(
         return read(rows)
 
     monkeypatch.setattr(samples, "read", noted)
-    for step in spool.ahead(Steps(spool.order, 9, rank=0, ranks=1, last="keep").epoch(0)):
+    for step in prefetch.ahead(BatchSampler(prefetch.order, 9).epoch(0)):
         rows = step.part().rows
-        assert spool.read(rows) == [expected[row] for row in rows]
+        assert prefetch.read(rows) == [expected[row] for row in rows]
     assert len(readers) == 7  # each block once
     assert threading.main_thread() not in readers
-    spool.close()
+    prefetch.close()
 
 
-def test_a_spool_that_cannot_be_written_says_so(
+def test_a_block_prefetch_that_cannot_be_written_says_so(
     dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Samples, "remote", True)
-    one = loader(dataset(pictures(40)), order="blocks", block_samples=10)
-    assert one._spool
-    shutil.rmtree(one._spool.folder)
+    one = loader(dataset(pictures(40)), order="blocks")
+    assert one._prefetch
+    shutil.rmtree(one._prefetch.folder)
     with pytest.raises(MissingError, match="cannot be written") as caught:
         list(one.epoch(0))
     assert "CURATE_CACHE" in str(caught.value.hint)
-
-
-def test_a_key_that_stands_in_two_sets_of_a_mixture_stands_apart() -> None:
-    part = numbers(500)
-    rows = Mixture([part, part], weights=[1, 1], samples=1000).turn(0).rows.astype(np.int64)
-    assert sorted(rows.tolist()) == list(range(1000))
-    place = np.argsort(rows)
-    apart = np.abs(place[:500] - place[500:])
-    assert np.median(apart) > 200  # 293 by chance
-    assert 150 < (place[:500] < place[500:]).sum() < 350  # and neither set comes first
-
-
-def test_a_mixture_goes_through_a_small_set_many_times_in_an_epoch() -> None:
-    order = Mixture([numbers(7, 1), numbers(100, 2)], weights=[1, 1], samples=80)
-    for epoch in range(3):
-        rows, passes = order.turn(epoch)
-        assert isinstance(passes, np.ndarray)
-        small = rows < 7
-        pairs = sorted(zip(passes[small].tolist(), rows[small].tolist(), strict=True))
-        assert len(set(pairs)) == 40
-        assert {each for each, _ in pairs} == set(range(epoch * 40 // 7, (epoch * 40 + 39) // 7 + 1))
 
 
 NONSENSE = [
@@ -239,8 +205,8 @@ NONSENSE = [
 @pytest.mark.parametrize(
     "options",
     [
-        *NONSENSE, {"ranks": 0}, {"ranks": -1}, {"order": "random"}, {"last": "repeat"}, {"cache": "disk"},
-        {"crop_from": "middle"}, {"order": "blocks", "block_samples": 0}, {"order": "blocks", "window_blocks": 0},
+        *NONSENSE, {"world_size": 0}, {"world_size": -1}, {"order": "random"}, {"cache": "disk"},
+        {"crop_from": "middle"},
     ],
 )  # fmt: skip
 def test_a_loader_refuses_what_cannot_be_meant(dataset: MakeDataset, options: dict[str, Any]) -> None:
@@ -249,19 +215,6 @@ def test_a_loader_refuses_what_cannot_be_meant(dataset: MakeDataset, options: di
         loader(data, **options)
     assert str([*options.values()][-1]) in caught.value.message
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"epoch_samples": 0}, {"epoch_samples": -4}, {"weights": []}, {"weights": [1.0, float("inf")]}],
-)
-def test_a_mixture_refuses_what_cannot_be_meant(dataset: MakeDataset, options: dict[str, Any]) -> None:
-    both = [dataset(pictures(9), "a"), dataset(pictures(9), "b")]
-    with pytest.raises(RecipeError):
-        loader(both, **options)
-    assert len(loader(both, weights=np.array([1, 2]), epoch_samples=9).order) == 9
-    with pytest.raises(RecipeError, match="no dataset"):
-        loader([])
 
 
 def test_a_label_below_zero_is_refused(dataset: MakeDataset) -> None:
@@ -281,9 +234,6 @@ def test_columns_of_texts_are_the_same_wherever_they_are_kept(
     rows = np.array([999, 0, 7, 7], np.uint32)
     assert parts[0].take(rows) == [different[i] for i in rows]
     assert parts[1].take(rows) == [repeated[i] for i in rows]
-    both = Texts.joined(parts)
-    assert len(both) == 5000
-    assert both.take(np.array([4999, 0, 1000, 1001])) == ["one", "key 0", "one", None]
     assert not list(text_columns.cache_folder().glob("*.arrow"))  # they have no names
 
 
@@ -317,7 +267,7 @@ def test_a_streams_batch_of_broken_images_alone_is_empty(tmp_path: Path, workers
     assert [len(batch) for batch in batches] == [8, 0]
     assert batches[1].images.shape == (0, 3, 16, 16)
     assert batches[1].labels.dtype == torch.int64
-    assert list(one.broken) == ["8"]
+    assert list(one.unreadable) == ["8"]
 
 
 @pytest.mark.parametrize("options", [*NONSENSE, {"buffer_samples": -1}])
@@ -339,29 +289,16 @@ def test_a_batch_in_parts_of_several_workers_is_the_one_of_a_single_process(
     for a, b in zip(alone.epoch(0), shared.epoch(0), strict=True):
         assert a.keys == b.keys
         assert torch.equal(a.images, b.images)
-    assert alone.broken.reasons == shared.broken.reasons
-    assert len(alone.broken) == 3
+    assert alone.unreadable.reasons == shared.unreadable.reasons
+    assert len(alone.unreadable) == 3
     shared.close()
 
 
-def test_each_pass_of_a_mixture_and_each_epoch_of_blocks_is_shuffled_anew() -> None:
-    mixture = Mixture([numbers(40, 1), numbers(100, 2)], weights=[1, 1], samples=40)
-    halves = [{row for row in mixture.turn(epoch).rows.tolist() if row < 40} for epoch in range(4)]
-    assert halves[0] | halves[1] == halves[2] | halves[3] == set(range(40))
-    assert halves[0] not in (halves[2], halves[3])
-    blocks = Blocks(numbers(1000), block_samples=10, window_blocks=4)
-    firsts = [{row // 10 for row in blocks.turn(epoch).rows[:40].tolist()} for epoch in range(3)]
+def test_each_epoch_of_blocks_is_shuffled_anew() -> None:
+    blocks = BlockOrder(numbers(1000), block_samples=10, window_blocks=4)
+    firsts = [{row // 10 for row in blocks.rows(epoch)[:40].tolist()} for epoch in range(3)]
     assert len(firsts[0] & firsts[1]) < 4
     assert len(firsts[1] & firsts[2]) < 4
-
-
-def test_a_mixtures_crops_do_not_depend_on_the_size_of_batches(dataset: MakeDataset) -> None:
-    both = [dataset(pictures(12), "big"), dataset(pictures(2, split="few"), "small")]
-    options: dict[str, Any] = {"weights": [1, 1], "epoch_samples": 12}
-    (whole,) = loader(both, **options, batch_size=12).epoch(1)
-    parts = list(loader(both, **options, batch_size=4).epoch(1))
-    assert len(parts) == 3
-    assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
@@ -406,12 +343,6 @@ def test_bytes_behind_two_gigabytes_of_a_tar_are_found() -> None:
     assert _numbers(pa.chunked_array([[2**31 - 1, None]], pa.int64()), 0).dtype == np.int32
 
 
-def test_squares_of_several_sets_are_as_large_as_the_largest_image_allows(dataset: MakeDataset) -> None:
-    small, large = dataset(pictures(4, size=(17, 17)), "small"), dataset(pictures(4, size=(60, 40)), "large")
-    assert [loader(one, image_size=16).geometry.side for one in (small, large)] == [17, 18]
-    assert loader([small, large], image_size=16).geometry.side == 18
-
-
 def test_a_streams_fingerprint_does_not_depend_on_the_size_of_batches(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "one.tar", {f"{i}.png": picture(i, 0) for i in range(12)})
     totals = {
@@ -436,16 +367,16 @@ def test_workers_share_the_work_and_leave_the_images_that_are_in_use_alone() -> 
     workers.close()
 
 
-def test_a_spool_fetches_the_next_window_ahead(dataset: MakeDataset) -> None:
+def test_a_block_prefetch_fetches_the_next_window_ahead(dataset: MakeDataset) -> None:
     samples = Samples(dataset(pictures(64)), None, seed=0, need_labels=True)
-    spool = Spool(samples, Blocks(samples.chances_N, block_samples=8, window_blocks=2))
-    ahead = spool.ahead(Steps(spool.order, 4, rank=0, ranks=1, last="keep").epoch(0))
+    prefetch = BlockPrefetch(samples, BlockOrder(samples.chances_N, block_samples=8, window_blocks=2))
+    ahead = prefetch.ahead(BatchSampler(prefetch.order, 4).epoch(0))
     next(ahead)
     until = time.monotonic() + 10
-    while len(list(spool.folder.glob("?????????"))) < 4 and time.monotonic() < until:
+    while len(list(prefetch.folder.glob("?????????"))) < 4 and time.monotonic() < until:
         time.sleep(0.01)
-    assert len(list(spool.folder.glob("?????????"))) == 4
-    spool.close()
+    assert len(list(prefetch.folder.glob("?????????"))) == 4
+    prefetch.close()
 
 
 def test_a_path_is_not_taken_for_a_dataset(dataset: MakeDataset) -> None:

@@ -31,9 +31,9 @@ def test_every_odd_image_is_decoded_or_refused_by_name(
         seen += batch.keys
         peaks |= {p.pid or 0: _peak_mb(p.pid) for p in one.processes}
     assert time.monotonic() - began < 60
-    assert sorted([*seen, *one.broken.reasons]) == [s.key for s in samples]
+    assert sorted([*seen, *one.unreadable.reasons]) == [s.key for s in samples]
     assert len(seen) > 300
-    assert all(one.broken.reasons.values())
+    assert all(one.unreadable.reasons.values())
     assert peaks
     assert max(peaks.values()) < 1000 + _shared_mb()
     one.close()

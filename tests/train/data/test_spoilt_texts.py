@@ -15,9 +15,9 @@ from captioned import build_steps, coloured_pool
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from train.data.captions import choices_of
+from train.data.captions import choices_of_rows
 from train.data.samples import Samples
-from train.data.text_columns import strangers
+from train.data.text_columns import count_unlisted_captions
 from train.methods.clip import ClipConfig, train
 
 LISTS = {"caption": {"templates": ["a photo of a {}.", "art of the {} today"], "alternatives": True}}
@@ -41,7 +41,7 @@ def pool(tmp_path: Path) -> Path:
 def learnable(dataset: Dataset) -> list[set[str | None]]:
     found = Samples(dataset, None, seed=0, need_labels=False)
     rows = np.arange(len(found))
-    seen = [found.choices.draw(rows, found.chances_N, passes) for passes in range(12)]
+    seen = [found.caption_choices.draw(rows, found.chances_N, epoch) for epoch in range(12)]
     return [{texts[row] for texts in seen} for row in rows]
 
 
@@ -119,12 +119,12 @@ def test_rows_whose_caption_is_none_of_their_list_are_counted_over_all_chunks() 
     many = 20_000
     lists = pa.chunked_array([[["a", "b"], None, [], [None], ["x", "x"]] * (many // 5)] * 2)
     captions = pa.chunked_array([["b", "b", "b", "b", "y"] * (many // 5)] * 2)
-    assert strangers(lists, captions) == 2 * many // 5
-    assert strangers(lists, pa.chunked_array([[None] * 2 * many], pa.string())) == 4 * many // 5
+    assert count_unlisted_captions(lists, captions) == 2 * many // 5
+    assert count_unlisted_captions(lists, pa.chunked_array([[None] * 2 * many], pa.string())) == 4 * many // 5
 
 
 def test_lists_of_long_texts_are_lists_of_texts(tmp_path: Path, pool: Path) -> None:
     data = build_steps(tmp_path, pool, [LISTS])
     lists = data.table(["captions"])["captions"].cast(pa.large_list(pa.large_string()))
     captions = data.table(["caption"])["caption"]
-    assert choices_of(data, captions, np.zeros(48, np.int32), lists).most == 2
+    assert choices_of_rows(data, captions, np.zeros(48, np.int32), lists).most == 2

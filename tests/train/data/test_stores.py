@@ -15,9 +15,10 @@ from stores import Store
 
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.io.paths import StoreError
+from train.data import epoch_order
 from train.data.loader import Loader
 from train.data.tar_stream import Stream
-from train.loop.training import Loop
+from train.loop.loop import Loop
 from train.methods.supervised import SupervisedConfig, train
 
 pytest.importorskip("s3fs", reason="needs s3fs")
@@ -37,12 +38,13 @@ def loader(data: Dataset, **options: Any) -> Loader:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("order", ["shuffled", "blocks"])
 def test_batches_from_a_store_are_those_from_files(
-    dataset: Any, bucket: str, workers: int, order: str
+    dataset: Any, bucket: str, workers: int, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(epoch_order, "BLOCK_SAMPLES", 10)
+    monkeypatch.setattr(epoch_order, "WINDOW_BLOCKS", 2)
     here = dataset(pictures(60), sharded=True)
-    options = {"order": order, "block_samples": 10, "window_blocks": 2}
-    there = loader(moved(here, f"{bucket}/set"), workers=workers, **options)
-    for a, b in zip(there.epoch(1), loader(here, **options).epoch(1), strict=True):
+    there = loader(moved(here, f"{bucket}/set"), workers=workers, order=order)
+    for a, b in zip(there.epoch(1), loader(here, order=order).epoch(1), strict=True):
         assert a.keys == b.keys
         assert torch.equal(a.images, b.images)
     there.close()
@@ -57,7 +59,7 @@ def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
     config = SupervisedConfig(
         model="convnet", image_size=16, epochs=4, batch_size=16, workers=0, cache="none", device="cpu"
     )
-    learn, learned = Loop._learn, []
+    learn, learned = Loop._step, []
 
     def learn_and_count(loop: Loop, batch: Any) -> None:
         learned.append(loop.state.step)
@@ -91,7 +93,7 @@ def test_an_object_that_is_gone_is_a_broken_sample_and_no_reason_to_stop(dataset
     there.info = there.info.model_copy(update={"root": f"{bucket}/set-pool"})
     one = loader(there, max_broken_fraction=0.1)
     assert sum(len(batch) for batch in one.epoch(0)) == 20
-    assert list(one.broken.reasons) == ["all/0007"]
+    assert list(one.unreadable.reasons) == ["all/0007"]
 
 
 def test_a_stream_reads_tars_from_a_store(bucket: str) -> None:

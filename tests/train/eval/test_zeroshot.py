@@ -20,7 +20,7 @@ from curate.rows.manifest import Class
 from train.data.captions import caption_arguments
 from train.data.loader import Loader
 from train.eval.zero_shot import class_weights, prompts_of, zero_shot_accuracy
-from train.models.dual_encoder import Pair, PairSpec, build_pair
+from train.models.dual_encoder import DualEncoder, DualEncoderSpec, build_dual_encoder
 from train.models.registry import MEAN, STD
 from train.models.tokenizer import Tokenizer
 
@@ -29,7 +29,7 @@ NAMES = ["red", "green", "blue", "ochre"]
 COLOURS = torch.tensor([(200, 60, 60), (60, 200, 60), (60, 60, 200), (180, 180, 60)]) / 255
 
 
-class Known(Pair):
+class Known(DualEncoder):
     """Towers that know the four colours: a text stands where its colour does."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ def test_templates_are_those_asked_for_else_those_of_the_captions_else_one(tmp_p
 
 
 def test_weights_are_those_of_open_clip() -> None:
-    pair = build_pair(
-        PairSpec("convnet", "imagenet", 16, text_width=64, text_layers=1, context_length=16)
+    pair = build_dual_encoder(
+        DualEncoderSpec("convnet", "imagenet", 16, text_width=64, text_layers=1, context_length=16)
     ).eval()
     object.__setattr__(
         pair, "encode_text", lambda tokens, normalize: pair.encode_texts(tokens)

@@ -17,8 +17,8 @@ from handmade import pictures
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train.loop.determinism import CUBLAS, WARNED, kernels_for
-from train.loop.optim.train_step import Learner
+from train.loop.determinism import CUBLAS, WARNED, kernel_settings
+from train.loop.optim.train_step import TrainStep
 from train.methods import clip, supervised
 from train.methods.clip import ClipConfig
 from train.methods.supervised import SupervisedConfig
@@ -61,13 +61,13 @@ def _left_as_it_was() -> Any:
 
 
 def in_each_step(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
-    learn = Learner.learn
+    learn = TrainStep.step
 
-    def learned(self: Learner, *args: Any) -> torch.Tensor:
+    def learned(self: TrainStep, *args: Any) -> torch.Tensor:
         happen()
         return learn(self, *args)
 
-    monkeypatch.setattr(Learner, "learn", learned)
+    monkeypatch.setattr(TrainStep, "step", learned)
 
 
 def put() -> None:
@@ -111,11 +111,11 @@ def test_kernels_are_put_back_after_a_failure_and_a_users_own_choice_stands(
 ) -> None:
     monkeypatch.setenv(CUBLAS, ":16:8")
     before = flags()
-    with pytest.raises(RecipeError), kernels_for(True):
+    with pytest.raises(RecipeError), kernel_settings(True):
         _stop_with(os.environ[CUBLAS])
     assert flags() == before
     torch.use_deterministic_algorithms(True)
-    with kernels_for(False):
+    with kernel_settings(False):
         assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_deterministic_debug_mode() == 2
     torch.use_deterministic_algorithms(False)
@@ -130,12 +130,12 @@ def test_attention_is_computed_without_fused_kernels() -> None:
     kernels = torch.nn.attention.SDPBackend
     one = torch.zeros(1, 1, 8, 8)
     assert torch._fused_sdp_choice(one, one, one) != kernels.MATH.value
-    with kernels_for(True):
+    with kernel_settings(True):
         assert torch._fused_sdp_choice(one, one, one) == kernels.MATH.value
 
 
 def test_each_form_of_torchs_warning_names_its_operator() -> None:
-    with kernels_for(True) as warned:
+    with kernel_settings(True) as warned:
         put()
         for message in (
             f"cumsum_cuda_kernel{NO_KERNEL}",
@@ -150,9 +150,9 @@ def test_each_form_of_torchs_warning_names_its_operator() -> None:
 
 
 def test_other_warnings_go_where_they_went() -> None:
-    with kernels_for(True) as warned, pytest.raises(UserWarning, match="the sky"):
+    with kernel_settings(True) as warned, pytest.raises(UserWarning, match="the sky"):
         warnings.warn("the sky falls", UserWarning, stacklevel=1)  # an error, as all are in these tests
-    with pytest.warns(UserWarning, match="the sky"), kernels_for(True):
+    with pytest.warns(UserWarning, match="the sky"), kernel_settings(True):
         warnings.warn("the sky falls", UserWarning, stacklevel=1)
     assert not warned
 

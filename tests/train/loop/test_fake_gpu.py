@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 from curate.datasets.dataset import Dataset
 from train.augment import chance, color, randaugment, upload
 from train.data import loader
-from train.loop.distributed import Ranks
-from train.loop.optim.train_step import Learner
+from train.loop.distributed import Distributed
+from train.loop.optim.train_step import TrainStep
 from train.methods import clip, simclr, supervised
+from train.methods import registry as methods
 from train.models import registry
 
 MakeDataset = Callable[..., Dataset]
@@ -43,9 +43,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """A GPU that is not there; what stays on the host computes as ever."""
     for module in (supervised, simclr):
         monkeypatch.setattr(module, "build", on_host(module.build))
-    monkeypatch.setattr(clip, "build_pair", on_host(clip.build_pair))
+    monkeypatch.setattr(clip, "build_dual_encoder", on_host(clip.build_dual_encoder))
     monkeypatch.setattr(clip.Tokenizer, "__call__", on_host(clip.Tokenizer.__call__))
-    monkeypatch.setattr(clip.Pair, "cropped", on_host(clip.Pair.cropped))
+    monkeypatch.setattr(clip.DualEncoder, "cropped", on_host(clip.DualEncoder.cropped))
     monkeypatch.setattr(randaugment, "_table", on_host(randaugment._table))
     monkeypatch.setattr(loader._Fill, "__call__", on_host(loader._Fill.__call__))
     kept = (registry._pixels, color._taps)  # what a device keeps for later must not outlast it
@@ -57,31 +57,33 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         cache.cache_clear()
 
 
-def learner_of(data: Dataset, name: str, **changes: Any) -> tuple[Learner, Iterator[loader.Batch]]:
+def learner_of(data: Dataset, name: str, **changes: Any) -> tuple[TrainStep, Iterator[loader.Batch]]:
     method = name.partition(",")[0]
-    module = import_module(f"train.{method}")
+    module = methods.method(method)
     told = {"image_size": 32, "batch_size": 8, "epochs": 1, "workers": 0, **METHODS[name], **changes}
-    config = module.parse_config(told, where="test")
+    config = methods.config_of(method, told, "test")
     more = {"quiet": True} if method == "clip" else {}
-    prepared, batches = module._prepare(data, config, None, CUDA, Ranks(), **more)
+    prepared, batches = module._prepare(data, config, None, CUDA, Distributed(), **more)
     prepared.module.train()
-    learner = Learner(prepared, config, Ranks(), CUDA, total_steps=10, steps_per_epoch=2)
-    return learner, batches.batches()
+    train_step = TrainStep(prepared, config, Distributed(), CUDA, total_steps=10, steps_per_epoch=2)
+    return train_step, batches.batches()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_stays_on_the_gpu_and_waits_for_nothing(dataset: MakeDataset, gpu: Watch, name: str) -> None:
-    learner, batches = learner_of(dataset(described(32)), name)
-    learner.learn(learner.lesson(next(batches)), 0)  # the first fills caches
+    train_step, batches = learner_of(dataset(described(32)), name)
+    train_step.step(train_step.prepare_batch(next(batches)), 0)  # the first fills caches
     gpu.clear()
-    lesson = learner.lesson(next(batches))
-    loss = learner.learn(lesson, 1)
+    prepared = train_step.prepare_batch(next(batches))
+    loss = train_step.step(prepared, 1)
     assert gpu.waits == gpu.mixed == gpu.unlaid == []
     assert len(gpu.convolved) > 3
     assert all(gpu.convolved)
     assert sum(gpu.operators.values()) > 100
-    held = [loss, *lesson.inputs, *lesson.targets, *learner.kept.state_dict().values()]
-    held += [one for one in tree_leaves(learner.optimizer.state_dict()["state"]) if isinstance(one, Tensor)]
+    held = [loss, *prepared.inputs, *prepared.targets, *train_step.measured_module.state_dict().values()]
+    held += [
+        one for one in tree_leaves(train_step.optimizer.state_dict()["state"]) if isinstance(one, Tensor)
+    ]
     assert all(one.is_cuda for one in held)
 
 
@@ -91,10 +93,10 @@ def test_a_step_stays_on_the_gpu_and_waits_for_nothing(dataset: MakeDataset, gpu
 def test_a_batch_of_any_cache_waits_for_nothing(
     dataset: MakeDataset, gpu: Watch, options: dict[str, Any]
 ) -> None:
-    learner, batches = learner_of(dataset(described(32)), "supervised", crop_from="square", **options)
-    learner.lesson(next(batches))  # the first fills caches
+    train_step, batches = learner_of(dataset(described(32)), "supervised", crop_from="square", **options)
+    train_step.prepare_batch(next(batches))  # the first fills caches
     gpu.clear()
-    learner.lesson(next(batches))
+    train_step.prepare_batch(next(batches))
     assert gpu.waits == gpu.mixed == []
 
 

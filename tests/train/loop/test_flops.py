@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from train.loop.method import Lesson, Method
+from train.loop.method import Method, PreparedBatch
 from train.loop.metrics import flops
 from train.models.registry import ModelSpec, build
 
+TRAFFIC = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "_traffic.py"))
+training_bytes, bandwidth_share = TRAFFIC["training_bytes"], TRAFFIC["bandwidth_share"]
 UNKNOWN = (
     "NVIDIA GeForce GTX 1080",
     "NVIDIA RTX A400",
@@ -66,12 +70,12 @@ def test_clip_costs_what_open_clip_says(name: str, billions: float) -> None:
 )
 def test_traffic_is_the_published_one(name: str, size: int, megabytes: float, apart: float) -> None:
     model = torchvision.models.get_model(name)
-    assert flops.training_bytes(model, images(size)) / 1e6 == pytest.approx(megabytes, rel=apart)
+    assert training_bytes(model, images(size)) / 1e6 == pytest.approx(megabytes, rel=apart)
 
 
 def test_weights_are_no_traffic_of_a_sample() -> None:
     narrow, wide = (nn.Sequential(nn.Linear(8, width), nn.Linear(width, 8)) for width in (8, 8000))
-    one, other = (flops.training_bytes(module, (torch.zeros(1, 8),)) for module in (narrow, wide))
+    one, other = (training_bytes(module, (torch.zeros(1, 8),)) for module in (narrow, wide))
     assert other < one * 1000  # each number of the inner layer, but not the 64,000 of each weight
 
 
@@ -107,9 +111,9 @@ def test_counting_changes_nothing(looks: bool) -> None:
     def loss(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
         raise AssertionError("a loss may speak with other processes, and what it notes is read")
 
-    method = Method("odd", ModelSpec("odd", "imagenet", 0, 6), module, lambda _: Lesson(()), loss)
-    counted = flops.per_sample(method, Lesson((rows,)))
-    flops.training_bytes(module, (rows,))
+    method = Method("odd", ModelSpec("odd", "imagenet", 0, 6), module, lambda _: PreparedBatch(()), loss)
+    counted = flops.per_sample(method, PreparedBatch((rows,)))
+    training_bytes(module, (rows,))
 
     # 36 multiplications a layer: forward three; backward, of inputs two and of weights two.
     assert counted == 2 * 36 * 7
@@ -158,11 +162,11 @@ def test_an_unknown_gpu_has_no_peak(name: str) -> None:
 
 def test_a_cpu_has_no_share() -> None:
     cpu = torch.device("cpu")
-    assert flops.peak_flops(cpu) is flops.peak_bandwidth(cpu) is flops.mfu(1e9, 100, cpu) is None
+    assert flops.peak_flops(cpu) is flops.mfu(1e9, 100, cpu) is bandwidth_share(1e6, 100, cpu) is None
 
 
 def test_shares_are_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     gpu = torch.device("cuda")
     assert flops.mfu(24.5e9, 7960, gpu) == pytest.approx(0.197, abs=0.001)  # NVIDIA's record: training.md 1.3
-    assert flops.bandwidth_share(471e6, 7960, gpu) == pytest.approx(0.78, abs=0.01)
+    assert bandwidth_share(471e6, 7960, gpu) == pytest.approx(0.78, abs=0.01)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,12 @@ from train.augment.chance import of_keys
 from train.augment.mixup import Mix
 from train.augment.randaugment import RandAugment
 from train.data.loader import Loader
-from train.loop.distributed import Ranks
+from train.loop.distributed import Distributed
 from train.loop.metrics import flops
-from train.loop.metrics.throughput import wait_of
-from train.loop.optim.train_step import Learner
-from train.methods.supervised import accuracy
+from train.loop.metrics.throughput import wait_meter
+from train.loop.optim.train_step import TrainStep
+from train.methods import registry
+from train.methods.supervised import model_accuracy
 from train.models.registry import build
 from train.runs import Run
 
@@ -57,11 +57,11 @@ METHODS = list(SMALL)
 
 def config_of(method: str, **changes: Any) -> Any:
     told = {"epochs": 4, "batch_size": 8, "workers": 1, "device": DEVICE, **SMALL[method], **changes}
-    return import_module(f"train.{method}").parse_config(told, where="test")
+    return registry.config_of(method, told, "test")
 
 
 def train(method: str, data: Dataset, out: Path, **changes: Any) -> Run:
-    return import_module(f"train.{method}").train(data, out, config_of(method, **changes), quiet=True)
+    return registry.method(method).train(data, out, config_of(method, **changes), quiet=True)
 
 
 def captioned(count: int) -> list[Sample]:
@@ -93,22 +93,24 @@ def test_it_learns_64_images_by_heart(dataset: MakeDataset, tmp_path: Path, prec
         lr=3e-3, precision=precision,
     )  # fmt: skip
     plain = Loader(data, batch_size=64, image_size=16, seed=0, augment=False, workers=0, device=DEVICE)
-    assert accuracy(run.model(DEVICE), plain)["top1"] >= 62 / 64
+    assert model_accuracy(run.model(DEVICE), plain)["top1"] >= 62 / 64
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_convolutions_run_in_bf16_and_channels_last(dataset: MakeDataset, method: str) -> None:
-    module, config = import_module(f"train.{method}"), config_of(method)
+    module, config = registry.method(method), config_of(method)
     more = {"quiet": True} if method == "clip" else {}
     prepared, loader = module._prepare(
-        dataset(captioned(16)), config, None, torch.device(DEVICE), Ranks(), **more
+        dataset(captioned(16)), config, None, torch.device(DEVICE), Distributed(), **more
     )
-    learner = Learner(prepared, config, Ranks(), torch.device(DEVICE), total_steps=10, steps_per_epoch=2)
+    train_step = TrainStep(
+        prepared, config, Distributed(), torch.device(DEVICE), total_steps=10, steps_per_epoch=2
+    )
     seen: list[Tensor] = []
     for one in prepared.module.backbone.modules():
         if isinstance(one, nn.Conv2d):
             one.register_forward_hook(lambda _, __, output: seen.append(output))
-    learner.learn(learner.lesson(next(iter(loader.epoch(0)))), 0)
+    train_step.step(train_step.prepare_batch(next(iter(loader.epoch(0)))), 0)
     assert len(seen) == 4
     assert all(output.dtype == torch.bfloat16 for output in seen)
     assert all(output.is_contiguous(memory_format=torch.channels_last) for output in seen)
@@ -135,14 +137,14 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     whole = train(method, data, tmp_path / "whole", **told)
     again = train(method, data, tmp_path / "again", **told)
     assert again.digest == whole.digest  # else the kernels do not repeat themselves, and no resumption can
-    learn, taken = Learner.learn, iter(range(1, 1000))
+    learn, taken = TrainStep.step, iter(range(1, 1000))
 
-    def stopped(self: Learner, *args: Any) -> Tensor:
+    def stopped(self: TrainStep, *args: Any) -> Tensor:
         if next(taken) == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return learn(self, *args)
 
-    monkeypatch.setattr(Learner, "learn", stopped)
+    monkeypatch.setattr(TrainStep, "step", stopped)
     with pytest.raises(SystemExit):
         train(method, data, tmp_path / "parts", **told)
     parts = train(method, data, tmp_path / "parts", **told)
@@ -168,7 +170,7 @@ def test_a_deterministic_run_has_equal_weights_twice(
 
 def test_a_wait_for_data_is_what_the_gpu_stood_idle() -> None:
     """The host sleeps for half a second: while the GPU has nothing to do, then while it has work."""
-    waiting = wait_of(torch.device(DEVICE))
+    waiting = wait_meter(torch.device(DEVICE))
     work = torch.randn(8192, 8192, device=DEVICE)
     torch.cuda.synchronize()
     with waiting:
@@ -223,9 +225,9 @@ def test_torchrun_of_one_process_is_a_plain_run(dataset: MakeDataset, tmp_path: 
 
 
 def test_gathered_rows_carry_their_gradient_over_nccl(nccl: None) -> None:
-    ranks = Ranks(0, 2)  # one alone would speak with nobody; the group has one all the same
+    ranks = Distributed(0, 2)  # one alone would speak with nobody; the group has one all the same
     rows = torch.randn(4, 3, device=DEVICE, requires_grad=True)
-    gathered = ranks.gathered(rows)
+    gathered = ranks.all_gather_with_gradients(rows)
     assert torch.equal(gathered, rows)
     (gathered * torch.arange(12.0, device=DEVICE).view(4, 3)).sum().backward()
     assert torch.equal(rows.grad, torch.arange(12.0, device=DEVICE).view(4, 3))
@@ -233,14 +235,16 @@ def test_gathered_rows_carry_their_gradient_over_nccl(nccl: None) -> None:
 
 
 def test_gradients_are_averaged_over_nccl_as_without(nccl: None, dataset: MakeDataset) -> None:
-    module, config = import_module("train.methods.supervised"), config_of("supervised", precision="fp32")
+    module, config = registry.method("supervised"), config_of("supervised", precision="fp32")
     data, found = dataset(pictures(16)), []
-    for ranks in (Ranks(), Ranks(0, 2)):
-        method, _ = module._prepare(data, config, None, torch.device(DEVICE), Ranks())
-        _, loader = module._prepare(data, config, None, torch.device(DEVICE), Ranks())
-        learner = Learner(method, config, ranks, torch.device(DEVICE), total_steps=10, steps_per_epoch=2)
-        assert isinstance(learner.wrapped, nn.parallel.DistributedDataParallel) == (ranks.ranks > 1)
-        found.append([learner.learn(learner.lesson(batch), 0).item() for batch in loader.epoch(0)])
+    for ranks in (Distributed(), Distributed(0, 2)):
+        method, _ = module._prepare(data, config, None, torch.device(DEVICE), Distributed())
+        _, loader = module._prepare(data, config, None, torch.device(DEVICE), Distributed())
+        train_step = TrainStep(method, config, ranks, torch.device(DEVICE), total_steps=10, steps_per_epoch=2)
+        assert isinstance(train_step.wrapped, nn.parallel.DistributedDataParallel) == (ranks.world_size > 1)
+        found.append(
+            [train_step.step(train_step.prepare_batch(batch), 0).item() for batch in loader.epoch(0)]
+        )
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 

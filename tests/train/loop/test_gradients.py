@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.loop.method import Columns, Lesson, Method
+from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.optim.gradients import backward
 from train.models.registry import ModelSpec
 
@@ -38,22 +38,24 @@ def method(module: nn.Module, *, joint: bool) -> Method:
     def apart(outputs: Columns, targets: Columns) -> Tensor:
         return functional.cross_entropy(outputs[0] if isinstance(outputs, tuple) else outputs, targets[0])
 
-    return Method("toy", SPEC, module, lambda batch: Lesson(()), contrast if joint else apart, joint=joint)
+    return Method(
+        "toy", SPEC, module, lambda batch: PreparedBatch(()), contrast if joint else apart, joint=joint
+    )
 
 
 def gradients(
-    module: nn.Module, lesson: Lesson, pieces: int, *, joint: bool
+    module: nn.Module, prepared: PreparedBatch, pieces: int, *, joint: bool
 ) -> tuple[float, dict[str, Tensor]]:
     module.zero_grad()
     torch.manual_seed(0)
-    loss = backward(method(module, joint=joint), module, lesson, pieces=pieces)
+    loss = backward(method(module, joint=joint), module, prepared, pieces=pieces)
     found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     return float(loss), found
 
 
-def pairs(count: int = 22) -> Lesson:
+def pairs(count: int = 22) -> PreparedBatch:
     torch.manual_seed(5)
-    return Lesson((torch.randn(count, 8), torch.randn(count, 8)))
+    return PreparedBatch((torch.randn(count, 8), torch.randn(count, 8)))
 
 
 @pytest.mark.parametrize("pieces", [2, 5, 22, 100])
@@ -72,9 +74,9 @@ def test_contrast_in_pieces_has_the_gradient_of_the_whole_batch(pieces: int) -> 
 def test_mean_in_pieces_has_the_gradient_of_the_whole_batch(pieces: int) -> None:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 3))
-    lesson = Lesson((torch.randn(22, 8),), (torch.randint(3, (22,)),))
-    loss, whole = gradients(module, lesson, 1, joint=False)
-    in_pieces, found = gradients(module, lesson, pieces, joint=False)
+    prepared = PreparedBatch((torch.randn(22, 8),), (torch.randint(3, (22,)),))
+    loss, whole = gradients(module, prepared, 1, joint=False)
+    in_pieces, found = gradients(module, prepared, pieces, joint=False)
     assert in_pieces == pytest.approx(loss, rel=1e-6)
     for name, gradient in whole.items():
         assert torch.allclose(found[name], gradient, atol=1e-6), name
@@ -85,9 +87,9 @@ def test_dropout_falls_the_same_way_when_a_piece_is_run_again() -> None:
     seen: list[Tensor] = []
     module = TwoTowers(dropout=0.5)
     module.register_forward_hook(lambda m, args, outputs: seen.append(outputs[0].detach()))
-    lesson = pairs()
+    prepared = pairs()
     for _ in range(2):
-        backward(method(module, joint=True), module, lesson, pieces=2)
+        backward(method(module, joint=True), module, prepared, pieces=2)
     assert torch.equal(torch.cat(seen[:2]), torch.cat(seen[2:4]))
     assert not torch.equal(seen[0], seen[4])  # and the next step has others
 
@@ -96,10 +98,10 @@ def test_batch_norm_counts_a_piece_once() -> None:
     torch.manual_seed(1)
     module, plain = TwoTowers(norm=True), TwoTowers(norm=True)
     plain.load_state_dict(module.state_dict())
-    lesson = pairs()
-    backward(method(module, joint=True), module, lesson, pieces=2)
+    prepared = pairs()
+    backward(method(module, joint=True), module, prepared, pieces=2)
     for piece in (slice(0, 11), slice(11, 22)):
-        plain(*(column[piece] for column in lesson.inputs))
+        plain(*(column[piece] for column in prepared.inputs))
     norm, expected = module.one[1], plain.one[1]
     assert torch.allclose(norm.running_mean, expected.running_mean)
     assert torch.allclose(norm.running_var, expected.running_var)
@@ -113,7 +115,7 @@ def test_whole_numbers_among_the_outputs_have_no_gradient() -> None:
 
     module = Counted()
     by_number = Method(
-        "toy", SPEC, module, lambda batch: Lesson(()), lambda o, t: contrast(o[:3], t), joint=True
+        "toy", SPEC, module, lambda batch: PreparedBatch(()), lambda o, t: contrast(o[:3], t), joint=True
     )
     loss = backward(by_number, module, pairs(), pieces=3)
     assert torch.isfinite(loss)
@@ -123,10 +125,10 @@ def test_whole_numbers_among_the_outputs_have_no_gradient() -> None:
 def test_scaled_loss_scales_the_gradients_of_every_piece(joint: bool) -> None:
     torch.manual_seed(1)
     module: nn.Module = TwoTowers() if joint else nn.Linear(8, 3)
-    lesson = pairs() if joint else Lesson((torch.randn(22, 8),), (torch.randint(3, (22,)),))
-    loss, plain = gradients(module, lesson, 4, joint=joint)
+    prepared = pairs() if joint else PreparedBatch((torch.randn(22, 8),), (torch.randint(3, (22,)),))
+    loss, plain = gradients(module, prepared, 4, joint=joint)
     module.zero_grad()
-    scaled = backward(method(module, joint=joint), module, lesson, pieces=4, scale=lambda one: one * 8)
+    scaled = backward(method(module, joint=joint), module, prepared, pieces=4, scale=lambda one: one * 8)
     assert float(scaled) == pytest.approx(loss, rel=1e-6)  # what is told is not scaled
     for name, parameter in module.named_parameters():
         assert torch.allclose(parameter.grad, 8 * plain[name], atol=1e-5), name

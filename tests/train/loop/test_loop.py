@@ -1,4 +1,4 @@
-"""What the loop does around the steps: measure, keep, say, rehearse, profile, refuse."""
+"""What the loop does around the steps: measure, keep, say, dry_run, profile, refuse."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from train import runs
 from train.loop import checkpoints
 from train.methods import supervised
 from train.methods.supervised import SupervisedConfig, train
+from train.models.weights import weight_bytes
 from train.runs import BEST, open_run
 
 MakeDataset = Callable[..., Dataset]
@@ -57,15 +58,15 @@ def test_it_is_measured_along_the_way_and_the_best_is_kept(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([0.2, 0.7, 0.5, 0.7])
-    monkeypatch.setattr(supervised, "accuracy", lambda *_: {"top1": next(told)})
+    monkeypatch.setattr(supervised, "model_accuracy", lambda *_: {"top1": next(told)})
     seen: dict[str, bytes] = {}
     save = runs.save_weights
 
     def saved(path: Path, weights: Any) -> str:
-        seen[path.name + str(len(seen))] = runs._bytes(weights)
+        seen[path.name + str(len(seen))] = weight_bytes(weights)
         return save(path, weights)
 
-    monkeypatch.setattr("train.loop.training.save_weights", saved)
+    monkeypatch.setattr("train.loop.loop.save_weights", saved)
     data = dataset([*pictures(16, split="train"), *pictures(8, split="val")])
     run = train(data, tmp_path / "run", with_(evaluate_epochs=1))
     measured = [(line["step"], line["measured"]["top1"]) for line in lines(run.path) if "measured" in line]
@@ -391,20 +392,20 @@ def test_refused_adoption_leaves_the_run_to_its_own_command(
 def test_adopted_checkpoint_learns_by_the_new_numbers(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train.loop.optim.train_step import Learner
+    from train.loop.optim.train_step import TrainStep
 
     data = dataset(pictures(32))
     stopped_at(6, monkeypatch)
     with pytest.raises(SystemExit):
         train(data, tmp_path / "run", SMALL)
     groups: list[dict[str, Any]] = []
-    learn = Learner.learn
+    learn = TrainStep.step
 
-    def seen(learner: Learner, *arguments: Any) -> Any:
-        groups[:] = learner.optimizer.param_groups
-        return learn(learner, *arguments)
+    def seen(train_step: TrainStep, *arguments: Any) -> Any:
+        groups[:] = train_step.optimizer.param_groups
+        return learn(train_step, *arguments)
 
-    monkeypatch.setattr(Learner, "learn", seen)
+    monkeypatch.setattr(TrainStep, "step", seen)
     train(data, tmp_path / "run", with_(adopt=True, weight_decay=0.5, beta2=0.98))
     assert {group["weight_decay"] for group in groups} == {0.5, 0.0}
     assert {group["betas"] for group in groups} == {(0.9, 0.98)}

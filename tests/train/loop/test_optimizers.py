@@ -10,7 +10,7 @@ from torch import nn
 
 from curate.errors import RecipeError
 from train.loop.config import LoopConfig
-from train.loop.optim.optimizers import adamw, optimizer, schedule
+from train.loop.optim.optimizers import adamw, optimizer, pretraining_rate
 from train.models.registry import build
 
 
@@ -20,13 +20,24 @@ def config(**options: Any) -> LoopConfig:
 
 def rates(steps: int, **options: Any) -> list[float]:
     """Return the rate of each step of a run of 10 steps an epoch."""
-    learner = optimizer(nn.Linear(2, 2), config(**options))
-    course = schedule(learner, config(**options), total_steps=steps, steps_per_epoch=10)
-    found = []
-    for step in range(steps):
-        course.step_update(step)
-        found.append(learner.param_groups[0]["lr"])
-    return found
+    return [
+        pretraining_rate(config(**options), step, total_steps=steps, steps_per_epoch=10)
+        for step in range(steps)
+    ]
+
+
+def test_rates_are_timms_to_the_last_bit() -> None:
+    from timm.scheduler import CosineLRScheduler, StepLRScheduler
+
+    for steps, warmup, lr in ((110, 10, 2.0), (97, 13, 1e-3), (1000, 1, 0.3), (50, 0, 0.1), (7, 7, 0.7)):
+        sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+        rise = {"warmup_t": warmup, "warmup_lr_init": lr / max(1, warmup), "t_in_epochs": False}
+        cosine = CosineLRScheduler(sgd, t_initial=max(1, steps - warmup), warmup_prefix=True, **rise)
+        assert rates(steps, lr=lr, warmup_steps=warmup) == [cosine._get_lr(t)[0] for t in range(steps)]
+        sgd.param_groups[0]["lr"] = lr
+        step = StepLRScheduler(sgd, decay_t=30, decay_rate=0.1, warmup_prefix=False, **rise)
+        ours = rates(steps, lr=lr, warmup_steps=warmup, schedule="step", step_epochs=3, step_factor=0.1)
+        assert ours == [step._get_lr(t)[0] for t in range(steps)]
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:

@@ -12,8 +12,8 @@ from handmade import pictures
 
 from curate.datasets.dataset import Dataset
 from train.loop.metrics import throughput
-from train.loop.metrics.throughput import DeviceWait, HostWait, wait_of
-from train.loop.optim.train_step import Learner
+from train.loop.metrics.throughput import DeviceWait, HostWait, wait_meter
+from train.loop.optim.train_step import TrainStep
 from train.methods.supervised import SupervisedConfig, train
 
 
@@ -98,15 +98,15 @@ def test_work_of_the_host_between_two_steps_is_no_wait_for_data() -> None:
 
 
 def test_a_cpu_is_measured_by_the_hosts_clock_and_a_gpu_by_events() -> None:
-    assert isinstance(wait_of(torch.device("cpu")), HostWait)
-    assert isinstance(wait_of(torch.device("cuda")), DeviceWait)  # no event is made before the first step
+    assert isinstance(wait_meter(torch.device("cpu")), HostWait)
+    assert isinstance(wait_meter(torch.device("cuda")), DeviceWait)  # no event is made before the first step
 
 
 def test_the_loop_reads_events_only_where_a_line_is_written(
     dataset: Callable[..., Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    learn, read = Learner.learn, DeviceWait.read
+    learn, read = TrainStep.step, DeviceWait.read
 
     class Traced(Event):
         def query(self) -> bool:
@@ -120,7 +120,7 @@ def test_the_loop_reads_events_only_where_a_line_is_written(
         seen.append("event")
         return Traced(Gpu())
 
-    def learned(self: Learner, *args: Any) -> torch.Tensor:
+    def learned(self: TrainStep, *args: Any) -> torch.Tensor:
         seen.append("learn")
         return learn(self, *args)
 
@@ -129,7 +129,7 @@ def test_the_loop_reads_events_only_where_a_line_is_written(
         return read(self) + 1e-9
 
     monkeypatch.setattr(throughput, "wait_of", lambda device: DeviceWait(recorded))
-    monkeypatch.setattr(Learner, "learn", learned)
+    monkeypatch.setattr(TrainStep, "step", learned)
     monkeypatch.setattr(DeviceWait, "read", reading)
     config = SupervisedConfig(
         model="convnet", image_size=16, epochs=1, batch_size=8, workers=0, device="cpu", log_steps=2

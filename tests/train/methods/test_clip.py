@@ -23,13 +23,14 @@ from torch import Tensor
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, RecipeError
 from train.data.loader import Loader
-from train.eval.zero_shot import pair_of
-from train.loop.distributed import Ranks
-from train.loop.method import Columns, Lesson, Method
+from train.eval.zero_shot import dual_encoder_of
+from train.loop.distributed import Distributed
+from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.optim.gradients import backward
 from train.methods import clip
-from train.methods.clip import PRESETS, ClipConfig, contrast, method_of, parse_config, train
-from train.models.dual_encoder import PairSpec, build_pair
+from train.methods.clip import PRESETS, ClipConfig, contrast, method_of, train
+from train.methods.registry import config_of
+from train.models.dual_encoder import DualEncoderSpec, build_dual_encoder
 from train.models.registry import normalize
 from train.runs import open_run
 
@@ -58,7 +59,7 @@ def outputs(rows: slice = slice(None)) -> Columns:
     return tuple(column[rows].clone().requires_grad_() for column in columns)
 
 
-def loss_and_gradients(name: str, ranks: Ranks, columns: Columns) -> tuple[Tensor, list[Tensor]]:
+def loss_and_gradients(name: str, ranks: Distributed, columns: Columns) -> tuple[Tensor, list[Tensor]]:
     used = columns[: 3 if name == "clip" else 4]
     loss = contrast(name, ranks)(used, ())  # type: ignore[arg-type]
     loss.backward()
@@ -67,7 +68,7 @@ def loss_and_gradients(name: str, ranks: Ranks, columns: Columns) -> tuple[Tenso
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_is_open_clips(name: str) -> None:
-    loss, _ = loss_and_gradients(name, Ranks(), outputs())
+    loss, _ = loss_and_gradients(name, Distributed(), outputs())
     images, texts, scale, bias = outputs()
     expected = (
         ClipLoss()(images, texts, scale[0])
@@ -84,7 +85,9 @@ def _process(rank: int, ports: dict[int, int], out: str) -> None:
             place = f"tcp://127.0.0.1:{port}"
             torch.distributed.init_process_group("gloo", place, rank=rank, world_size=ranks)
             part = slice(rank * 12 // ranks, (rank + 1) * 12 // ranks)
-            found = {name: loss_and_gradients(name, Ranks(rank, ranks), outputs(part)) for name in LOSSES}
+            found = {
+                name: loss_and_gradients(name, Distributed(rank, ranks), outputs(part)) for name in LOSSES
+            }
             torch.save(found, f"{out}/{rank}-of-{ranks}.pt")
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
@@ -99,7 +102,7 @@ def test_loss_and_gradients_are_equal_for_any_number_of_processes(tmp_path: Path
     torch.multiprocessing.spawn(_process, (ports, str(tmp_path)), nprocs=3)
     for ranks, name in itertools.product(ports, LOSSES):
         found = [torch.load(tmp_path / f"{rank}-of-{ranks}.pt")[name] for rank in range(ranks)]
-        loss, gradients = loss_and_gradients(name, Ranks(), outputs())
+        loss, gradients = loss_and_gradients(name, Distributed(), outputs())
         torch.testing.assert_close(torch.stack([one[0] for one in found]).mean(), loss)
         for i, gradient in enumerate(
             gradients[:2]
@@ -112,15 +115,17 @@ def test_loss_and_gradients_are_equal_for_any_number_of_processes(tmp_path: Path
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_in_pieces_has_the_gradients_of_the_whole(name: Any) -> None:
     # of a transformer: batch norms see the pieces
-    pair = build_pair(PairSpec("test_vit", "imagenet", 32, name, 32, 64, 1, 8))
+    pair = build_dual_encoder(DualEncoderSpec("test_vit", "imagenet", 32, name, 32, 64, 1, 8))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(12, 3, 32, 32, generator=generator)
     tokens = torch.randint(1, 49_408, (12, 8), generator=generator)
-    method = Method("clip", pair.spec, pair, lambda batch: Lesson(()), contrast(name, Ranks()), joint=True)
+    method = Method(
+        "clip", pair.spec, pair, lambda batch: PreparedBatch(()), contrast(name, Distributed()), joint=True
+    )
     found = []
     for pieces in (1, 4, 12):
         pair.zero_grad()
-        loss = backward(method, pair, Lesson((images, tokens)), pieces=pieces)
+        loss = backward(method, pair, PreparedBatch((images, tokens)), pieces=pieces)
         found.append((loss, {n: p.grad.clone() for n, p in pair.named_parameters() if p.grad is not None}))
     (whole, gradients), *others = found
     assert gradients["logit_scale"].abs() > 1e-4
@@ -142,7 +147,7 @@ def test_it_learns_64_pairs_by_heart(
         [Sample(f"{i:02d}", 0, jpeg(i, (16, 16)), ext="jpg", caption=text) for i, text in enumerate(texts)]
     )
     run = train(data, tmp_path / "run", with_(loss=name, epochs=60, batch_size=32, weight_decay=0.0))
-    pair, tokenizer = pair_of(open_run(run.path))
+    pair, tokenizer = dual_encoder_of(open_run(run.path))
     plain = Loader(data, batch_size=64, image_size=16, seed=0, augment=False, workers=0, order="manifest")
     [batch] = plain.epoch(0)
     with torch.no_grad():
@@ -198,8 +203,8 @@ def test_a_run_that_was_stopped_draws_the_captions_it_would_have_drawn(
 
 def test_the_temperature_is_kept_within_its_bounds(dataset: MakeDataset) -> None:
     loader = Loader(dataset(described(16)), batch_size=16, image_size=16, seed=0, augment=False, workers=0)
-    pair = build_pair(SMALL.pair)
-    method = method_of(pair, loader.samples.choices, SMALL, Ranks())
+    pair = build_dual_encoder(SMALL.dual_encoder)
+    method = method_of(pair, loader.samples.choices, SMALL, Distributed())
     with torch.no_grad():
         pair.logit_scale.fill_(9.0)
     assert method.after_step
@@ -285,11 +290,11 @@ def test_a_config_that_cannot_be_meant_is_refused(
 
 def test_every_preset_can_be_meant() -> None:
     for name in PRESETS:
-        parse_config({"preset": name}, where="file.yaml")
-    published = parse_config({"preset": "entezari2023", "epochs": 32}, where="file.yaml")
+        config_of("clip", {"preset": name}, "file.yaml")
+    published = config_of("clip", {"preset": "entezari2023", "epochs": 32}, "file.yaml")
     assert (published.model, published.warmup_steps, published.epochs) == ("RN50", 5_000, 32)
     with pytest.raises(RecipeError, match=r"file\.yaml: no preset"):
-        parse_config({"preset": "entezari2032"}, where="file.yaml")
+        config_of("clip", {"preset": "entezari2032"}, "file.yaml")
 
 
 def test_a_run_without_texts_gives_no_towers(dataset: MakeDataset, tmp_path: Path) -> None:
@@ -300,4 +305,4 @@ def test_a_run_without_texts_gives_no_towers(dataset: MakeDataset, tmp_path: Pat
     )
     run = supervised.train(dataset(pictures(16)), tmp_path / "run", config)
     with pytest.raises(RecipeError, match="supervised run, which has no texts"):
-        pair_of(run)
+        dual_encoder_of(run)

@@ -28,7 +28,8 @@ from train.data.loader import Loader
 from train.eval.knn import votes
 from train.loop.config import parse
 from train.methods import simclr
-from train.methods.simclr import PRESETS, Contraster, SimclrConfig, lesson, parse_config, train
+from train.methods.registry import config_of
+from train.methods.simclr import PRESETS, SimclrConfig, SimCLRModel, prepare_batch, train
 from train.models.registry import MEAN, STD
 from train.runs import Run, open_run
 
@@ -210,16 +211,18 @@ def test_pieces_of_a_batch_give_the_contrast_of_the_whole(dataset: MakeDataset, 
 def test_each_view_is_changed_by_its_own_chance_and_normalised(dataset: MakeDataset) -> None:
     data = dataset(pictures(8))
     (batch,) = Loader(data, batch_size=8, image_size=16, seed=0, augment=True, views=2, workers=0).epoch(2)
-    made = lesson(batch, dataclasses.replace(SMALL, jitter=0.0, grey_share=0.0, blur_share=0.0).photometry())
+    made = prepare_batch(
+        batch, dataclasses.replace(SMALL, jitter=0.0, grey_share=0.0, blur_share=0.0).color_augment()
+    )
     (images_BV3TT,) = made.inputs
     assert images_BV3TT.shape == (8, 2, 3, 16, 16)
     assert images_BV3TT.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     for v, view in enumerate(batch.views):
         expected = (view / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         torch.testing.assert_close(images_BV3TT[:, v], expected, rtol=1e-5, atol=1e-5)
-    photometry = dataclasses.replace(SMALL, jitter_share=0.5).photometry()
-    changed = lesson(batch, photometry)
-    drawn = photometry.draw(chance.of_view(batch.chances, 1), 2)
+    color_augment = dataclasses.replace(SMALL, jitter_share=0.5).color_augment()
+    changed = prepare_batch(batch, color_augment)
+    drawn = color_augment.draw(chance.of_view(batch.chances, 1), 2)
     touched = (drawn.factors != (1, 1, 1, 0)).any(axis=1) | drawn.grey  # images of 16 px are not blurred
     differs = (changed.inputs[0][:, 1] - images_BV3TT[:, 1]).abs().amax(dim=(1, 2, 3)) > 1e-4
     assert 0 < touched.sum() < 8
@@ -230,21 +233,21 @@ def test_each_view_is_changed_by_its_own_chance_and_normalised(dataset: MakeData
 def test_presets_are_what_their_papers_say() -> None:
     configs = {name: parse(SimclrConfig, {"preset": name}, "here", PRESETS) for name in PRESETS}
     assert configs["simclr"].lr == pytest.approx(0.3 * configs["simclr"].batch_size / 256)
-    assert configs["entezari2023"].photometry().jitter == pytest.approx((0.4, 0.4, 0.4, 0.1))
-    assert configs["simclr"].photometry().jitter == pytest.approx((0.8, 0.8, 0.8, 0.2))
+    assert configs["entezari2023"].color_augment().jitter == pytest.approx((0.4, 0.4, 0.4, 0.1))
+    assert configs["simclr"].color_augment().jitter == pytest.approx((0.8, 0.8, 0.8, 0.2))
     widths = {
         name: [part.out_features for part in simclr.projector(8, c.hidden_dim, c.projection_dim, c.projector_layers)
                if hasattr(part, "out_features")]
         for name, c in configs.items()
     }  # fmt: skip
     assert widths == {"simclr": [2048, 128], "entezari2023": [4096, 4096, 256], "cifar": [2048, 256]}
-    assert parse_config({"preset": "cifar", "epochs": 5}, where="here").epochs == 5
+    assert config_of("simclr", {"preset": "cifar", "epochs": 5}, "here").epochs == 5
 
 
 def test_the_backbone_starts_as_that_of_a_classifier_does() -> None:
     model = simclr.build("convnet", num_classes=0, image_size=16, seed=3)
     other = simclr.build("convnet", num_classes=7, image_size=16, seed=3)
-    net = Contraster(model, SMALL, 4)
+    net = SimCLRModel(model, SMALL, 4)
     for name, value in other.backbone.state_dict().items():
         assert torch.equal(net.backbone.state_dict()[name], value)
 

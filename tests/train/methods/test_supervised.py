@@ -19,7 +19,8 @@ from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train.data.loader import Loader
 from train.loop import start
 from train.methods import supervised
-from train.methods.supervised import SupervisedConfig, accuracy, parse_config, train
+from train.methods.registry import config_of
+from train.methods.supervised import SupervisedConfig, model_accuracy, train
 from train.models.registry import build
 from train.runs import Run, open_run
 
@@ -66,10 +67,10 @@ def test_it_learns_64_images_by_heart(dataset: MakeDataset, tmp_path: Path) -> N
     config = with_(epochs=40, batch_size=16, min_area=1.0, label_smoothing=0.0, lr=3e-3)
     run = train(data, tmp_path / "run", config)
     plain = Loader(data, batch_size=64, image_size=16, seed=0, augment=False, workers=0)
-    assert accuracy(run.model(), plain)["top1"] >= 63 / 64
+    assert model_accuracy(run.model(), plain)["top1"] >= 63 / 64
     assert run.info.metrics["loss"] < 0.2
     scratch = train(data, tmp_path / "short", with_(epochs=1))
-    assert accuracy(scratch.model(), plain)["top1"] < 0.6
+    assert model_accuracy(scratch.model(), plain)["top1"] < 0.6
 
 
 def test_it_is_measured_on_the_held_out_rows_alone(dataset: MakeDataset, tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(dataset: MakeDataset, tmp
 
 
 def test_a_config_is_read_from_a_file_with_its_place_in_every_error() -> None:
-    config = parse_config({"model": "convnet", "lr": "1e-3", "epochs": 2}, where="file.yaml, pretrain")
+    config = config_of("supervised", {"model": "convnet", "lr": "1e-3", "epochs": 2}, "file.yaml, pretrain")
     assert config == SupervisedConfig(model="convnet", lr=1e-3, epochs=2)  # YAML reads 1e-3 as text
     for options, words in [
         ({"modell": "convnet"}, "file.yaml, pretrain: no option 'modell'"),
@@ -326,7 +327,7 @@ def test_a_config_is_read_from_a_file_with_its_place_in_every_error() -> None:
         ({"epochs": -1}, "file.yaml, pretrain: epochs is -1"),
     ]:
         with pytest.raises(RecipeError) as caught:
-            parse_config(options, where="file.yaml, pretrain")
+            config_of("supervised", options, "file.yaml, pretrain")
         assert str(caught.value).startswith(words)
         assert caught.value.hint
 
@@ -340,6 +341,6 @@ def test_classes_are_ranked_by_float32_where_bf16_knows_no_order(
         model.head.weight.zero_()  # type: ignore[union-attr, operator]
         model.head.bias.copy_(torch.tensor([1, 1, 1, 1.001]))  # type: ignore[union-attr, operator]
     plain = Loader(data, batch_size=8, image_size=16, seed=0, augment=False, workers=0)
-    assert accuracy(model, plain, precision="bf16") == {"top1": 1.0}
+    assert model_accuracy(model, plain, precision="bf16") == {"top1": 1.0}
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.zeros(2, 3, 16, 16)).dtype == torch.float32

@@ -101,7 +101,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
             "samples_seen": len(images_B3HW),
             "seconds": 0.0,
             "metrics": {},
-            "machine": Machine.here(),
+            "machine": Machine.of_device(),
         }
         return finish_run(tmp_path_factory.mktemp(name), info, model.state_dict())
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from curate.errors import DataError, RecipeError
 from train.methods.clip import ClipConfig
-from train.models.dual_encoder import build_pair
+from train.models.dual_encoder import build_dual_encoder
 from train.models.registry import normalize
 from train.runs import Run, finish_run
 from train.transfer import Finetune, Linear, LpFt, Task
@@ -244,7 +244,7 @@ def clip_run(tmp_path_factory: pytest.TempPathFactory, scratch: Run) -> Run:
     config = ClipConfig(
         model="convnet", image_size=SIDE, embed_dim=32, text_width=64, text_layers=1, context_length=16
     )
-    pair = build_pair(config.pair, seed=1)
+    pair = build_dual_encoder(config.dual_encoder, seed=1)
     info = scratch.info.model_dump(exclude={"name", "weights", "code"})
     info |= {"method": "clip", "config": dataclasses.asdict(config), "spec": dataclasses.asdict(pair.spec)}
     return finish_run(tmp_path_factory.mktemp("towers"), info, pair.state_dict())
@@ -257,10 +257,10 @@ def clip_subject(clip_run: Run, dots_task: Task) -> Subject:
 
 def zero_shot_answers(subject: Subject) -> np.ndarray:
     """Return the answers of the towers, class by class and text by text, without the code under test."""
-    from train.eval.zero_shot import pair_of
+    from train.eval.zero_shot import dual_encoder_of
     from train.models.registry import normalize
 
-    pair, tokenizer = pair_of(subject.run)
+    pair, tokenizer = dual_encoder_of(subject.run)
     with torch.no_grad():
         images = pair.encode_images(
             normalize(subject.pixels.test.squares.take(np.arange(200), subject.device))

@@ -279,11 +279,11 @@ def test_classification_reads_lists_and_annotations_alike(data: Path) -> None:
             (main / f"{name}_{side}.txt").write_text("".join(lines))
     path = main / "dog_trainval.txt"
     path.write_text(path.read_text().replace("000001  1", "000001 -1"))
-    (of_lists,) = open_tasks("voc07-classification", [data])
-    assert of_lists.train.targets.dtype == np.int8
-    changed = np.argwhere(of_lists.train.targets != of_xml.train.targets)
+    (from_lists,) = open_tasks("voc07-classification", [data])
+    assert from_lists.train.targets.dtype == np.int8
+    changed = np.argwhere(from_lists.train.targets != of_xml.train.targets)
     assert changed.tolist() == [[0, CLASSES.index("dog")]]
-    assert np.array_equal(of_lists.test.targets, of_xml.test.targets)
+    assert np.array_equal(from_lists.test.targets, of_xml.test.targets)
     assert of_xml.metric == "map11"
     assert of_xml.train.targets[0, CLASSES.index("cat")] == -1
 

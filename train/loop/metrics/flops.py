@@ -1,4 +1,4 @@
-"""What a step costs: arithmetic and memory traffic of a sample, and what a GPU could do at most.
+"""What a step costs: floating-point operations of a sample, and what a GPU could do at most.
 
 Counted on the meta device: no memory, no time to speak of, and nothing of the training is touched.
 """
@@ -16,16 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.loop.method import Columns, Lesson, Method
+from train.loop.method import Columns, Method, PreparedBatch
 
 C = TypeVar("C", bound=AbstractContextManager)
 
 ROWS = 2  # of the counted batch
-ACTIVATION_BYTES = 2  # of a number in bf16
 
 
 class Peak(NamedTuple):
@@ -63,10 +61,10 @@ PEAKS: dict[tuple[str, ...], Peak] = {
     ("V100",): Peak(112e12, 0.9e12),
     ("T4",): Peak(65e12, 0.32e12),
 }
-LESSER = {"LAPTOP", "MAX", "D", "MIG"}  # words of slower ones, and of slices of one
+SLOWER_VARIANTS = {"LAPTOP", "MAX", "D", "MIG"}  # words of slower GPUs, and of slices of one
 
 
-def per_sample(method: Method, lesson: Lesson) -> float:
+def per_sample(method: Method, prepared: PreparedBatch) -> float:
     """Return the floating-point operations of a sample's forward and backward pass, a multiplication and an addition
     counted as two.
 
@@ -74,45 +72,28 @@ def per_sample(method: Method, lesson: Lesson) -> float:
     is 0.1 % of the whole, and it may speak with other processes. Nor does a forward pass that is done twice to save
     memory: what is counted is what had to be done.
     """
-    return training_flops(method.module, lesson.inputs)
+    return training_flops(method.module, prepared.inputs)
 
 
 def training_flops(module: nn.Module, inputs: Columns) -> float:
     """Return the floating-point operations a row of a module's forward and backward pass."""
-    counter = _counted(lambda: FlopCounterMode(display=False), module, inputs, ROWS)
+    counter = counted_by(lambda: FlopCounterMode(display=False), module, inputs, ROWS)
     return counter.get_total_flops() / ROWS
-
-
-def training_bytes(module: nn.Module, inputs: Columns) -> float:
-    """Return the bytes a row that activations and their gradients move through memory in forward and backward.
-
-    It is a model of bf16 in eager mode without any cache: each operator reads its inputs and writes its outputs. A
-    batch norm reads twice, for statistics and for the result; a convolution's backward reads its gradient twice, for
-    the input's and for the weight's. Weights are left out. Attention counts as if its scores were written, which
-    fused kernels do not: the number is meant for convolutional networks.
-    """
-    few, many = (_counted(_Traffic, module, inputs, rows).numbers for rows in (ROWS, 2 * ROWS))
-    return (many - few) / ROWS * ACTIVATION_BYTES  # what both have in common are weights
 
 
 def peak(name: str) -> Peak | None:
     """Return what a GPU of this name could do at most, as far as it is known."""
     words = set(re.split(r"[\s-]+", name.upper()))
     return next(
-        (found for wanted, found in PEAKS.items() if words >= set(wanted) and not words & LESSER), None
+        (known for wanted, known in PEAKS.items() if words >= set(wanted) and not words & SLOWER_VARIANTS),
+        None,
     )
 
 
 def peak_flops(device: torch.device) -> float | None:
     """Return the operations a second that a device could do in bf16; None for a CPU and for a GPU not known."""
-    found = _peak(device)
-    return found.flops if found else None
-
-
-def peak_bandwidth(device: torch.device) -> float | None:
-    """Return the bytes a second that a device's memory could move; None for a CPU and for a GPU not known."""
-    found = _peak(device)
-    return found.bandwidth if found else None
+    known = peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return known.flops if known else None
 
 
 def mfu(flops_per_sample: float, samples_per_s: float, device: torch.device) -> float | None:
@@ -127,20 +108,16 @@ def mfu(flops_per_sample: float, samples_per_s: float, device: torch.device) -> 
     return flops_per_sample * samples_per_s / most if most else None
 
 
-def bandwidth_share(bytes_per_sample: float, samples_per_s: float, device: torch.device) -> float | None:
-    """Return the share (0..1) of a device's bandwidth that the traffic of `training_bytes` takes, or None."""
-    most = peak_bandwidth(device)
-    return bytes_per_sample * samples_per_s / most if most else None
-
-
-def _peak(device: torch.device) -> Peak | None:
-    return peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-
-
-def _counted(make: Callable[[], C], module: nn.Module, inputs: Columns, rows: int) -> C:
+def counted_by(make: Callable[[], C], module: nn.Module, inputs: Columns, rows: int) -> C:
     """Return a counter that has seen a module run forward and backward.
 
-    The module's weights, gradients and statistics, and all chance, stay as they were.
+    The module's weights, gradients and statistics, and all random states, stay as they were.
+
+    Args:
+        make: makes the counter, a context.
+        module: what runs; on the meta device, or as a copy where it looks at values.
+        inputs: whose shapes and types count.
+        rows: of the batch that is counted.
     """
     devices = list({column.device for column in inputs if column.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.enable_grad(), _unshared(module):
@@ -163,7 +140,7 @@ def _counted(make: Callable[[], C], module: nn.Module, inputs: Columns, rows: in
 
 def _sum(outputs: Any) -> Tensor:
     """Return a scalar through which gradients reach all outputs."""
-    return torch.stack([one.float().sum() for one in tree_leaves(outputs) if _learns(one)]).sum()
+    return torch.stack([output.float().sum() for output in tree_leaves(outputs) if _learns(output)]).sum()
 
 
 def _learns(output: Any) -> bool:
@@ -196,38 +173,3 @@ def _unshared(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.training = True
-
-
-UNREAD = (
-    "aten._unsafe_view",
-    "aten.empty",
-    "aten.empty_like",
-)  # a view that does not say so; and space alone
-AGAIN = {  # which arguments an operator reads a second time
-    "aten.native_batch_norm": (0,),
-    "aten.native_batch_norm_backward": (0, 1),
-    "aten.convolution_backward": (0,),
-}
-
-
-class _Traffic(TorchDispatchMode):
-    """Count the numbers that operators read and write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        name = str(function.overloadpacket)
-        if name not in UNREAD and not _is_view(function):
-            again = [args[i] for i in AGAIN.get(name, ())]
-            tensors = tree_leaves((args, kwargs, result, again))
-            self.numbers += sum(one.numel() for one in tensors if isinstance(one, Tensor))
-        return result
-
-
-def _is_view(function: Any) -> bool:
-    """Whether an operator's result is its input, seen otherwise."""
-    aliases = [returned.alias_info for returned in function._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in aliases)

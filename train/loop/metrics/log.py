@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a line on stderr, and `metrics.jsonl`."""
+"""The log of a run: a line on stderr, and `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from curate.errors import MissingError, printable
 from train.loop.config import LoopConfig
-from train.runs import METRICS, unwritten_told
+from train.runs import METRICS, located_write_errors
 
 TENSORBOARD = "tensorboard"  # a folder in the run's
 PLAIN_S = 30  # seconds between lines where stderr is no terminal
@@ -27,9 +27,9 @@ class Log:
 
     Args:
         path: the run's folder.
-        config: which other places the metrics go to.
+        config: `tensorboard` and `wandb` say where else the metrics go.
         quiet: write, and show nothing.
-        writes: whether this process is the one of several that writes.
+        writes: whether this process writes; one of the ranks does.
 
     Raises:
         MissingError: TensorBoard or wandb is wanted and not installed.
@@ -45,7 +45,7 @@ class Log:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[said]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[summary]}"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -72,7 +72,7 @@ class Log:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._total = total
-        self._task = self._bar.add_task(name, total=total, completed=done, said="")
+        self._task = self._bar.add_task(name, total=total, completed=done, summary="")
 
     def advance(self, count: int) -> None:
         """Move the bar."""
@@ -81,7 +81,7 @@ class Log:
 
     def record(self, metrics: dict[str, Any]) -> None:
         """Write one line of metrics."""
-        with unwritten_told(Path(self._file.name)):
+        with located_write_errors(Path(self._file.name)):
             self._file.write(json.dumps(metrics) + "\n")
             self._file.flush()
         numbers = {name: value for name, value in _flat(metrics) if isinstance(value, int | float)}
@@ -91,18 +91,18 @@ class Log:
     def step(self, metrics: dict[str, Any]) -> None:
         """Write and show the metrics of a step."""
         self.record(metrics)
-        said = (
+        summary = (
             f"loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}  {metrics['samples_per_s']:.0f} samples/s  "
             f"{metrics['data_wait']:.0%} waiting for data"
         )
-        said += f"  MFU {metrics['mfu']:.1%}" if "mfu" in metrics else ""
-        said += f"  {metrics['memory_gb']:.1f} GB"
+        summary += f"  MFU {metrics['mfu']:.1%}" if "mfu" in metrics else ""
+        summary += f"  {metrics['memory_gb']:.1f} GB"
         if self._task is not None:
-            self._bar.update(self._task, completed=metrics["step"], said=said)
+            self._bar.update(self._task, completed=metrics["step"], summary=summary)
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last > PLAIN_S:
             self._last = now
-            self.say(f"step {metrics['step']}/{self._total}  {said}")
+            self.say(f"step {metrics['step']}/{self._total}  {summary}")
 
 
 class Sink(NamedTuple):
@@ -142,7 +142,7 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
                 id=_own_id(path),
                 resume="allow",
                 dir=str(path),
-                config=config.deciding(),
+                config=config.result_options(),
             )
         except getattr(wandb, "Error", ()) as error:  # no key, no such project, no answer
             raise MissingError(

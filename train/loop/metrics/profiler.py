@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""A profile of the time within some steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a run is: samples a second, waiting, the share of the device's peak, memory."""
+"""The speed of a run: samples a second, time spent waiting for data, MFU, memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class DeviceWait:
         return sum(done.elapsed_time(begins) for done, begins in passed) / 1e3
 
 
-def wait_of(device: torch.device) -> Wait:
+def wait_meter(device: torch.device) -> Wait:
     """Return what measures how long a device waits for data."""
     if device.type != "cuda":
         return HostWait()
@@ -98,7 +98,7 @@ class Meter:
         self.flops_per_sample = flops_per_sample
         self.began = time.perf_counter()
         self.samples = 0
-        self.waiting = wait_of(device)
+        self.waiting = wait_meter(device)
 
     def add(self, samples: int) -> None:
         """Count the samples of a step, of all ranks together."""
@@ -108,7 +108,7 @@ class Meter:
         """Do not count time that went into something else than steps."""
         self.began += seconds
 
-    def read(self, ranks: int = 1) -> dict[str, float]:
+    def read(self, world_size: int = 1) -> dict[str, float]:
         """Return the metrics since the last reading."""
         passed = time.perf_counter() - self.began
         rate = self.samples / passed
@@ -116,7 +116,7 @@ class Meter:
         if self.flops_per_sample is not None:
             from train.loop.metrics.flops import mfu
 
-            share = mfu(self.flops_per_sample, rate / ranks, self.device)
+            share = mfu(self.flops_per_sample, rate / world_size, self.device)
             metrics |= {"mfu": round(share, 4)} if share is not None else {}
         self.began, self.samples = time.perf_counter(), 0
         return metrics | {"memory_gb": round(memory_bytes(self.device) / 1e9, 2)}

@@ -1,9 +1,9 @@
-"""The gradient of a batch that need not fit into memory at once.
+"""The gradient of a batch, computed in pieces where it does not fit into memory at once.
 
-A loss that is a mean over samples is summed up piece by piece. A contrast needs the outputs of the whole batch: they
-are made without gradients first, the loss gives the gradient of each output, and the pieces are run again to carry it
-on into the weights (GradCache: Gao et al. 2021, https://arxiv.org/abs/2101.06983). Both come to the gradient of
-the batch in one piece, but for batch norms, whose statistics are those of a piece.
+The gradients of a loss that is a mean over samples are summed over the pieces. A contrastive loss needs the outputs of
+the whole batch: they are computed without gradients first, the loss gives the gradient of each output, and the pieces
+run again to carry it into the weights (GradCache: Gao et al. 2021, https://arxiv.org/abs/2101.06983). Both equal the
+gradient of the batch in one piece, except that batch norms take their statistics from a piece.
 """
 
 # B samples of this process
@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from train.loop.method import Columns, Lesson, Method
+from train.loop.method import Columns, Method, PreparedBatch
 
 Autocast = Callable[[], AbstractContextManager]
 
@@ -25,7 +25,7 @@ Autocast = Callable[[], AbstractContextManager]
 def backward(
     method: Method,
     module: nn.Module,
-    lesson: Lesson,
+    batch: PreparedBatch,
     *,
     pieces: int = 1,
     autocast: Autocast = nullcontext,
@@ -36,53 +36,63 @@ def backward(
     Args:
         method: whose loss it is.
         module: the method's, or what wraps it (DistributedDataParallel, a compiled one).
-        lesson: the batch of this process.
+        batch: the part of this process.
         pieces: into how many the batch is cut; no more than it has samples.
         autocast: around the module alone: the loss is made of float32.
         scale: of the loss before its gradient is taken, for float16.
     """
-    cuts = _cuts(lesson, pieces)
+    cuts = _cuts(batch, pieces)
     if len(cuts) == 1:
-        loss = method.loss(_outputs(module, lesson.inputs, autocast), lesson.targets)
+        loss = method.loss(_outputs(module, batch.inputs, autocast), batch.targets)
         scale(loss).backward()
         return loss.detach()
-    return (_joint if method.joint else _summed)(method, module, lesson, cuts, autocast, scale)
+    return (_joint if method.joint else _summed)(method, module, batch, cuts, autocast, scale)
 
 
 def _summed(
-    method: Method, module: nn.Module, lesson: Lesson, cuts: list[slice], autocast: Autocast, scale: Callable
+    method: Method,
+    module: nn.Module,
+    batch: PreparedBatch,
+    cuts: list[slice],
+    autocast: Autocast,
+    scale: Callable,
 ) -> Tensor:
-    size = len(lesson.inputs[0])
-    total = torch.zeros((), device=lesson.inputs[0].device)
+    size = len(batch.inputs[0])
+    total = torch.zeros((), device=batch.inputs[0].device)
     for number, cut in enumerate(cuts):
         with _silent(module, number < len(cuts) - 1):
-            outputs = _outputs(module, _cut(lesson.inputs, cut), autocast)
-            loss = method.loss(outputs, _cut(lesson.targets, cut)) * ((cut.stop - cut.start) / size)
+            outputs = _outputs(module, _cut(batch.inputs, cut), autocast)
+            loss = method.loss(outputs, _cut(batch.targets, cut)) * ((cut.stop - cut.start) / size)
             scale(loss).backward()
         total += loss.detach()
     return total
 
 
 def _joint(
-    method: Method, module: nn.Module, lesson: Lesson, cuts: list[slice], autocast: Autocast, scale: Callable
+    method: Method,
+    module: nn.Module,
+    batch: PreparedBatch,
+    cuts: list[slice],
+    autocast: Autocast,
+    scale: Callable,
 ) -> Tensor:
-    device = lesson.inputs[0].device
+    device = batch.inputs[0].device
     random = []
-    found = []
+    parts = []
     with torch.no_grad(), _untracked(module), _silent(module, True):
         for cut in cuts:
             random.append(_random_state(device))
-            found.append(_outputs(module, _cut(lesson.inputs, cut), autocast))
+            parts.append(_outputs(module, _cut(batch.inputs, cut), autocast))
     after = _random_state(device)
     # Detached: a view of a weight wants gradients even where it was made without.
-    outputs = tuple(torch.cat(column).detach() for column in zip(*found, strict=True))
+    outputs = tuple(torch.cat(column).detach() for column in zip(*parts, strict=True))
     leaves = tuple(c.requires_grad_() if c.is_floating_point() else c for c in outputs)
-    loss = method.loss(leaves, lesson.targets)
+    loss = method.loss(leaves, batch.targets)
     scale(loss).backward()
     for number, (cut, state) in enumerate(zip(cuts, random, strict=True)):
         _set_random_state(state, device)  # dropout falls as it fell
         with _silent(module, number < len(cuts) - 1):
-            again = _outputs(module, _cut(lesson.inputs, cut), autocast)
+            again = _outputs(module, _cut(batch.inputs, cut), autocast)
             pairs = [
                 (o, leaf.grad[cut]) for o, leaf in zip(again, leaves, strict=True) if leaf.grad is not None
             ]
@@ -98,8 +108,8 @@ def _outputs(module: nn.Module, inputs: Columns, autocast: Autocast) -> Columns:
     return tuple(column.float() if column.is_floating_point() else column for column in outputs)
 
 
-def _cuts(lesson: Lesson, pieces: int) -> list[slice]:
-    size = len(lesson.inputs[0])
+def _cuts(batch: PreparedBatch, pieces: int) -> list[slice]:
+    size = len(batch.inputs[0])
     bounds = [size * number // min(pieces, size) for number in range(min(pieces, size) + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
@@ -110,7 +120,7 @@ def _cut(columns: Columns, cut: slice) -> Columns:
 
 @contextmanager
 def _silent(module: nn.Module, silent: bool) -> Iterator[None]:
-    """Let ranks not talk about a piece's gradients: they are told once, with the last."""
+    """Keep ranks from exchanging the gradients of a piece: they exchange once, after the last."""
     with ExitStack() as stack:
         if silent and isinstance(module, nn.parallel.DistributedDataParallel):
             stack.enter_context(module.no_sync())
@@ -119,7 +129,7 @@ def _silent(module: nn.Module, silent: bool) -> Iterator[None]:
 
 @contextmanager
 def _untracked(module: nn.Module) -> Iterator[None]:
-    """Let batch norms not count what they will see again."""
+    """Keep batch norms from updating their statistics from rows that they will see again."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]

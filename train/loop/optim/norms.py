@@ -1,4 +1,4 @@
-"""Batch norms whose statistics are those of the whole batch, where several processes share it."""
+"""Batch norms over the batch of all ranks."""
 
 # B rows of one process, C channels
 
@@ -8,27 +8,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from train.loop.distributed import Ranks
+from train.loop.distributed import Distributed
 
 
-def shared(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """Return a module whose batch norms see the rows of all ranks in training; the names of its state stay.
+def shared(module: nn.Module, distributed: Distributed) -> nn.Module:
+    """Return a module whose batch norms see the rows of all ranks in training; the names in its state stay.
 
-    torch's own does it on GPUs alone; on CPUs, ours does, so that a run can be tried there with several processes.
+    torch's own does so on GPUs alone. On CPUs ours does, so that a run of several processes can be tried there.
     """
-    if ranks.ranks == 1:
+    if distributed.world_size == 1:
         return module
     if next(module.parameters()).is_cuda:
         from timm.layers import convert_sync_batchnorm
 
         return convert_sync_batchnorm(module)  # timm's knows its own norms, which have an activation inside
-    return _replaced(module, ranks)
+    return _replaced(module, distributed)
 
 
-class SharedBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """A batch norm over the rows of all ranks. Use `shared`."""
 
-    ranks: Ranks
+    distributed: Distributed
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         super().__init__(channels, eps, momentum)
@@ -40,7 +40,7 @@ class SharedBatchNorm(_BatchNorm):
         if not self.training:
             return self.act(self.drop(super().forward(rows)))
         kind, rows = rows.dtype, rows.float()
-        count = self.ranks.ranks * rows.numel() // rows.shape[1]  # every rank brings as many
+        count = self.distributed.world_size * rows.numel() // rows.shape[1]  # every rank brings as many
         shape = (1, -1, *(1,) * (rows.ndim - 2))
         mean_C = self._summed(rows) / count
         centred = rows - mean_C.view(shape)
@@ -58,19 +58,19 @@ class SharedBatchNorm(_BatchNorm):
     def _summed(self, rows: Tensor) -> Tensor:
         """Return the sum over rows and ranks of each channel."""
         sums_C = rows.sum(dim=[d for d in range(rows.ndim) if d != 1])
-        return self.ranks.gathered(sums_C[None]).sum(dim=0)
+        return self.distributed.all_gather_with_gradients(sums_C[None]).sum(dim=0)
 
     def _check_input_dim(self, rows: Tensor) -> None:
         """Any number of dimensions will do."""
 
 
-def _replaced(module: nn.Module, ranks: Ranks) -> nn.Module:
+def _replaced(module: nn.Module, distributed: Distributed) -> nn.Module:
     if isinstance(module, _BatchNorm):
-        norm = SharedBatchNorm(module.num_features, module.eps, module.momentum)
+        norm = SyncBatchNorm(module.num_features, module.eps, module.momentum)
         norm.load_state_dict(module.state_dict())
-        norm.ranks = ranks
+        norm.distributed = distributed
         norm.drop, norm.act = (getattr(module, name, norm.act) for name in ("drop", "act"))
         return norm
     for name, child in module.named_children():
-        setattr(module, name, _replaced(child, ranks))
+        setattr(module, name, _replaced(child, distributed))
     return module

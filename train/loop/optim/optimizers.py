@@ -1,8 +1,10 @@
-"""Optimisers and the learning rate over a run."""
+"""Optimisers, learning rates over a training, and which weights decay."""
 
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +13,6 @@ from torch import nn
 from curate.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from timm.scheduler.scheduler import Scheduler
-
     from train.loop.config import LoopConfig
 
 OURS = ("adamw", "sgd")
@@ -31,7 +31,7 @@ def optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     """
     if config.trust is not None and config.optimizer in OURS:
         raise RecipeError(f"trust with {config.optimizer!r}, which knows none", hint="lars and larc do")
-    groups = _groups(module, config.weight_decay)
+    groups = decay_groups(module, config.weight_decay, _spared(module))
     betas = (config.beta1, config.beta2)
     if config.optimizer == "adamw":
         return adamw(groups, lr=config.lr, betas=betas, eps=config.eps)
@@ -62,51 +62,66 @@ def adamw(groups: list[dict[str, Any]], **more: Any) -> torch.optim.AdamW:
     On a CPU too: 22 ms a step of 43 million weights, where one weight after the other takes 111.
     """
     weights = [weight for group in groups for weight in group["params"]]
-    fused = all(one.device.type in ("cuda", "cpu") and one.is_floating_point() for one in weights)
+    fused = all(w.device.type in ("cuda", "cpu") and w.is_floating_point() for w in weights)
     return torch.optim.AdamW(groups, fused=fused, **more)
 
 
-def schedule(
-    optimizer: torch.optim.Optimizer, config: LoopConfig, *, total_steps: int, steps_per_epoch: int
-) -> Scheduler:
-    """Return the learning rate over a run, as timm has it; `step_update(step)` sets that of a step (from 0).
+def pretraining_rate(config: LoopConfig, step: int, *, total_steps: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step (from 0) of a run.
 
-    It rises linearly to `config.lr` over the warm-up, from the first step's share on, and then follows
-    `config.schedule`: half a cosine down to 0, steps down every `step_epochs`, or level.
+    It rises linearly over the warm-up, from the first step's share of `config.lr` on, and then follows
+    `config.schedule`: half a cosine down to 0, steps down every `step_epochs`, or constant.
     """
-    from timm.scheduler import CosineLRScheduler, StepLRScheduler
-
     warmup_steps = config.warmup(total_steps)
-    rise: dict[str, Any] = {
-        "warmup_t": warmup_steps,
-        "warmup_lr_init": config.lr / max(1, warmup_steps),
-        "t_in_epochs": False,
-    }
+    if step < warmup_steps:
+        first = config.lr / warmup_steps
+        return first + step * ((config.lr - first) / warmup_steps)
     if config.schedule == "cosine":
-        left = max(1, total_steps - warmup_steps)
-        return CosineLRScheduler(optimizer, t_initial=left, warmup_prefix=True, **rise)
-    every = max(1, round(config.step_epochs * steps_per_epoch))
+        return config.lr * half_cosine(step - warmup_steps, total_steps - warmup_steps)
     if config.schedule == "constant":
-        every = total_steps + 1
-    return StepLRScheduler(
-        optimizer, decay_t=every, decay_rate=config.step_factor, warmup_prefix=False, **rise
-    )
+        return config.lr
+    return config.lr * config.step_factor ** (step // max(1, round(config.step_epochs * steps_per_epoch)))
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def half_cosine(step: int, steps: int) -> float:
+    """Return the share of a rate that is left at a step: half a cosine from 1 at step 0 to 0 at `steps`."""
+    return 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+
+
+def steps_down(step: int, at: Iterable[float], factor: float = 0.1) -> float:
+    """Return the share of a rate that is left at a step: it is multiplied by `factor` at each of the steps `at`."""
+    return factor ** sum(step >= drop for drop in at)
+
+
+def split_by_decay(
+    module: nn.Module, spared: Collection[str] = ()
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Return the parameters that weight decay applies to, and the others: norms, biases and those that are `spared`.
+
+    Parameters that do not learn are in neither.
+    """
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    spared = _spared(module)
-    flat = [p for name, p in learning.items() if p.ndim <= 1 or name in spared]
-    deep = [p for name, p in learning.items() if p.ndim > 1 and name not in spared]
-    groups = [{"params": deep, "weight_decay": weight_decay}, {"params": flat, "weight_decay": 0.0}]
+    decaying = {name: p for name, p in learning.items() if p.ndim > 1 and name not in spared}
+    return decaying, {name: p for name, p in learning.items() if name not in decaying}
+
+
+def decay_groups(
+    module: nn.Module, weight_decay: float, spared: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Return an optimiser's groups of parameters, with and without weight decay; see `split_by_decay`."""
+    decaying, others = split_by_decay(module, spared)
+    groups = [
+        {"params": [*decaying.values()], "weight_decay": weight_decay},
+        {"params": [*others.values()], "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
 def _spared(module: nn.Module) -> set[str]:
-    """Return the names that a timm model inside wants spared: position embeddings and class tokens."""
+    """Return the names that the timm models inside exempt from decay: position embeddings and class tokens."""
     return {
-        f"{place}.{name}".lstrip(".")
-        for place, part in module.named_modules()
-        if callable(spares := getattr(part, "no_weight_decay", None))
-        for name in spares()
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        if callable(exempt := getattr(part, "no_weight_decay", None))
+        for name in exempt()
     }

@@ -1,4 +1,4 @@
-"""What learns: a method's module with its optimiser, schedule, scaler and average, a step at a time."""
+"""A training step: forward, backward, optimiser, scaler and weight average."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import RecipeError
-from train.data.loader import Batch
-from train.loop.config import LoopConfig, autocast, number_type
+from train.data.batch import Batch
+from train.loop.config import LoopConfig
 from train.loop.determinism import choose_kernels
-from train.loop.distributed import Ranks
-from train.loop.method import Lesson, Method
+from train.loop.devices import autocast, number_type
+from train.loop.distributed import Distributed
+from train.loop.method import Method, PreparedBatch
 from train.loop.optim.gradients import backward
 from train.loop.optim.norms import shared
-from train.loop.optim.optimizers import optimizer, schedule
+from train.loop.optim.optimizers import optimizer, pretraining_rate
 
 
-class Learner:
-    """Takes steps. What it does follows from the method, the config, the step and the batch alone.
+class TrainStep:
+    """Train a method's module, step by step. A step depends on method, config, step and batch alone.
 
     Args:
-        method: what learns, and how.
-        config: how fast.
-        ranks: the processes that share each batch; their gradients are averaged.
+        method: module and loss.
+        config: optimiser, rate and precision.
+        distributed: the processes that share each batch; their gradients are averaged.
         device: where the module is.
-        total_steps: of the run, for the schedule.
+        total_steps: of the run, for the learning rate.
         steps_per_epoch: likewise.
 
     Attributes:
@@ -42,19 +43,19 @@ class Learner:
         self,
         method: Method,
         config: LoopConfig,
-        ranks: Ranks,
+        distributed: Distributed,
         device: torch.device,
         *,
         total_steps: int,
         steps_per_epoch: int,
     ) -> None:
-        self.method, self.config, self.ranks, self.device = method, config, ranks, device
+        self.method, self.config, self.distributed, self.device = method, config, distributed, device
         choose_kernels(config.deterministic)
         if config.sync_norms:
-            shared(method.module, ranks)
+            shared(method.module, distributed)
         self.optimizer = optimizer(method.module, config)
-        self.schedule = schedule(
-            self.optimizer, config, total_steps=total_steps, steps_per_epoch=steps_per_epoch
+        self.rate = partial(
+            pretraining_rate, config, total_steps=total_steps, steps_per_epoch=steps_per_epoch
         )
         kind = number_type(config.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=kind == torch.float16)
@@ -69,30 +70,31 @@ class Learner:
         return self.optimizer.param_groups[0]["lr"]
 
     @property
-    def kept(self) -> nn.Module:
-        """What is measured and saved: the average where there is one."""
+    def measured_module(self) -> nn.Module:
+        """The module that is measured and saved: the average of the weights where there is one."""
         return self.average.module if self.average is not None else self.method.module
 
-    def lesson(self, batch: Batch) -> Lesson:
-        """Make a batch ready."""
+    def prepare_batch(self, batch: Batch) -> PreparedBatch:
+        """Augment, normalise and tokenise a batch, on the device."""
         with torch.no_grad():
-            return self.method.lesson(batch)
+            return self.method.prepare_batch(batch)
 
-    def learn(self, lesson: Lesson, step: int) -> Tensor:
+    def step(self, prepared: PreparedBatch, step: int) -> Tensor:
         """Take a step (from 0) and return this rank's loss, on the device: nothing here waits for a GPU.
 
         Raises:
             RecipeError: the GPU's memory is too small; it says which batch would fit.
         """
         try:
-            return self._learn(lesson, step)
+            return self._step(prepared, step)
         except torch.cuda.OutOfMemoryError:
             pass  # left first, for the exception holds on to what did not fit
-        raise self._too_large(lesson)
+        raise self._too_large(prepared)
 
-    def _learn(self, lesson: Lesson, step: int) -> Tensor:
-        self.schedule.step_update(step)
-        loss = self._backward(lesson, self.config.accumulate)
+    def _step(self, prepared: PreparedBatch, step: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        loss = self._backward(prepared, self.config.accumulate)
         norm = self._clipped()
         sound = torch.isfinite(loss)
         if not self.scaler.is_enabled():  # a gradient too large for float16 is the scaler's matter
@@ -110,7 +112,7 @@ class Learner:
         return loss
 
     def state(self) -> dict[str, Any]:
-        """Return what goes on from a checkpoint, besides the module's own weights."""
+        """Return the state for a checkpoint, besides the module's own weights."""
         average = self.average.module.state_dict() if self.average is not None else None
         return {
             "name": self.config.optimizer,
@@ -120,7 +122,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; rates, decays and the like are this config's.
+        """Load what `state` returned; rates and decays are those of this config.
 
         Raises:
             RecipeError: the state is another optimiser's.
@@ -132,7 +134,7 @@ class Learner:
             )
         saved, own = state["optimizer"], self.optimizer.state_dict()["param_groups"]
         groups = [
-            there | here for there, here in zip(saved["param_groups"], own, strict=True)
+            theirs | ours for theirs, ours in zip(saved["param_groups"], own, strict=True)
         ]  # may count steps
         self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         if self.scaler.is_enabled() and state["scaler"]:
@@ -142,26 +144,26 @@ class Learner:
 
     @contextmanager
     def measuring(self) -> Iterator[nn.Module]:
-        """Give what is to be measured, in eval mode; afterwards all learn on."""
-        module = self.kept
+        """Yield the module to measure, in eval mode; afterwards return to train mode."""
+        module = self.measured_module
         module.eval()
         try:
             yield module
         finally:
             self.method.module.train()
 
-    def _backward(self, lesson: Lesson, pieces: int) -> Tensor:
+    def _backward(self, prepared: PreparedBatch, pieces: int) -> Tensor:
         return backward(
             self.method,
             self.wrapped,
-            lesson,
+            prepared,
             pieces=pieces,
             autocast=self.autocast,
             scale=self.scaler.scale,
         )
 
     def _clipped(self) -> Tensor:
-        """Return the norm of the gradient, which is cut if it is to be."""
+        """Return the norm of the gradient, and clip it where `clip_norm` says so."""
         parameters = [p for p in self.method.module.parameters() if p.grad is not None]
         if self.config.clip_norm is None:
             return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -170,7 +172,7 @@ class Learner:
 
     def _wrapped(self) -> nn.Module:
         module = torch.compile(self.method.module) if self.config.compile else self.method.module
-        if self.ranks.ranks == 1:
+        if self.distributed.world_size == 1:
             return module  # type: ignore[return-value]
         places = [self.device] if self.device.type == "cuda" else None
         # Statistics of norms stay each rank's own where they are not joint, so nothing is sent before a step.
@@ -179,20 +181,21 @@ class Learner:
         more: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
         return nn.parallel.DistributedDataParallel(module, device_ids=places, **more)
 
-    def _too_large(self, lesson: Lesson) -> RecipeError:
-        """Find out by trying into how many pieces the batch must be cut."""
-        said = f"a batch of {self.config.batch_size} does not fit into the GPU's memory"
+    def _too_large(self, prepared: PreparedBatch) -> RecipeError:
+        """Find by trying how many pieces fit into memory, and return the error that says so."""
+        too_large = f"a batch of {self.config.batch_size} does not fit into the GPU's memory"
         pieces = self.config.accumulate
-        while self.ranks.ranks == 1 and pieces < len(lesson.inputs[0]):
+        while self.distributed.world_size == 1 and pieces < len(prepared.inputs[0]):
             pieces *= 2
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             with contextlib.suppress(torch.cuda.OutOfMemoryError):
-                self._backward(lesson, pieces)
+                self._backward(prepared, pieces)
                 fits = max(2, self.config.batch_size * self.config.accumulate // pieces)
-                return RecipeError(said, hint=f"accumulate {pieces} fits, and so does batch_size {fits}")
+                return RecipeError(too_large, hint=f"accumulate {pieces} fits, and so does batch_size {fits}")
         return RecipeError(
-            said, hint=f"take a larger accumulate (it is {self.config.accumulate}), or a smaller batch_size"
+            too_large,
+            hint=f"take a larger accumulate (it is {self.config.accumulate}), or a smaller batch_size",
         )
 
 

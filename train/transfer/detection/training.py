@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import DataError
-from train.loop.config import autocast
+from train.loop.devices import autocast
 from train.transfer.detection.batches import Batch, Source, in_sequence, shuffled
 from train.transfer.detection.matches import Found
 

@@ -22,7 +22,7 @@ from curate.rows.chance import chance
 from train.augment.crops import crop_batch, random_crops
 from train.augment.randaugment import RandAugment
 from train.augment.upload import upload
-from train.loop.config import autocast, number_type
+from train.loop.devices import autocast, number_type
 from train.loop.optim.optimizers import adamw
 from train.transfer.features import BATCH, Subject
 from train.transfer.images import Fit, Pixels, View

@@ -10,7 +10,7 @@ from torch.nn import functional
 from curate.captions.templates import texts
 from curate.errors import RecipeError
 from train.eval.zero_shot import class_weights
-from train.models.dual_encoder import Pair
+from train.models.dual_encoder import DualEncoder
 from train.runs import Run
 from train.transfer.features import Subject
 
@@ -31,7 +31,7 @@ def require_texts(run: Run) -> None:
 class ImageSide(nn.Module):
     """The image tower with its projection: embeddings of length 1."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: DualEncoder) -> None:
         super().__init__()
         self.backbone, self.projector = pair.backbone, pair.projector
 

@@ -18,7 +18,7 @@ from several import environment, torchrun, torchrun_command
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
-from train.loop.distributed import Ranks, ranks_of
+from train.loop.distributed import Distributed, distributed_from
 from train.runs import open_run
 
 MakeDataset = Callable[..., Dataset]
@@ -124,8 +124,11 @@ def _children(pid: int) -> list[int]:
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, Ranks()),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, Ranks(3, 8, 1, 2)),
+        ({}, Distributed()),
+        (
+            {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
+            Distributed(3, 8, 1, 2),
+        ),
         (
             {
                 "SLURM_PROCID": "5",
@@ -133,19 +136,22 @@ def _children(pid: int) -> list[int]:
                 "SLURM_LOCALID": "1",
                 "SLURM_STEP_TASKS_PER_NODE": "2(x3)",
             },
-            Ranks(5, 6, 1, 2),
+            Distributed(5, 6, 1, 2),
         ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, Ranks()),  # sbatch, without srun
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"},
+            Distributed(),
+        ),  # sbatch, without srun
     ],
 )
-def test_rank_is_read_from_torchrun_or_slurm(variables: dict[str, str], expected: Ranks) -> None:
-    assert ranks_of(variables) == expected
+def test_rank_is_read_from_torchrun_or_slurm(variables: dict[str, str], expected: Distributed) -> None:
+    assert distributed_from(variables) == expected
 
 
 @pytest.mark.parametrize("rank", ["two", "-1", "2"])
 def test_rank_that_cannot_be_is_refused(rank: str) -> None:
     with pytest.raises(RecipeError, match=rf"RANK={rank}, WORLD_SIZE=2: no rank"):
-        ranks_of({"RANK": rank, "WORLD_SIZE": "2"})
+        distributed_from({"RANK": rank, "WORLD_SIZE": "2"})
 
 
 def test_batch_that_does_not_divide_is_refused(dataset: MakeDataset, tmp_path: Path) -> None:
@@ -156,8 +162,8 @@ def test_batch_that_does_not_divide_is_refused(dataset: MakeDataset, tmp_path: P
 
 
 def test_numbers_are_agreed_on_by_one_process_alone() -> None:
-    one: Any = Ranks()
-    assert one.most(3, 4) == (3, 4)
+    one: Any = Distributed()
+    assert one.max(3, 4) == (3, 4)
     assert one.sum_uint64(2**64 - 1) == 2**64 - 1
-    assert one.first_of(torch.tensor(0)) == 0
-    assert one.first_of(torch.tensor(7)) == 7
+    assert one.first_failed(torch.tensor(0)) == 0
+    assert one.first_failed(torch.tensor(7)) == 7

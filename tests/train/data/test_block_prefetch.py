@@ -14,7 +14,8 @@ from handmade import pictures
 from curate.datasets.dataset import Dataset
 from curate.io.byte_ranges import Reader
 from curate.io.files import cache_folder
-from train.data.block_prefetch import Spool
+from train.data import epoch_order
+from train.data.block_prefetch import BlockPrefetch
 from train.data.loader import Loader
 from train.data.samples import Samples
 
@@ -23,8 +24,13 @@ MakeDataset = Callable[..., Dataset]
 
 def loader(dataset: Dataset, **options) -> Loader:
     standard = {"batch_size": 8, "image_size": 16, "seed": 0, "augment": True, "workers": 0, "cache": "none"}
-    blocks = {"order": "blocks", "block_samples": 10, "window_blocks": 2}
-    return Loader(dataset, **{**standard, **blocks, **options})
+    return Loader(dataset, **{**standard, "order": "blocks", **options})
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch_order, "BLOCK_SAMPLES", 10)
+    monkeypatch.setattr(epoch_order, "WINDOW_BLOCKS", 2)
 
 
 @pytest.fixture
@@ -42,38 +48,38 @@ def store(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def spools() -> list[Path]:
-    return list(cache_folder().glob("spool-*"))
+def folders() -> list[Path]:
+    return list(cache_folder().glob("blocks-*"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sharded", [False, True])
-def test_batches_are_those_without_a_spool(
+def test_batches_are_those_without_a_block_prefetch(
     dataset: MakeDataset, store: list[int], monkeypatch: pytest.MonkeyPatch, workers: int, sharded: bool
 ) -> None:
     data = dataset(pictures(303), sharded=sharded)
-    spooled = loader(data, workers=workers)
+    fetched = loader(data, workers=workers)
     with monkeypatch.context() as patch:
         patch.setattr(Samples, "remote", False)
         plain = loader(data, workers=workers)
-    assert spools()
+    assert folders()
     for start in (0, 50):
-        took, wanted = spooled.batches(start), plain.batches(start)
+        took, wanted = fetched.batches(start), plain.batches(start)
         for _ in range(60):  # more than an epoch
             a, b = next(took), next(wanted)
             assert a.keys == b.keys
             assert torch.equal(a.images, b.images)
         took.close()
         wanted.close()
-        assert len(list(spools()[0].iterdir())) <= 20  # of 31: windows under way and behind
+        assert len(list(folders()[0].iterdir())) <= 20  # of 31: windows under way and behind
     if workers == 0:
         # Whole blocks; the plain loader, which comes second, asks for eight at a time.
         assert set(store[: store.index(8)]) <= {10, 3}
-    spooled.close()
+    fetched.close()
     plain.close()
-    del spooled, took
+    del fetched, took
     gc.collect()
-    assert not spools()
+    assert not folders()
 
 
 def test_a_block_that_cannot_be_fetched_is_read_by_the_sample(dataset: MakeDataset, store: list[int]) -> None:
@@ -82,21 +88,21 @@ def test_a_block_that_cannot_be_fetched_is_read_by_the_sample(dataset: MakeDatas
     one = loader(data, max_broken_fraction=0.5)
     seen = [key for batch in one.epoch(0) for key in batch.keys]
     assert set(seen) == {f"all/{i:04d}" for i in range(40)} - {"all/0013"}
-    assert list(one.broken.reasons) == ["all/0013"]
-    assert "0013.png" in one.broken.reasons["all/0013"]
+    assert list(one.unreadable.reasons) == ["all/0013"]
+    assert "0013.png" in one.unreadable.reasons["all/0013"]
 
 
-def test_a_spool_is_for_workers_to_read_and_for_its_owner_to_drop(
+def test_a_block_prefetch_is_for_workers_to_read_and_for_its_owner_to_drop(
     dataset: MakeDataset, store: list[int]
 ) -> None:
     data = dataset(pictures(40))
     samples = Samples(data, None, seed=0, need_labels=True)
-    spool = Spool(samples, loader(data).order)
-    list(spool.ahead(loader(data).steps.epoch(0)))
+    prefetch = BlockPrefetch(samples, loader(data).order)
+    list(prefetch.ahead(loader(data).sampler.epoch(0)))
     if os.fork() == 0:  # a worker that ends
-        del spool
+        del prefetch
         os._exit(0)
     os.wait()
-    assert list(spool.folder.iterdir())
-    spool.close()
-    assert not spool.folder.exists()
+    assert list(prefetch.folder.iterdir())
+    prefetch.close()
+    assert not prefetch.folder.exists()

@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from curate.errors import RecipeError
-from train.models.dual_encoder import Pair, PairSpec, build_pair
+from train.models.dual_encoder import DualEncoder, DualEncoderSpec, build_dual_encoder
 from train.models.encoders import clip_config
 from train.models.registry import ModelSpec, build, rebuild
 from train.models.tokenizer import Tokenizer
 
-SMALL = PairSpec("convnet", "imagenet", 32, embed_dim=64, text_width=64, text_layers=1, context_length=16)
+SMALL = DualEncoderSpec(
+    "convnet", "imagenet", 32, embed_dim=64, text_width=64, text_layers=1, context_length=16
+)
 
 
-def with_(**changes: object) -> PairSpec:
+def with_(**changes: object) -> DualEncoderSpec:
     return dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
 
 
@@ -47,11 +49,11 @@ def test_a_tower_starts_by_its_seed_and_from_its_spec() -> None:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
-    return build_pair(SMALL, seed=5).eval()
+def pair() -> DualEncoder:
+    return build_dual_encoder(SMALL, seed=5).eval()
 
 
-def test_images_and_texts_meet_in_one_space(pair: Pair) -> None:
+def test_images_and_texts_meet_in_one_space(pair: DualEncoder) -> None:
     tokens = Tokenizer(16)(["a cat", "a dog", "!"])
     images, texts, scale = pair(torch.rand(3, 3, 32, 32), tokens)
     assert images.shape == texts.shape == (3, 64)
@@ -67,18 +69,18 @@ def test_images_and_texts_meet_in_one_space(pair: Pair) -> None:
     }
 
 
-def test_the_image_tower_starts_as_a_classifiers_does(pair: Pair) -> None:
+def test_the_image_tower_starts_as_a_classifiers_does(pair: DualEncoder) -> None:
     alone = build("convnet", num_classes=7, image_size=32, seed=5).backbone.state_dict()
     assert all(torch.equal(alone[name], value) for name, value in pair.backbone.state_dict().items())
 
 
 def test_building_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    build_pair(SMALL)
+    build_dual_encoder(SMALL)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_columns_that_no_text_reaches_may_be_left_out(pair: Pair) -> None:
+def test_columns_that_no_text_reaches_may_be_left_out(pair: DualEncoder) -> None:
     tokens = Tokenizer(16)(["a cat", "!!! the dog"])
     short = pair.cropped(tokens)
     assert short.shape == (2, 8)
@@ -96,13 +98,13 @@ def test_columns_that_no_text_reaches_may_be_left_out(pair: Pair) -> None:
 
 
 def test_a_text_tower_that_looks_ahead_sees_all_columns() -> None:
-    pair = build_pair(with_(model="ViT-S-32", image_size=32))
+    pair = build_dual_encoder(with_(model="ViT-S-32", image_size=32))
     assert pair.cropped(Tokenizer(16)(["a"])).shape == (1, 8)
     pair.text.attn_mask = None  # type: ignore[assignment]
     assert pair.cropped(Tokenizer(16)(["a"])).shape == (1, 16)
 
 
-def test_the_scale_stays_below_a_hundred(pair: Pair) -> None:
+def test_the_scale_stays_below_a_hundred(pair: DualEncoder) -> None:
     with torch.no_grad():
         pair.logit_scale.fill_(9.0)
     pair.keep_bounds()
@@ -114,7 +116,7 @@ def test_the_scale_stays_below_a_hundred(pair: Pair) -> None:
 
 
 def test_siglip_starts_with_its_published_scale_and_bias() -> None:
-    _, _, scale, bias = build_pair(with_(loss="siglip"))(
+    _, _, scale, bias = build_dual_encoder(with_(loss="siglip"))(
         torch.rand(2, 3, 32, 32), torch.ones(2, 8, dtype=torch.long)
     )
     torch.testing.assert_close(scale, torch.full((2,), 10.0))
@@ -122,7 +124,7 @@ def test_siglip_starts_with_its_published_scale_and_bias() -> None:
 
 
 def test_a_model_of_open_clip_brings_its_text_tower() -> None:
-    pair = build_pair(PairSpec("ViT-S-32", "imagenet", 64))
+    pair = build_dual_encoder(DualEncoderSpec("ViT-S-32", "imagenet", 64))
     text = clip_config("ViT-S-32")["text_cfg"]
     assert (pair.text.width, len(list(pair.text.get_submodule("transformer.resblocks").children()))) == (
         text["width"],
@@ -143,8 +145,8 @@ def test_a_model_of_open_clip_brings_its_text_tower() -> None:
         (with_(text_width=100), "text_width is 100"),
     ],
 )
-def test_what_cannot_be_built_is_refused_with_advice(spec: PairSpec, words: str) -> None:
+def test_what_cannot_be_built_is_refused_with_advice(spec: DualEncoderSpec, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        build_pair(spec)
+        build_dual_encoder(spec)
     assert words in str(caught.value)
     assert caught.value.hint

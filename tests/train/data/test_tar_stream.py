@@ -87,11 +87,11 @@ def test_without_a_buffer_the_order_is_that_of_the_tars(tars: str) -> None:
 
 
 def test_ranks_share_the_tars(tars: str) -> None:
-    parts = [stream(tars, rank=rank, ranks=2) for rank in (0, 1)]
+    parts = [stream(tars, rank=rank, world_size=2) for rank in (0, 1)]
     keys = [{key for batch in part.epoch(0) for key in batch.keys} for part in parts]
     assert (len(keys[0]), len(keys[1]), len(keys[0] | keys[1])) == (40, 40, 80)
     with pytest.raises(RecipeError, match="4 tars"):
-        stream(tars, rank=0, ranks=5)
+        stream(tars, rank=0, world_size=5)
 
 
 def test_a_broken_image_is_named_and_its_neighbour_takes_its_place(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_broken_image_is_named_and_its_neighbour_takes_its_place(tmp_path: Pat
     one = stream(str(tmp_path / "one.tar"), buffer_samples=0)
     keys = [key for batch in one.epoch(0) for key in batch.keys]
     assert [int(key[4:]) for key in keys] == [*range(5), 6, *range(6, 31), 30]
-    assert sorted(one.broken) == ["all/0005", "all/0031"]
+    assert sorted(one.unreadable) == ["all/0005", "all/0031"]
     write_tar(tmp_path / "bad.tar", range(32), broken=tuple(range(12)))
     with pytest.raises(DataError, match="12 of 16 images cannot be read"):
         list(stream(str(tmp_path / "bad.tar"), buffer_samples=0).epoch(0))

@@ -13,8 +13,8 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from train.loop.distributed import Ranks, joined
-from train.loop.optim.norms import SharedBatchNorm, shared
+from train.loop.distributed import Distributed, joined
+from train.loop.optim.norms import SyncBatchNorm, shared
 from train.methods.losses import nt_xent
 
 
@@ -96,13 +96,13 @@ class Net(nn.Module):
         return self.layers(rows)
 
 
-def step(points: Tensor, ranks: Ranks) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+def step(points: Tensor, ranks: Distributed) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
     """Return this rank's loss, the gradients as DDP averages them, and the state."""
     net = shared(Net(), ranks)
     outputs = net(points.flatten(0, 1)).unflatten(0, points.shape[:2])
     loss = nt_xent(outputs, temperature=0.3, ranks=ranks)
     loss.backward()
-    gradients = [ranks.sum(p.grad.clone()) / ranks.ranks for p in net.parameters() if p.grad is not None]
+    gradients = [ranks.sum(p.grad.clone()) / ranks.world_size for p in net.parameters() if p.grad is not None]
     return loss.detach(), gradients, net.state_dict()
 
 
@@ -119,8 +119,8 @@ def one_of(rank: int, ranks: int, port: int, folder: str) -> None:
     found = []
     with joined(torch.device("cpu")) as here:
         for views in (2, 3):
-            loss, gradients, state = step(features(12, views)[here.rank :: here.ranks], here)
-            found.append((here.sum(loss.clone()) / here.ranks, gradients, state))
+            loss, gradients, state = step(features(12, views)[here.rank :: here.world_size], here)
+            found.append((here.sum(loss.clone()) / here.world_size, gradients, state))
         here.wait()
     torch.save(found, f"{folder}/{rank}.pt")
     os._exit(0)  # threads of gloo that end later than the interpreter would abort the process, now and then
@@ -135,7 +135,7 @@ def free_port() -> int:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_together_are_one_process(tmp_path: Path, ranks: int) -> None:
     torch.multiprocessing.spawn(one_of, (ranks, free_port(), str(tmp_path)), nprocs=ranks)
-    expected = [step(features(12, views), Ranks()) for views in (2, 3)]
+    expected = [step(features(12, views), Distributed()) for views in (2, 3)]
     for loss, gradients, _ in expected:
         assert loss > 0.1
         assert max(g.abs().max() for g in gradients) > 1e-3
@@ -147,8 +147,8 @@ def test_processes_together_are_one_process(tmp_path: Path, ranks: int) -> None:
 def test_a_shared_norm_is_a_batch_norm() -> None:
     images = torch.randn(6, 5, 4, 3, generator=torch.Generator().manual_seed(0))
     theirs = nn.BatchNorm2d(5)
-    ours = SharedBatchNorm(5)
-    ours.ranks = Ranks()
+    ours = SyncBatchNorm(5)
+    ours.ranks = Distributed()
     for _ in range(2):
         torch.testing.assert_close(ours(images), theirs(images))
     ours.eval(), theirs.eval()
