@@ -48,7 +48,7 @@ def run_method(context: typer.Context, name: str) -> None:
 
         if json and options["dry_run"]:
             raise RecipeError(
-                "--json with --dry-run", hint="what a dry run says is for people; leave one out"
+                "--json with --dry-run", hint="a dry run prints text for people; leave one of them out"
             )
         held_out = open_dataset(val) if val else None
         run = module.train(open_dataset(dataset), out, kind(**options), val=held_out, quiet=quiet)

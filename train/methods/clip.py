@@ -74,12 +74,12 @@ class ClipConfig(LoopConfig):
         model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text encoder; or a model that
             supervised knows (timm's as timm/NAME), beside a small text encoder and below a projection.
         loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
-        captions: drawn anew each epoch from all that a row may say (its list `captions`, or the templates of the
+        captions: drawn anew each epoch from all texts of a row (its list `captions`, or the templates of the
             recipe's `caption` step); or fixed, the row's own.
-        context_length: tokens of a text; what is longer is cut.
-        embed_dim: of the space where images and texts meet; a model of open_clip has its own.
-        text_width: of the text encoder; None for the model's own, or 256.
-        text_layers: of the text encoder; None for the model's own, or 4.
+        context_length: tokens of a text; longer texts are cut.
+        embed_dim: dimensions of the space that images and texts share; a model of open_clip has its own.
+        text_width: width of the text encoder; None for the model's own, or 256.
+        text_layers: layers of the text encoder; None for the model's own, or 4.
         templates: for the zero-shot accuracy: a text with {}, or openai-80; None for the captions' own, else one.
     """
 
