@@ -71,16 +71,17 @@ class ClipConfig(LoopConfig):
     """What `train` can be told, besides what every method can.
 
     Args:
-        model: of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text encoder; or a model that
-            supervised knows (timm's as timm/NAME), beside a small text encoder and below a projection.
-        loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
-        captions: drawn anew each epoch from all texts of a row (its list `captions`, or the templates of the
-            recipe's `caption` step); or fixed, the row's own.
+        model: a model of open_clip, such as RN50, ViT-B-32 or ViT-B-16, which brings its text encoder; or a model that
+            supervised knows (timm's as timm/NAME), with a projection and a small text encoder.
+        loss: the loss: clip, a softmax over the whole batch; or siglip, a sigmoid for each pair.
+        captions: the texts: drawn anew each epoch from all texts of a row (its list `captions`, or the templates of
+            the recipe's `caption` step); or fixed, the row's own.
         context_length: tokens of a text; longer texts are cut.
         embed_dim: dimensions of the space that images and texts share; a model of open_clip has its own.
         text_width: width of the text encoder; None for the model's own, or 256.
         text_layers: layers of the text encoder; None for the model's own, or 4.
-        templates: for the zero-shot accuracy: a text with {}, or openai-80; None for the captions' own, else one.
+        templates: prompts of the zero-shot accuracy: a text with {}, or openai-80; None for the templates of the
+            captions, or else one template.
     """
 
     model: str = "RN50"
