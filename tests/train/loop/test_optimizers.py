@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,15 @@ from torch import nn
 
 from curate.errors import RecipeError
 from train.loop.config import LoopConfig
-from train.loop.optim.optimizers import adamw, optimizer, pretraining_rate
+from train.loop.optim.optimizers import (
+    adamw,
+    decay_groups,
+    half_cosine,
+    optimizer,
+    pretraining_rate,
+    split_by_decay,
+    steps_down,
+)
 from train.models.registry import build
 
 
@@ -61,6 +70,27 @@ def test_the_rate_falls_in_steps_counted_from_the_first_epoch() -> None:
 def test_a_level_rate_is_level_after_the_warm_up() -> None:
     assert rates(50, lr=0.5, schedule="constant", warmup_steps=0) == [0.5] * 50
     assert rates(50, lr=0.5, schedule="constant", warmup_steps=10)[10:] == [0.5] * 40
+
+
+def test_shares_of_a_rate_are_the_published_formulas_to_the_last_bit() -> None:
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 90)) for step in range(90)]
+    assert [half_cosine(step, 90) for step in range(90)] == cosine
+    assert half_cosine(0, 0) == 1.0  # a training that ends with its warm-up
+    drops = [1.0] * 30 + [0.1] * 30 + [0.1**2] * 30
+    assert [steps_down(step, (30, 60)) for step in range(90)] == drops
+    assert steps_down(60, (30, 59.5), factor=0.5) == 0.25
+
+
+def test_what_does_not_learn_is_in_no_group_and_others_are_in_their_order() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.Linear(2, 2))
+    module[3].requires_grad_(False)
+    decaying, others = split_by_decay(module, spared={"2.weight"})
+    assert list(decaying) == ["0.weight"]
+    assert list(others) == ["0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
+    groups = decay_groups(module, 0.3)
+    assert [len(group["params"]) for group in groups] == [2, 4]
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert len(decay_groups(nn.BatchNorm2d(4), 0.3)) == 1  # no empty group
 
 
 def test_numbers_of_the_config_reach_the_optimizer() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from curate.errors import DataError
 from train.loop.devices import autocast
+from train.loop.optim.optimizers import split_by_decay, steps_down
 from train.transfer.detection.batches import Batch, Source, in_sequence, shuffled
 from train.transfer.detection.matches import Found
 
@@ -50,7 +51,7 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """Return the share of the peak rate at a step, from 0."""
-        share = 0.1 ** sum(step >= drop for drop in self.drop_steps)
+        share = steps_down(step, self.drop_steps)
         if step < self.warmup_steps:
             share *= 0.001 + 0.999 * step / self.warmup_steps
         return share
@@ -165,13 +166,11 @@ class _Progress:
 
 
 def _groups(detector: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    learned = [(name, p) for name, p in detector.named_parameters() if p.requires_grad]
-    weights = [p for _, p in learned if p.ndim > 1]
-    scales = [p for name, p in learned if p.ndim <= 1 and not name.endswith("bias")]
-    biases = [p for name, p in learned if p.ndim <= 1 and name.endswith("bias")]
+    decaying, others = split_by_decay(detector)
+    biases = [p for name, p in others.items() if name.endswith("bias")]
     groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": scales},
+        {"params": [*decaying.values()], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in others.items() if not name.endswith("bias")]},
         {"params": biases, "lr": recipe.lr * recipe.bias_lr_factor},
     ]
     return [{"lr": recipe.lr, **group} for group in groups if group["params"]]

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from train.augment.crops import crop_batch, random_crops
 from train.augment.randaugment import RandAugment
 from train.augment.upload import upload
 from train.loop.devices import autocast, number_type
-from train.loop.optim.optimizers import adamw
+from train.loop.optim.optimizers import adamw, decay_groups, half_cosine, steps_down
 from train.transfer.features import BATCH, Subject
 from train.transfer.images import Fit, Pixels, View
 from train.transfer.protocols._probes import loss
@@ -104,8 +103,8 @@ class Tuning:
         if step < rise:
             return (step + 1) / rise
         if self.schedule == "steps":
-            return 0.1 ** sum(step >= share * steps for share in self.milestones)
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+            return steps_down(step, [share * steps for share in self.milestones])
+        return half_cosine(step - rise, steps - rise)
 
     def train(
         self, subject: Subject, drawn: Draw, model: nn.Module, trial: Trial, watch: Watch | None = None
@@ -161,7 +160,7 @@ class Tuning:
         return torch.cat(found)
 
     def _optimizer(self, model: nn.Module, trial: Trial) -> torch.optim.Optimizer:
-        groups = _groups(model, trial.weight_decay)
+        groups = decay_groups(model, trial.weight_decay)
         if self.optimizer == "adamw":
             return adamw(groups, lr=trial.lr)
         fused = groups[0]["params"][0].is_cuda
@@ -250,13 +249,6 @@ def _shuffles(count: int, batch_size: int, steps: int, seed: int) -> Iterator[np
             waiting = np.concatenate([waiting, generator.permutation(count)])
         batch, waiting = waiting[:size], waiting[size:]
         yield batch
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Decay matrices and filters, not biases and the scales of norms."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @contextmanager
