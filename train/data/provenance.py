@@ -94,7 +94,7 @@ def _places(used: DatasetUsed, run: Path) -> Iterator[str | Path]:
     above = run.resolve().parents[:ABOVE]
     yield from (
         folder / used.path for folder in above
-    )  # runs of before have paths from where they were started
+    )  # older runs have paths relative to where they were started
     near = (
         file.parent for folder in above for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{INFO}")
     )

@@ -210,7 +210,7 @@ def _captioned(run: Run, dataset: Dataset) -> Mapping[str, Any] | None:
 
 
 def _learned_from(run: Run, dataset: Dataset) -> Dataset:
-    """Return the dataset of a run of before, which has its classes and texts from there."""
+    """Return the dataset of an older run, which does not record its classes and captions itself."""
     used = run.info.dataset
     if used is None or used.digest == dataset.digest:
         return dataset

@@ -107,7 +107,7 @@ class Loop:
 
     def _step(self, batch: Batch) -> None:
         state = self.state
-        if len(batch):  # else its images are all broken, and only the count goes on
+        if len(batch):  # else all its images are unreadable, and only the count goes on
             prepared = self.train_step.prepare_batch(batch)
             if not self.losses.steps and state.flops_per_sample is None:
                 state.flops_per_sample = self.meter.flops_per_sample = training_flops(self.method, prepared)

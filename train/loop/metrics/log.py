@@ -154,7 +154,7 @@ def _sinks(path: Path, config: LoopConfig) -> list[Sink]:
 
 
 def _own_id(path: Path) -> str:
-    """Return what names this run among all of the project, the same when it is gone on with."""
+    """Return a name of this run that is unique in the project, and the same when the run resumes."""
     return hashlib.sha256(f"{platform.node()}:{path.resolve()}".encode()).hexdigest()[:16]
 
 
