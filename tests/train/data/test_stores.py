@@ -68,7 +68,7 @@ def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
         learn(loop, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_learn", learn_and_count)
+        patch.setattr(Loop, "_step", learn_and_count)
         try:
             with pytest.raises(StoreError, match="the store failed 3 times"):
                 train(there, tmp_path / "run", config, quiet=True)

@@ -128,7 +128,7 @@ def test_the_loop_reads_events_only_where_a_line_is_written(
         seen.append("read")
         return read(self) + 1e-9
 
-    monkeypatch.setattr(throughput, "wait_of", lambda device: DeviceWait(recorded))
+    monkeypatch.setattr(throughput, "wait_meter", lambda device: DeviceWait(recorded))
     monkeypatch.setattr(TrainStep, "step", learned)
     monkeypatch.setattr(DeviceWait, "read", reading)
     config = SupervisedConfig(
