@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, get_args
 
 
@@ -100,6 +100,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {near[0]!r}?" if near else None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none; safe for a terminal."""
+    return printable(str(error).split("\n")[0]) or type(error).__name__
+
+
+def reject_unknown(name: object, known: Collection[Any], message: str, *, hint: str | None = None) -> None:
+    """Refuse a name that is not among those known; the hint is the nearest of them.
+
+    Args:
+        message: what the error says.
+        hint: where none is near; by default the list of all.
+
+    Raises:
+        RecipeError: the name is unknown.
+    """
+    if name not in known:
+        near = did_you_mean(str(name), map(str, known))
+        raise RecipeError(message, hint=near or hint or f"there are {', '.join(map(str, known)) or 'none'}")
+
+
 def require(ok: bool, name: str, value: object, must: str) -> None:
     """Refuse the value of an option unless it is good.
 
@@ -116,6 +136,5 @@ def require_one_of(kind: Any, name: str, value: str) -> None:
     Raises:
         RecipeError: it is not.
     """
-    if value not in (words := get_args(kind)):
-        hint = did_you_mean(str(value), words) or f"it must be one of: {', '.join(words)}"
-        raise RecipeError(f"{name} is {value!r}", hint=hint)
+    words = get_args(kind)
+    reject_unknown(value, words, f"{name} is {value!r}", hint=f"it must be one of: {', '.join(words)}")

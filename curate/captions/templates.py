@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from curate.errors import MissingError, RecipeError, did_you_mean
+from curate.errors import MissingError, RecipeError, reject_unknown
 from curate.wordnet.lists import wnids_of
 
 # Named set → the attribute of open_clip's zero_shot_metadata that holds it, as functions of the class name.
@@ -44,11 +44,8 @@ def named(name: str) -> list[str]:
         RecipeError: no set has this name.
         MissingError: open_clip is not installed, or no longer has the set.
     """
-    if name not in NAMED:
-        raise RecipeError(
-            f"no template set {name!r}",
-            hint=did_you_mean(name, NAMED) or f"there are {', '.join(NAMED)}, or give texts with {{}}",
-        )
+    hint = f"there are {', '.join(NAMED)}, or give texts with {{}}"
+    reject_unknown(name, NAMED, f"no template set {name!r}", hint=hint)
     return parse([function("{}") for function in getattr(_metadata(f"template set {name!r}"), NAMED[name])])
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from curate import ops, sources
 from curate.cli.examples import shown
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import reject_unknown
 from curate.recipes.fields import Expect, Resize
 from curate.recipes.recipe import Recipe
 from curate.recipes.signatures import Signature
@@ -32,10 +32,7 @@ def explain(name: str) -> str:
         RecipeError: there is none of this name.
     """
     entries = [e for e in _all() if e[1] == name]
-    if not entries:
-        known = sorted({e[1] for e in _all()})
-        hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
-        raise RecipeError(f"no operation or source {name!r}", hint=hint)
+    reject_unknown(name, sorted({e[1] for e in _all()}), f"no operation or source {name!r}")
     told = []
     for kind, _, doc, signature in entries:
         told += [f"{kind} {name}", doc, usage(kind, name, signature)]

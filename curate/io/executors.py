@@ -9,12 +9,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, get_args
 
-from curate.errors import DataError, MissingError, RecipeError, did_you_mean
+from curate.errors import DataError, MissingError, reject_unknown
 
 Executor = Literal["local", "ray"]
 TRIES = 3  # of a task whose worker dies, each of which Ray itself begins a second time
 
 T = TypeVar("T")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require(executor: str) -> None:
@@ -24,9 +29,7 @@ def require(executor: str) -> None:
         RecipeError: no such executor.
         MissingError: Ray is not installed.
     """
-    if executor not in get_args(Executor):
-        hint = did_you_mean(executor, get_args(Executor)) or "there are local and ray"
-        raise RecipeError(f"--executor {executor}: no such executor", hint=hint)
+    reject_unknown(executor, get_args(Executor), f"--executor {executor}: no such executor")
     if executor == "ray":
         try:
             import ray  # noqa: F401

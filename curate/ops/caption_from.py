@@ -3,7 +3,7 @@
 from typing import Literal
 
 from curate.captions.texts import brought
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.ops import op
 from curate.rows.manifest import CORE
 from curate.rows.relation import Rows
@@ -41,9 +41,8 @@ def caption_from(
     if not columns:
         raise RecipeError("columns: the list is empty", hint="`columns: [title, tags, description]`")
     for column in columns:
-        if column not in rows.columns:
-            hint = did_you_mean(column, rows.columns) or "`join` brings columns from a table"
-            raise RecipeError(f"the rows have no column {column!r}", hint=hint)
+        message = f"the rows have no column {column!r}"
+        reject_unknown(column, rows.columns, message, hint="`join` brings columns from a table")
     parts = ", ".join(_words(column, rows.columns[column]) for column in columns)
     told = rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
     gone = [quoted(c) for c in columns if c not in CORE]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from curate.captions.texts import brought
-from curate.errors import DataError, RecipeError, did_you_mean
+from curate.errors import DataError, RecipeError, reject_unknown
 from curate.ops import op
 from curate.recipes.signatures import RecipeFile
 from curate.rows.conditions import checked
@@ -93,9 +93,8 @@ def _wanted(
         columns = [c for c in found if c != by]
     wanted = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
     for column in [by, *wanted]:
-        if column not in found:
-            hint = did_you_mean(column, found) or f"it has {', '.join(found)}; `by` names the one to go by"
-            raise RecipeError(f"{file}: has no column {column!r}", hint=hint)
+        hint = f"it has {', '.join(found)}; `by` names the one to go by"
+        reject_unknown(column, found, f"{file}: has no column {column!r}", hint=hint)
     taken: dict[str, str] = {}
     for column, name in wanted.items():
         if name.lower() in FIXED:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from curate.captions.prompts import called
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.ops import op
 from curate.rows.manifest import Class
 from curate.rows.relation import Rows
@@ -45,11 +45,8 @@ def match(
     if not wnids or not columns:
         raise RecipeError(f"{'columns' if wnids else 'classes'}: the list is empty")
     for column in columns:
-        if column not in rows.columns:
-            raise RecipeError(
-                f"the rows have no column {column!r}",
-                hint=did_you_mean(column, rows.columns) or "`join` brings columns from a table",
-            )
+        message = f"the rows have no column {column!r}"
+        reject_unknown(column, rows.columns, message, hint="`join` brings columns from a table")
     if "clean_label" in rows.columns:
         raise RecipeError(
             "true labels (column clean_label) would lose their classes", hint="match before `noise`"

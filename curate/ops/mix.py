@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from curate.errors import DataError, RecipeError, did_you_mean
+from curate.errors import DataError, RecipeError, reject_unknown
 from curate.ops import op
 from curate.recipes.signatures import ClassName, Count, Seed
 from curate.rows.chance import chance_sql
@@ -85,8 +85,8 @@ def _shared_out(shares: dict[str, float], number: int | None, there: dict[str, i
 
 def _refuse_short(wanted: dict[str, int], there: dict[str, int], by: str) -> None:
     for part, count in wanted.items():
-        if there and part not in there:
-            hint = did_you_mean(part, there) or f"there are {', '.join(sorted(there))}"
-            raise RecipeError(f"no rows with {by} {part!r}", hint=hint)
-        if there and there[part] < count:
+        if not there:
+            continue
+        reject_unknown(part, sorted(there), f"no rows with {by} {part!r}")
+        if there[part] < count:
             raise DataError(f"{count:,} rows of {part!r} wanted of {there[part]:,}", hint="ask for fewer")

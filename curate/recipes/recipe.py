@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.recipes.expressions import fill, variables
 from curate.recipes.fields import Expect, Resize, Strict
 from curate.recipes.signatures import Count, Seed, WrittenInt, explain
@@ -255,11 +255,7 @@ def _settled(
     defaults = _mapping(body.pop("set", {}), f"{where}: set")
     known = set(also) | set(defaults) | variables(body) | {"seed", "name"}
     for name in given:
-        if name not in known:
-            raise RecipeError(
-                f"{where}: has no variable {name!r}",
-                hint=did_you_mean(name, known) or f"it has {', '.join(sorted(known))}",
-            )
+        reject_unknown(name, sorted(known), f"{where}: has no variable {name!r}")
     return body | {name: given[name] for name in ("seed", "name") if name in given}, defaults, given
 
 
@@ -272,13 +268,9 @@ class _Frame:
     def make(self, body: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
         filled = fill(body, values, self.where)
         _weigh(filled, self.where, "its variables are filled in")
+        known = [name for name, f in Recipe.model_fields.items() if not f.exclude]
         for name in filled:
-            if name not in Recipe.model_fields or Recipe.model_fields[name].exclude:
-                allowed = [n for n, f in Recipe.model_fields.items() if not f.exclude] + ["set", "matrix"]
-                raise RecipeError(
-                    f"{self.where}: a recipe has no {name!r}",
-                    hint=did_you_mean(str(name), allowed) or f"it has {', '.join(allowed)}",
-                )
+            reject_unknown(name, [*known, "set", "matrix"], f"{self.where}: a recipe has no {name!r}")
         try:
             return Recipe.model_validate(
                 dict(filled) | {"base": self.base, "given": self.given, "where": self.where}

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, did_you_mean, reject_unknown
 
 Count = Annotated[int, Field(ge=1, lt=2**53)]  # what a float can count, and a product of two fits a HUGEINT
 Fraction = Annotated[float, Field(ge=0, le=1)]  # 0..1, never a percentage
@@ -124,11 +124,8 @@ class Signature:
                 raise RecipeError(f"{where}: takes no options, got {value!r}")
             bare, arguments = True, {self.names[0]: value}
         for name in arguments:
-            if name not in self.parameters:
-                raise RecipeError(
-                    f"{where}: no option {name!r}",
-                    hint=did_you_mean(str(name), self.names) or f"it takes {', '.join(self.names)}",
-                )
+            known = f"it takes {', '.join(self.names)}"
+            reject_unknown(name, self.names, f"{where}: no option {name!r}", hint=known)
         try:
             return dict(self._model.model_validate(dict(arguments)))
         except ValidationError as error:

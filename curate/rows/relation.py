@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from curate.errors import CurateError, DataError, RecipeError
+from curate.errors import CurateError, DataError, RecipeError, reject_unknown
 from curate.io.progress import Quiet
 from curate.rows import readers
 from curate.rows.manifest import Class
@@ -255,15 +255,11 @@ def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:
     Raises:
         RecipeError: a class is unknown; the hint names the nearest.
     """
-    from curate.errors import did_you_mean
-
     index = {c.name: i for i, c in enumerate(rows.classes)} | {c.id: i for i, c in enumerate(rows.classes)}
+    first = f"the first are {', '.join(list(index)[:3])}"
     for name in wanted:
-        if name not in index:
-            raise RecipeError(
-                f"{where}: no class {name!r} among the {len(rows.classes)} of the source",
-                hint=did_you_mean(name, index) or f"the first are {', '.join(list(index)[:3])}",
-            )
+        message = f"{where}: no class {name!r} among the {len(rows.classes)} of the source"
+        reject_unknown(name, index, message, hint=first)
     return [index[name] for name in wanted]
 
 

@@ -7,7 +7,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from curate.errors import MissingError, RecipeError, did_you_mean
+from curate.errors import MissingError, reject_unknown
 
 # Name → timm's file and the start of the sha256 of its wnids, sorted, a line each: a list that changed is refused.
 LISTS = {
@@ -33,11 +33,8 @@ def wnids_of(name: str) -> tuple[str, ...]:
         RecipeError: no list has this name.
         MissingError: timm is not installed, or has another list under this name.
     """
-    if name not in LISTS:
-        raise RecipeError(
-            f"no list of classes {name!r}",
-            hint=did_you_mean(name, LISTS) or f"there are {', '.join(LISTS)}; `file` takes your own",
-        )
+    hint = f"there are {', '.join(LISTS)}; `file` takes your own"
+    reject_unknown(name, LISTS, f"no list of classes {name!r}", hint=hint)
     file, expected = LISTS[name]
     spec = importlib.util.find_spec("timm")  # finds the package without running it, so without torch
     path = Path(spec.origin).parent / "data" / "_info" / file if spec and spec.origin else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.recipes.recipe import NAME, Expect, Recipe, filled, load, parse, read_yaml
 from curate.recipes.signatures import Count, Seed, explain
 
@@ -130,11 +130,9 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
     """
     path = Path(path)
     body = filled(read_yaml(path), settings, where=str(path))
+    known = [name for name, f in Experiment.model_fields.items() if not f.exclude]
     for name in body:
-        if name not in Experiment.model_fields or Experiment.model_fields[name].exclude:
-            known = [n for n, f in Experiment.model_fields.items() if not f.exclude]
-            hint = did_you_mean(str(name), known) or f"it has {', '.join(known)}"
-            raise RecipeError(f"{path}: an experiment has no {name!r}", hint=hint)
+        reject_unknown(name, known, f"{path}: an experiment has no {name!r}")
     try:
         experiment = Experiment.model_validate(body | {"base": path.parent, "where": str(path)})
         for part in experiment.datasets.values():
@@ -146,10 +144,7 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
             f"{path}: datasets: {VALIDATION!r} is the name of what `validation:` says",
             hint="call it otherwise",
         )
-    if experiment.coarse is not None and experiment.coarse not in experiment.datasets:
-        raise RecipeError(
-            f"{path}: coarse: no dataset {experiment.coarse!r}",
-            hint=did_you_mean(experiment.coarse, experiment.datasets)
-            or f"there are {', '.join(experiment.datasets)}",
-        )
+    if experiment.coarse is not None:
+        message = f"{path}: coarse: no dataset {experiment.coarse!r}"
+        reject_unknown(experiment.coarse, experiment.datasets, message)
     return experiment

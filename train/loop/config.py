@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from curate.errors import RecipeError, did_you_mean, require
+from curate.errors import RecipeError, reject_unknown, require
 from train.augment.views import CropFrom
 from train.data.loader import MAX_WORKERS, Cache
 from train.loop.devices import Precision
@@ -219,9 +219,7 @@ def parse(
         options = preset(presets or {}, str(options.pop("preset")), where) | options
     known = [field.name for field in dataclasses.fields(kind)]
     for name in options:
-        if name not in known:
-            hint = did_you_mean(str(name), known) or f"it has: {', '.join(known)}"
-            raise RecipeError(f"{where}: no option {name!r}", hint=hint)
+        reject_unknown(name, known, f"{where}: no option {name!r}")
     try:
         config = TypeAdapter(kind).validate_python(dict(options))
         config.check()
@@ -240,7 +238,5 @@ def preset(presets: Mapping[str, Mapping[str, Any]], name: str, where: str) -> d
     Raises:
         RecipeError: there is none of that name.
     """
-    if name not in presets:
-        hint = did_you_mean(name, presets) or f"there are: {', '.join(presets) or 'none'}"
-        raise RecipeError(f"{where}: no preset {name!r}", hint=hint)
+    reject_unknown(name, presets, f"{where}: no preset {name!r}")
     return dict(presets[name])

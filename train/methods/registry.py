@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import reject_unknown
 
 if TYPE_CHECKING:
     from train.loop.config import LoopConfig
@@ -32,9 +32,7 @@ def method(name: str, where: str = "") -> Any:
     Raises:
         RecipeError: there is none of that name.
     """
-    if name not in METHODS:
-        hint = did_you_mean(name, METHODS) or f"there are: {', '.join(METHODS)}"
-        raise RecipeError(f"{where + ': ' if where else ''}no method {name!r}", hint=hint)
+    reject_unknown(name, METHODS, f"{where + ': ' if where else ''}no method {name!r}")
     return importlib.import_module(f"train.methods.{name}")
 
 

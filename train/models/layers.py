@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 
 
 class _LayerReached(Exception):
@@ -49,12 +49,9 @@ def tapped(backbone: nn.Module, layer: str) -> nn.Module:
         RecipeError: there is no such module.
     """
     known = [name for name, _ in backbone.named_modules() if name]
-    if layer not in known:
-        near = did_you_mean(layer, known)
-        top = ", ".join(name for name, _ in backbone.named_children())
-        raise RecipeError(
-            f"the backbone has no layer {layer!r}", hint=near or f"there are {top}, and their parts"
-        )
+    top = ", ".join(name for name, _ in backbone.named_children())
+    hint = f"there are {top}, and their parts"
+    reject_unknown(layer, known, f"the backbone has no layer {layer!r}", hint=hint)
     return Tapped(backbone, layer)
 
 

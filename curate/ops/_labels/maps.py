@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.rows.readers.dialects import lines_of
 from curate.rows.relation import Rows, class_ids
 
@@ -60,11 +60,8 @@ def by_name(rows: Rows, name: str) -> list[str | None]:
     Raises:
         RecipeError: no map has this name.
     """
-    if name not in NAMED:
-        raise RecipeError(
-            f"no map {name!r}",
-            hint=did_you_mean(name, NAMED) or f"there is {', '.join(NAMED)}; `file` takes your own",
-        )
+    hint = f"there is {', '.join(NAMED)}; `file` takes your own"
+    reject_unknown(name, NAMED, f"no map {name!r}", hint=hint)
     found = NAMED[name]
     return [found.get(c.name.replace(" ", "_").lower()) for c in rows.classes]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.ops._noise.flips import Flips, Options, weighted
 from curate.rows.relation import Rows, class_ids
 
@@ -42,9 +42,8 @@ def _pairs(named: dict[str, str] | str | None) -> dict[str, str]:
             "asymmetric noise needs a `map`", hint="`map: {truck: automobile}`, or a named one: cifar10"
         )
     if isinstance(named, str):
-        if named not in NAMED:
-            hint = did_you_mean(named, NAMED) or f"there is {', '.join(NAMED)}, or give {{class: class}}"
-            raise RecipeError(f"no map {named!r}", hint=hint)
+        hint = f"there is {', '.join(NAMED)}, or give {{class: class}}"
+        reject_unknown(named, NAMED, f"no map {named!r}", hint=hint)
         return NAMED[named]
     if not named:
         raise RecipeError("the map is empty", hint="name at least one class: `map: {truck: automobile}`")

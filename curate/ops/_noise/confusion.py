@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.ops._noise.alias_sampling import draw, unit_sql
 from curate.ops._noise.flips import Flips, Options, weighted
 from curate.rows.relation import Rows, class_ids
@@ -62,11 +62,8 @@ def _counted(options: Options) -> list[Triple]:
     wanted = [options.true_label or "", options.given_label or ""]
     columns = _columns(rows, rows.read(file, columns=()))
     for column in wanted:
-        if column not in columns:
-            raise RecipeError(
-                f"{file}: no column {column!r}",
-                hint=did_you_mean(column, columns) or f"it has {', '.join(columns)}",
-            )
+        hint = f"it has {', '.join(columns)}"
+        reject_unknown(column, columns, f"{file}: no column {column!r}", hint=hint)
     table = rows.read(file, columns=(), texts=wanted)
     true, given = (f"{quoted(c)}::VARCHAR" for c in wanted)
     return rows.con.execute(

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curate.errors import CurateError, DataError, RecipeError, did_you_mean
+from curate.errors import CurateError, DataError, RecipeError, reject_unknown
 from curate.sources.synthetic.classes import SyntheticClass
 from curate.sources.synthetic.images import DRAWING_VERSION, PAINTERS, draw, jpeg
 
@@ -95,13 +95,9 @@ def _check(classes: Sequence[SyntheticClass], images_per_class: Mapping[str, int
             hint="pass curate.sources.synthetic.classes.POOL, DOWNSTREAM or a part of one",
         )
     for cls in classes:
-        if cls.shape not in PAINTERS:
-            hint = did_you_mean(cls.shape, PAINTERS) or f"shapes are {', '.join(PAINTERS)}"
-            raise RecipeError(f"synthetic: class {cls.id!r} has no painter {cls.shape!r}", hint=hint)
+        reject_unknown(cls.shape, PAINTERS, f"synthetic: class {cls.id!r} has no painter {cls.shape!r}")
     for split, count in images_per_class.items():
-        if split not in SPLIT_STARTS:
-            hint = did_you_mean(split, SPLIT_STARTS) or f"splits are {', '.join(SPLIT_STARTS)}"
-            raise RecipeError(f"synthetic: no split {split!r}", hint=hint)
+        reject_unknown(split, SPLIT_STARTS, f"synthetic: no split {split!r}")
         if not 0 <= count <= SPLIT_MAX:
             raise RecipeError(
                 f"synthetic: {count} images per class in {split!r}", hint=f"ask for 0..{SPLIT_MAX:_}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 
 if TYPE_CHECKING:
     from train.loop.config import LoopConfig
@@ -40,11 +40,9 @@ def optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
     import timm.optim
 
-    known = timm.optim.list_optimizers()
-    if config.optimizer not in known:
-        hint = did_you_mean(config.optimizer, [*OURS, *known])
-        hint = hint or f"one of: {', '.join(OURS)}, or any optimiser of timm"
-        raise RecipeError(f"no optimizer {config.optimizer!r}", hint=hint)
+    known = [*OURS, *timm.optim.list_optimizers()]
+    hint = f"one of: {', '.join(OURS)}, or any optimiser of timm"
+    reject_unknown(config.optimizer, known, f"no optimizer {config.optimizer!r}", hint=hint)
     info = timm.optim.get_optimizer_info(config.optimizer)
     more: dict[str, Any] = {"betas": betas} if info.has_betas else {}
     more |= {"eps": config.eps} if info.has_eps else {}

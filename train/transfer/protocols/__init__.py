@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import yaml
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, reject_unknown
 from curate.recipes.signatures import Signature
 from train.transfer.features import Outcome
 from train.transfer.shots import Draw
@@ -64,9 +64,7 @@ def find_protocol(
     if not isinstance(told, str | Mapping):
         return told
     name, settings = _parsed(told, where)
-    if name not in PROTOCOLS:
-        near = did_you_mean(name, PROTOCOLS)
-        raise RecipeError(f"no protocol {name!r}", hint=near or f"there are {', '.join(PROTOCOLS)}")
+    reject_unknown(name, PROTOCOLS, f"no protocol {name!r}")
     made = _made(name)
     begin = _preset(made, settings.pop(PRESET, None), where)
     for field in dataclasses.fields(made):
@@ -136,9 +134,7 @@ def _preset(made: Any, name: str | None, where: str) -> dict[str, Any]:
     presets: dict[str, dict[str, Any]] = getattr(made, "PRESETS", {})
     if name is None:
         return {}
-    if name not in presets:
-        near = did_you_mean(str(name), presets) or f"there are {', '.join(presets) or 'none'}"
-        raise RecipeError(f"{where}: {made.name} has no preset {name!r}", hint=near)
+    reject_unknown(name, presets, f"{where}: {made.name} has no preset {name!r}")
     return dict(presets[name])
 
 
