@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from curate.errors import RecipeError, did_you_mean
+from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
 from curate.rows.relation import Rows
 
@@ -58,21 +56,5 @@ def op(
     return lambda function: Operation(function, version, asks)
 
 
-def names() -> list[str]:
-    """Return the names of all operations."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def find(name: str, *, where: str = "") -> Operation:
-    """Return an operation by name.
-
-    Raises:
-        RecipeError: there is none of this name.
-    """
-    if name not in names():
-        hint = did_you_mean(name, names())
-        raise RecipeError(
-            f"{where}{': ' if where else ''}no operation {name!r}",
-            hint=f"{hint} (`curate ops` lists them)" if hint else "`curate ops` lists them",
-        )
-    return getattr(importlib.import_module(f"{__name__}.{name}"), name)
+_registry = Registry[Operation](__name__, "operation", hint="`curate ops` lists them")
+names, find = _registry.names, _registry.find

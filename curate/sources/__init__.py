@@ -6,9 +6,7 @@ whether it changed, and is indexed into a Parquet file that the build reads.
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
 from curate.io.byte_ranges import is_remote
+from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
 from curate.rows.manifest import Class
 from curate.rows.relation import located
@@ -97,14 +96,8 @@ class Source(ABC):
         """Return the rows, from the cache where the fingerprint is that of the last time."""
 
 
-def names() -> list[str]:
-    """Return the names of all sources."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def opener(name: str) -> Callable[..., Source]:
-    """Return the function of a source's module that opens it."""
-    return getattr(importlib.import_module(f"{__name__}.{name}"), name)
+_registry = Registry[Callable[..., Source]](__name__, "source")
+names, opener = _registry.names, _registry.find
 
 
 def doc(name: str) -> str:

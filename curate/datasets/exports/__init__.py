@@ -6,16 +6,15 @@ a folder of its own.
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curate.errors import DataError, RecipeError, did_you_mean
+from curate.errors import DataError, RecipeError
+from curate.recipes.registry import Registry
 
 if TYPE_CHECKING:
     from curate.datasets.dataset import Dataset
@@ -81,21 +80,8 @@ def copy(*, use: str, version: int) -> Callable[[Write], Format]:
     return lambda function: Format(function, "copy", use, version=version)
 
 
-def names() -> list[str]:
-    """Return the names of all formats."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def find(name: str) -> Format:
-    """Return a format by name.
-
-    Raises:
-        RecipeError: there is none of this name.
-    """
-    if name not in names():
-        hint = did_you_mean(name, names()) or f"there are {', '.join(names())}"
-        raise RecipeError(f"--to {name}: no such format", hint=hint)
-    return getattr(importlib.import_module(f"{__name__}.{name}"), name)
+_registry = Registry[Format](__name__, "format")
+names, find = _registry.names, _registry.find
 
 
 def export(
@@ -121,7 +107,7 @@ def export(
     from curate.io.files import clear_unfinished
     from curate.io.progress import Quiet
 
-    formats = [find(name) for name in to]
+    formats = [find(name, where="--to") for name in to]
     dataset = open_dataset(path)
     _refuse(dataset, formats, out)
     for line in outside(dataset):

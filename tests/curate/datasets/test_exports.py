@@ -324,7 +324,7 @@ def test_what_cannot_be_is_refused_with_a_hint(
     overlay = built(STEPS, name="over")
     for path, to, out, said in [
         (overlay.path, ["dali"], None, f"is an overlay.*\n.*curate shard {overlay.path}"),
-        (sharded.path, ["walli"], None, "no such format\n  hint: did you mean 'dali'"),
+        (sharded.path, ["walli"], None, "no format 'walli'\n  hint: did you mean 'dali'"),
         (sharded.path, ["parquet"], None, "--out is missing"),
         (sharded.path, ["energon"], tmp_path / "x", "go beside the shards"),
         (sharded.path, ["dali", "wids"], tmp_path / "x", "takes one format, got 2"),

@@ -6,21 +6,18 @@ add a task, add a line there; to add a family, add a file.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from curate.errors import RecipeError, did_you_mean
+from curate.recipes.registry import Registry
 from train.transfer.tasks.listing import Listing, Request
 
 
 def listed() -> list[Listing]:
     """Return the tasks of all families, those that need no download first."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return [task for module in modules for task in module.TASKS]
+    return [task for module in Registry(__name__).modules() for task in module.TASKS]
 
 
 def listings() -> dict[str, Listing]:
