@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curate.rows.manifest import digest
 from train.transfer import results
 from train.transfer.labels import Key, RunFacts, labels
-from train.transfer.protocols import PROTOCOLS, written
+from train.transfer.protocols import protocols, written
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def label(row: Mapping[str, Any]) -> str:
     """Return how the protocol of a row is written; with how images were drawn, where that is not the usual way."""
     said = name = row["protocol"]
     with suppress(ValueError, AttributeError):  # a file of others may hold anything for settings
-        said = written(name, json.loads(row["config"])) if name in PROTOCOLS else name
+        said = written(name, json.loads(row["config"])) if name in protocols() else name
     return said if row["sampling"] in (None, "distinct") else f"{said}, drawn with replacement"
 
 

@@ -18,9 +18,9 @@ from train.runs import Machine, Run, finish_run, scratch_run
 from train.transfer import open_tasks
 from train.transfer.detection.features import DetectionSubject
 from train.transfer.detection.proposals import read_proposals, write_proposals
-from train.transfer.detection.protocols import FasterRcnn, FastRcnn
 from train.transfer.detection.task import DetectionSplit, DetectionTask
 from train.transfer.features import Outcome
+from train.transfer.protocols.detection import FasterRcnn, FastRcnn
 from train.transfer.shots import Draw, draw
 from train.transfer.tasks.crops import Chosen
 from train.transfer.tasks.readers.voc import CLASSES, read_annotation

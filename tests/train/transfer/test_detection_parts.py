@@ -21,10 +21,10 @@ from train.transfer.detection.detectors import build_detector
 from train.transfer.detection.maps import Maps, cut, set_norms, timm_maps
 from train.transfer.detection.parts import Predictor, Regions, Resize, Trunk
 from train.transfer.detection.proposals import of_split, read_proposals, write_proposals
-from train.transfer.detection.protocols import FasterRcnn, FastRcnn
 from train.transfer.detection.task import DetectionSplit, Truth
 from train.transfer.detection.training import Recipe
 from train.transfer.protocols import find_protocol
+from train.transfer.protocols.detection import FasterRcnn, FastRcnn
 from train.transfer.splits import Arrays
 
 WIDTH, HEIGHT = 40, 24

@@ -1,33 +1,25 @@
-"""The ways to measure a run on a task, one a file. Each is a frozen dataclass of its settings, with `measure`."""
+"""The protocols: ways to measure a run on a task. This folder is their registry.
+
+A file's `PROTOCOLS` lists its classes. Each is a frozen dataclass of the protocol's settings, with `measure`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
 import yaml
 
 from curate.errors import RecipeError, reject_unknown
+from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
 from train.transfer.features import Outcome
 from train.transfer.shots import Draw
 from train.transfer.tasks.task import Kind
 
-# The names, and where each is.
-PROTOCOLS = {
-    "linear": "protocols.linear:Linear",
-    "ridge": "protocols.ridge:Ridge",
-    "knn": "protocols.knn:Knn",
-    "induction": "protocols.induction:Induction",
-    "zero-shot": "protocols.zero_shot:ZeroShot",
-    "finetune": "protocols.finetune:Finetune",
-    "lp-ft": "protocols.finetune:LpFt",
-    "fast-rcnn": "detection.protocols:FastRcnn",
-    "faster-rcnn": "detection.protocols:FasterRcnn",
-}
 DEFAULTS: dict[Kind, str] = {"classification": "linear", "detection": "faster-rcnn"}
 PRESET = "preset"
 Select = Literal["validation", "test"]
@@ -48,6 +40,12 @@ class TransferProtocol(Protocol):
         """Learn from a draw and answer on the whole test set."""
 
 
+@cache
+def protocols() -> dict[str, Any]:
+    """Return the classes of all protocols by name."""
+    return {made.name: made for module in Registry(__name__).modules() for made in module.PROTOCOLS}
+
+
 def find_protocol(
     told: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol"
 ) -> TransferProtocol:
@@ -64,8 +62,8 @@ def find_protocol(
     if not isinstance(told, str | Mapping):
         return told
     name, settings = _parsed(told, where)
-    reject_unknown(name, PROTOCOLS, f"no protocol {name!r}")
-    made = _made(name)
+    reject_unknown(name, protocols(), f"no protocol {name!r}")
+    made = protocols()[name]
     begin = _preset(made, settings.pop(PRESET, None), where)
     for field in dataclasses.fields(made):
         if str(field.type).startswith("tuple[") and isinstance(settings.get(field.name), int | float):
@@ -84,7 +82,7 @@ def find_protocols(wanted: Sequence[str | Mapping[str, Any] | TransferProtocol])
         RecipeError: as `find_protocol`, or none at all was asked for.
     """
     if not wanted:
-        raise RecipeError("no protocols given", hint=f"there are {', '.join(PROTOCOLS)}")
+        raise RecipeError("no protocols given", hint=f"there are {', '.join(protocols())}")
     return [find_protocol(one) for one in wanted]
 
 
@@ -100,7 +98,7 @@ def written(name: str, config: Mapping[str, Any]) -> str:
         name: of the protocol.
         config: its settings, as results record them.
     """
-    made = _made(name)
+    made = protocols()[name]
     fields = {field.name: field.default for field in dataclasses.fields(made)}
     ways = []
     for preset, begin in {"": {}, **getattr(made, "PRESETS", {})}.items():
@@ -123,11 +121,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_short, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _made(name: str) -> Any:
-    module, _, attribute = PROTOCOLS[name].partition(":")
-    return getattr(importlib.import_module(f"train.transfer.{module}"), attribute)
 
 
 def _preset(made: Any, name: str | None, where: str) -> dict[str, Any]:

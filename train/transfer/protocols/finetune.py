@@ -247,3 +247,6 @@ def part(drawn: Draw, places: np.ndarray) -> Draw:
         targets=drawn.targets[places],
         keys=tuple(drawn.keys[i] for i in places.tolist()),
     )
+
+
+PROTOCOLS = (Finetune, LpFt)

@@ -75,3 +75,6 @@ class Induction:
             places_BN = targets_N.expand(len(queries_BD), -1)
             found.append(lowest.scatter_reduce(1, places_BN, near_BN, "amax"))
         return torch.cat(found)
+
+
+PROTOCOLS = (Induction,)

@@ -116,3 +116,6 @@ class Linear:
             return (probe.logits(choice.held) for probe in probes)
 
         return best(held, answers, subject.task.metric)
+
+
+PROTOCOLS = (Linear,)

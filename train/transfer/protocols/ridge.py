@@ -75,3 +75,6 @@ class Ridge:
         )
         found = ridges(choice.fit, choice.fit_targets, self.lambdas, classes=classes)
         return [probe.logits(choice.held) for probe in found.probes]
+
+
+PROTOCOLS = (Ridge,)

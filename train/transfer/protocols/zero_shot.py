@@ -47,3 +47,6 @@ class ZeroShot:
             image_side(subject), subject.pixels.test.squares.batches(BATCH, subject.device), subject.run.spec
         )
         return subject.outcome(images_NE @ weights_CE.T, {}, "none")
+
+
+PROTOCOLS = (ZeroShot,)

@@ -165,3 +165,6 @@ class FasterRcnn(Detection):
                 made |= propose(detector, Source(split), **place)  # type: ignore[arg-type]
             write_proposals(self.write_proposals, made)
         return self.outcome(subject, found, chosen)
+
+
+PROTOCOLS = (FastRcnn, FasterRcnn)
