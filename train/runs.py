@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from curate.errors import MissingError, RecipeError
+from curate.io.executors import cores
 from curate.io.files import write_atomic
 from curate.io.records import Record, read_record
 from train.data.provenance import DatasetUsed
@@ -274,8 +275,3 @@ def code_version() -> str:
         return importlib.metadata.version("curate-train")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +38,12 @@ from curate.datasets.dataset import (
 from curate.datasets.exports.huggingface import described
 from curate.datasets.staging import RemoteStaging, Staging, refuse_foreign, refuse_source, restore, staged
 from curate.errors import CurateError, DataError, RecipeError
-from curate.io.byte_ranges import Reader
-from curate.io.executors import require
+from curate.io.byte_ranges import ByteRangeReader
+from curate.io.executors import cores, require
 from curate.io.files import write_atomic
 from curate.io.paths import Place, Remote, is_remote, local_copy, place, sizes
 from curate.io.progress import Quiet
+from curate.io.records import environment
 from curate.recipes.fields import Resize
 from curate.recipes.recipe import Recipe
 from curate.rows.manifest import digest
@@ -101,7 +100,7 @@ def build(
             f"{recipe.where}: resize makes new bytes, and an overlay has none of its own",
             hint="leave out --overlay, or the recipe's `resize`",
         )
-    how = How(overlay, workers or os.cpu_count() or 1, executor, replace, progress or Quiet())
+    how = How(overlay, workers or cores(), executor, replace, progress or Quiet())
     plans = [plan(one) for one in family]  # find every fault before the first is built
     for line in dict.fromkeys(told for p in plans for told in p.source.outside):
         how.progress.warn(line)
@@ -146,7 +145,7 @@ def shard(
     dataset.refuse_rows()
     for line in outside(dataset):
         (progress or Quiet()).warn(line)
-    how = How(False, workers or os.cpu_count() or 1, executor, False, progress or Quiet())
+    how = How(False, workers or cores(), executor, False, progress or Quiet())
     with disk_told(dataset.path), staged(dataset.path) as staging:
         staging.keep = True
         staging.begin(dataset.info.plan, replaces=False)
@@ -261,7 +260,7 @@ def _with_shards(
         hashed=any(s.step == "hashes" and "sha256" in s.columns_added for s in info.ledger),
     )
     dataset.reader().close()  # refuses rows without bytes
-    with Reader(root) as reader:
+    with ByteRangeReader(root) as reader:
         written = write_shards(
             manifest, reader, staging.path, layout,
             workers=how.workers, executor=how.executor, progress=how.progress,
@@ -289,12 +288,7 @@ def _finish(
         "seconds": [[name, round(spent, 3)] for name, spent in seconds],
         "fingerprint": digest(fingerprint),
         **({"resize": resizing} if resizing else {}),
-        "machine": {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-        },
-        "versions": {name: version(name) for name in ("duckdb", "pyarrow", "pydantic")},
+        **environment("duckdb", "pyarrow", "pydantic"),
     }
     _write_record(folder, record)
     write_atomic(folder / INFO, render(info))

@@ -12,7 +12,7 @@ import duckdb
 
 from curate.captions.texts import check_list
 from curate.datasets.dataset import file_sha256, open_dataset
-from curate.errors import CurateError, RecipeError
+from curate.errors import CurateError, RecipeError, first_line
 from curate.ops import Operation, find
 from curate.recipes.fields import RESIZE_VERSION
 from curate.recipes.recipe import Recipe
@@ -155,7 +155,7 @@ def told(step: Step) -> Iterator[None]:
     except CurateError as error:
         raise located(error, where) from error
     except (duckdb.ProgrammingError, duckdb.DataError) as error:
-        said = first_line(error)
+        said = binder_message(error)
         hint = next((hint for part, hint in _WAYS_OUT.items() if part in said), None)
         raise RecipeError(f"{where}: {said}{_asked(step)}", hint=hint) from error
 
@@ -179,9 +179,9 @@ def _asked(step: Step) -> str:
     return f" (in {shown})" if shown else ""
 
 
-def first_line(error: Exception) -> str:
+def binder_message(error: Exception) -> str:
     """Return what DuckDB says is wrong, without its drawing of the query and its own ways out."""
-    return str(error).split("\n")[0].removeprefix("Binder Error: ").partition(" Use TRY(")[0]
+    return first_line(error).removeprefix("Binder Error: ").partition(" Use TRY(")[0]
 
 
 def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:

@@ -60,7 +60,8 @@ def fetch(
     from curate.fetch.drift import again as ask_again
     from curate.fetch.fetching import fetch as run
     from curate.fetch.limits import Guards
-    from curate.fetch.passes import How, cores
+    from curate.fetch.passes import How
+    from curate.io.executors import cores
 
     limits: dict[str, object] = {
         "timeout_s": timeout, "deadline_s": deadline, "max_bytes": max_bytes, "max_pixels": max_pixels,

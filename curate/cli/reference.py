@@ -15,7 +15,7 @@ from curate.cli.examples import shown
 from curate.errors import reject_unknown
 from curate.recipes.fields import Expect, Resize
 from curate.recipes.recipe import Recipe
-from curate.recipes.signatures import Signature
+from curate.recipes.signatures import Signature, documented
 from curate.rows.conditions import MAX_WIDTH
 from curate.rows.functions import FAMILIES
 
@@ -120,7 +120,7 @@ def _functions() -> list[str]:
 def _recipe() -> list[str]:
     """Return what a recipe itself has, as a section of the page."""
     lines = ["## A recipe", "", "| field | type | default | meaning |", "|---|---|---|---|"]
-    meanings = _arguments(Recipe)
+    meanings = documented(inspect.getdoc(Recipe) or "")
     kinds = typing.get_type_hints(Recipe, include_extras=True)
     for name, field in Recipe.model_fields.items():
         if not field.exclude and name != "family":
@@ -138,7 +138,9 @@ def _recipe() -> list[str]:
     for name, kind in (("expect", Expect), ("resize", Resize)):
         kinds = typing.get_type_hints(kind, include_extras=True)
         fields = ", ".join(f"`{one}` ({_in_cell(kinds[one])})" for one in kind.model_fields)
-        told = " ".join(f"`{one}`: {meaning}" for one, meaning in _arguments(kind).items())
+        told = " ".join(
+            f"`{one}`: {meaning}" for one, meaning in documented(inspect.getdoc(kind) or "").items()
+        )
         lines += [f"`{name}` has {fields}. {told}".rstrip(), ""]
     return lines
 
@@ -149,18 +151,6 @@ def _in_cell(kind: Any) -> str:
 
 def _plain(default: Any) -> Any:
     return {} if isinstance(default, BaseModel) else default
-
-
-def _arguments(kind: type) -> dict[str, str]:
-    """Read the `Args:` of a class's docstring: a line for each, and more that are indented further."""
-    found: dict[str, str] = {}
-    for line in (inspect.getdoc(kind) or "").partition("Args:\n")[2].splitlines():
-        name, colon, text = line.strip().partition(": ")
-        if colon and not line.startswith(" " * 8):
-            found[name] = text
-        elif found:
-            found[next(reversed(found))] += " " + line.strip()
-    return found
 
 
 def type_name(kind: Any) -> str:
@@ -200,14 +190,8 @@ def _as_markdown(doc: str) -> str:
         steps, _, rest = rest.partition("\n\n")
         doc = head + (rest and f"{rest}\n\n") + "Example:\n\n```yaml\n" + inspect.cleandoc(steps) + "\n```"
     before, args, after = doc.partition("Args:\n")
-    options, blank, after = after.partition("\n\n")
-    lines: list[str] = []
-    for line in options.splitlines():
-        if line.startswith("        "):
-            lines[-1] += " " + line.strip()
-        else:
-            name, _, told = line.strip().partition(": ")
-            lines.append(f"- `{name}`: {told}")
+    _, blank, after = after.partition("\n\n")
+    lines = [f"- `{name}`: {meaning}" for name, meaning in documented(doc).items()]
     return before + "\n".join(lines) + blank + after if args else doc
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from curate.errors import DataError
+from curate.errors import DataError, first_line
 from curate.io import paths
 from curate.io.files import cache_folder
 from curate.io.images import HEADER_BYTES, BadImage, NeedMore, probe
@@ -75,10 +75,9 @@ def faults(dataset: Dataset) -> list[str]:
                 found = place_faults(con, "places", dataset.info.shards or [])
             return found
     except (OSError, ValueError, duckdb.Error) as error:
-        told = str(error).split("\n")[0]
         hint = f"`curate verify {dataset.path}` says what is wrong"
         where = dataset.path / files["rows"]
-        raise DataError(f"{where}: cannot be read ({told})", hint=hint) from error
+        raise DataError(f"{where}: cannot be read ({first_line(error)})", hint=hint) from error
 
 
 def row_faults(con: Any, rows: str, columns: Mapping[str, str], classes: int) -> list[str]:

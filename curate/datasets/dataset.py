@@ -18,7 +18,7 @@ from pydantic import Field
 
 from curate.datasets import contracts
 from curate.errors import DataError, RecipeError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.paths import Place, Remote, is_remote, place
 from curate.io.records import Record, read_record
 from curate.rows.manifest import Class, digest
@@ -242,7 +242,7 @@ class Dataset:
 
         return pq.ParquetFile(self._file(MANIFEST)).read([column])[column].null_count
 
-    def reader(self) -> Reader:
+    def reader(self) -> ByteRangeReader:
         """Return a reader for the byte ranges of `table()`.
 
         Raises:
@@ -254,7 +254,7 @@ class Dataset:
                 f"{self.path}: {self.unfetched:,} of {len(self):,} rows are URLs whose images nobody has fetched",
                 hint=f"`curate fetch {self.path} --out POOL` makes a dataset with their bytes",
             )
-        return Reader(self.byte_root)
+        return ByteRangeReader(self.byte_root)
 
 
 def open_dataset(path: str | Place) -> Dataset:

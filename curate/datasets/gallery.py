@@ -10,7 +10,7 @@ from typing import Any
 
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.summary import Summary, notes, summarize
-from curate.errors import DataError
+from curate.errors import DataError, first_line
 from curate.io.files import write_atomic
 from curate.io.images import BadImage, decode
 
@@ -91,7 +91,7 @@ def _class(dataset: Dataset, name: str, rows: list[dict[str, Any]]) -> str:
             data = _thumbnail(reader.read(row["file"], row["offset"], row["size"]))
             image = f'<img alt="" src="data:image/jpeg;base64,{data}">'
         except (BadImage, DataError) as error:
-            image = f"<div class=broken>{html.escape(str(error).splitlines()[0][:80])}</div>"
+            image = f"<div class=broken>{html.escape(first_line(error)[:80])}</div>"
         mark = " class=wrong" if wrong else ""
         figures.append(f"<figure{mark}>{image}<figcaption>{html.escape(told)}</figcaption></figure>")
     return f"<h2>{html.escape(name)}</h2><div class=row>{''.join(figures)}</div>"

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from curate.datasets.dataset import INFO, OUTCOMES, Dataset, open_dataset
-from curate.errors import CurateError, RecipeError, printable
+from curate.errors import CurateError, RecipeError, first_line, printable
 from curate.rows.relation import columns_of
 from curate.rows.sql import parquet, plain, quoted, text
 from curate.wordnet import create_views
@@ -157,7 +157,7 @@ def _passing_over(file: object, say: Say) -> Iterator[None]:
     except CurateError as error:
         say(error.message)
     except duckdb.Error as error:
-        say(f"{file}: {str(error).splitlines()[0]}")
+        say(f"{file}: {first_line(error)}")
 
 
 def _outcomes(con: Any, sets: list[tuple[str, Dataset]], say: Say) -> None:
@@ -246,7 +246,7 @@ def _is_log(con: Any, log: Path, say: Say) -> bool:
             con, f"(FROM {_log(log)})"
         )
     except duckdb.Error as error:
-        say(f"{log}: {str(error).splitlines()[0]}")
+        say(f"{log}: {first_line(error)}")
         return False
     if set(kinds) == {"json", "filename"}:  # DuckDB's word for lines that are no objects
         say(f"{log}: not lines of JSON objects")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from curate.datasets.dataset import (
     set_digest,
 )
 from curate.datasets.lint.tars import lint
-from curate.errors import DataError, RecipeError
+from curate.errors import DataError, RecipeError, first_line
+from curate.io.executors import cores, in_order
 from curate.io.images import BadImage, decode, probe
 from curate.io.paths import StoreError, is_remote, local_copy, place
 from curate.io.progress import Quiet, Stage
@@ -155,7 +156,7 @@ def _manifest(dataset: Dataset) -> Iterator[Problem]:
             [(count,)] = con.execute("SELECT count(*) FROM rows").fetchall()
             rows = rows_digest(con, "rows", "file_row_number", list(info.columns))
     except (OSError, duckdb.Error) as error:
-        yield Problem(MANIFEST, f"cannot be read: {str(error).splitlines()[0]}")
+        yield Problem(MANIFEST, f"cannot be read: {first_line(error)}")
         return
     if count != info.rows:
         yield Problem(MANIFEST, f"{count:,} rows, {INFO} says {info.rows:,}")
@@ -257,14 +258,10 @@ def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
                     found.append(Problem(row["key"], what, row["file"] if dataset.sharded else ""))
         return found
 
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        # In rounds, so that a hundred million rows are not all queued at once.
-        for start in range(0, len(batches), workers * 8):
-            round_ = batches[start : start + workers * 8]
-            for batch, found in zip(round_, pool.map(check, round_), strict=True):
-                yield from found
-                stage.advance(batch.num_rows)
+    tasks = (partial(check, batch) for batch in batches)
+    for batch, found in zip(batches, in_order(tasks, cores(), ahead=8 * cores()), strict=True):
+        yield from found
+        stage.advance(batch.num_rows)
 
 
 def _hashed_here(dataset: Dataset) -> bool:
@@ -292,14 +289,14 @@ def _image_fault(data: bytes | DataError, row: dict[str, Any]) -> str | None:
     if isinstance(data, StoreError):
         raise data
     if isinstance(data, DataError):
-        return str(data).split("\n")[0]
+        return first_line(data)
     try:
         if row.get("sha256") and hashlib.sha256(data).hexdigest() != row["sha256"]:
             return "other bytes than were indexed (sha256 differs)"
         image = decode(data)
         kind = probe(data).ext
     except BadImage as error:
-        return str(error).split("\n")[0]
+        return first_line(error)
     if row["width"] is not None and image.size != (row["width"], row["height"]):
         return f"{image.width} x {image.height} pixels, the manifest says {row['width']} x {row['height']}"
     if kind != row.get("ext", kind):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -66,11 +65,6 @@ class How:
     def shard_size(self, rows: int) -> int:
         """Return how many rows go into a shard: fewer where there are few."""
         return max(1, min(self.samples_per_shard, -(-rows // (self.processes * SHARDS_A_PROCESS))))
-
-
-def cores() -> int:
-    """Return how many processes there is a core for."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require(distributor: str) -> None:

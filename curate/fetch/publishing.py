@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import version
 from typing import Any
 
 from curate.datasets.dataset import (
@@ -27,6 +24,7 @@ from curate.datasets.exports.huggingface import described
 from curate.fetch.limits import Guards
 from curate.fetch.pools import Pool, Request
 from curate.io.files import write_atomic
+from curate.io.records import environment
 from curate.rows.manifest import CORE, content_digest, ordered, rows_digest
 from curate.rows.relation import columns_of
 from curate.rows.sql import copy_parquet, parquet, quoted, text
@@ -60,13 +58,8 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
     if repeated:
         notes.append(f"{repeated:,} rows have the URL of another row, whose outcome and bytes they share")
     info = _described(pool, request, rows, size, columns, content, reasons, notes)
-    machine = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-    }
-    told = {"built": datetime.now(timezone.utc).isoformat(timespec="seconds"), **record, "machine": machine,
-            "versions": {n: version(n) for n in ("duckdb", "pyarrow", "img2dataset")}}  # fmt: skip
+    told = {"built": datetime.now(timezone.utc).isoformat(timespec="seconds"), **record,
+            **environment("duckdb", "pyarrow", "img2dataset")}  # fmt: skip
     write_atomic(pool.path / BUILD, (json.dumps(told, indent=1) + "\n").encode())
     write_atomic(pool.path / CARD, described(info, pool.path / MANIFEST).encode())
     pool.write_state(request, request.digest)

@@ -10,10 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.errors import CurateError, DataError
-from curate.io.paths import ATTEMPTS, WAIT_S, Remote, filesystem, gone, is_remote, lacks_credentials
+from curate.io.paths import ATTEMPTS, WAIT_S, Remote, filesystem, gone, lacks_credentials
 from curate.io.tars.headers import BadTar, number
-
-__all__ = ["Reader", "is_remote"]
 
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a manifest may point at a pipe, which is not waited for
 OPEN_FILES = 256  # tars kept open by one reader
@@ -24,7 +22,7 @@ SPAN_BYTES = 8 << 20  # of ranges fetched as one
 Range = tuple[str, int, int | None]  # URL, first byte, one past the last (None: the end)
 
 
-class Reader:
+class ByteRangeReader:
     """Read the bytes of rows under one root. Safe for threads. A context; its end closes what it holds open.
 
     A row with offset 0 is a whole file, and is refused when its length is no longer `size`. Anything
@@ -38,7 +36,7 @@ class Reader:
         self.root = str(root)
         self._tar = lru_cache(OPEN_FILES)(_Tar)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> ByteRangeReader:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 from curate.errors import DataError, MissingError, reject_unknown
@@ -53,7 +54,10 @@ def ordered(
         DataError: a task lost its worker six times; and what the task raises.
     """
     require(executor)
-    return (_ray if executor == "ray" else _local)(task, list(numbers), workers)
+    if executor == "ray":
+        return _ray(task, list(numbers), workers)
+    tasks = [partial(task, number) for number in numbers]
+    return in_order(tasks, workers, ahead=len(tasks) + 1)
 
 
 def unordered(
@@ -85,17 +89,6 @@ def unordered(
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-
-
-def _local(task: Callable[[int], T], numbers: list[int], workers: int) -> Iterator[T]:
-    with ThreadPoolExecutor(workers) as pool:
-        futures = deque(pool.submit(task, number) for number in numbers)
-        try:
-            while futures:
-                yield futures.popleft().result()  # and forgets it: results may be large
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _ray(task: Callable[[int], T], numbers: list[int], workers: int) -> Iterator[T]:
@@ -163,7 +156,7 @@ def in_order(tasks: Iterable[Callable[[], T]], workers: int, ahead: int) -> Gene
         for task in tasks:
             waiting.append(pool.submit(task))
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result()  # and forgets it: results may be large
         while waiting:
             yield waiting.popleft().result()
     finally:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 
-from curate.errors import CurateError, DataError, MissingError, RecipeError
+from curate.errors import CurateError, DataError, MissingError, RecipeError, first_line
 
 ATTEMPTS = 3  # each is one call of the store's own client, which has retries of its own (S3: 4, some seconds)
 MAX_PATHS = 100_000  # that braces in a path may stand for
@@ -143,12 +143,11 @@ def lacks_credentials(error: BaseException) -> bool:
 
 def gone(url: str, error: BaseException) -> StoreError:
     """Return the error that tells that a store failed."""
-    said = str(error).split("\n")[0] or type(error).__name__
     if lacks_credentials(error):
         hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; then run the same command"
-        return StoreError(f"{url}: no credentials for the store ({said})", hint=hint)
+        return StoreError(f"{url}: no credentials for the store ({first_line(error)})", hint=hint)
     return StoreError(
-        f"{url}: the store failed {ATTEMPTS} times ({said})",
+        f"{url}: the store failed {ATTEMPTS} times ({first_line(error)})",
         hint="is it reachable? then run the same command; what is finished is not done again",
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+import platform
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import DataError
+from curate.io.executors import cores
 from curate.io.paths import Place
 
 
@@ -15,6 +17,14 @@ class Record(BaseModel):
     """A document, or a part of one: no fields but its own, and none that changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    """Return what a record says of where a folder was made: this `machine`, and the `versions` of some packages."""
+    from importlib.metadata import version
+
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": cores()}
+    return {"machine": machine, "versions": {name: version(name) for name in packages}}
 
 
 R = TypeVar("R", bound=Record)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from curate.datasets.dataset import Dataset
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
+from curate.io.executors import cores
 from curate.io.images import BadImage, decode
 from curate.rows.relation import Rows, columns_of
 
@@ -89,9 +89,9 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
         'ORDER BY file, "offset"'
     )
     total = rows.scalar(f"SELECT count(*) FROM {todo}")
-    one = partial(_hash_row, Reader(rows.root), kind)
+    one = partial(_hash_row, ByteRangeReader(rows.root), kind)
     lists = ", ".join(f"unnest(?::{type_}[])" for type_ in columns.values())
-    with ThreadPoolExecutor(os.cpu_count()) as pool, rows.progress.stage(f"hashing ({kind})", total) as stage:
+    with ThreadPoolExecutor(cores()) as pool, rows.progress.stage(f"hashing ({kind})", total) as stage:
         for begin in range(0, total, BATCH):
             batch = rows.con.execute(
                 f"FROM {todo} WHERE rowid BETWEEN {begin} AND {begin + BATCH - 1}"
@@ -107,7 +107,7 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
     return name
 
 
-def _hash_row(reader: Reader, kind: Kind, row: tuple[str, str, int, int]) -> tuple[Any, ...]:
+def _hash_row(reader: ByteRangeReader, kind: Kind, row: tuple[str, str, int, int]) -> tuple[Any, ...]:
     """Return the values of a kind's columns for a row."""
     _, file, offset, size = row
     data = reader.read(file, offset, size)

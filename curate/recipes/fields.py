@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from curate.recipes.signatures import Fraction
+from curate.recipes.signatures import Fraction, Strict
 
 RESIZE_VERSION = 2  # goes up when the same images become others
-
-
-class Strict(BaseModel):
-    """A mapping with no keys but its own, and values of their types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Span(Strict):

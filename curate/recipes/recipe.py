@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 
 from curate.errors import RecipeError, reject_unknown
 from curate.recipes.expressions import fill, variables
-from curate.recipes.fields import Expect, Resize, Strict
-from curate.recipes.signatures import Count, Seed, WrittenInt, explain
+from curate.recipes.fields import Expect, Resize
+from curate.recipes.signatures import Count, Seed, Strict, WrittenInt, explain
 
 MAX_BYTES = 4 << 20  # of a recipe's file
 MAX_NODES = 200_000  # values in one recipe; a map of all 21k classes of ImageNet fits ten times

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from curate.errors import RecipeError, did_you_mean, reject_unknown
+from curate.io.records import Record
 
 Count = Annotated[int, Field(ge=1, lt=2**53)]  # what a float can count, and a product of two fits a HUGEINT
 Fraction = Annotated[float, Field(ge=0, le=1)]  # 0..1, never a percentage
@@ -61,8 +62,28 @@ class RecipeDataset:
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+class Strict(Record):
+    """A mapping that a person writes: no keys but its own, and values of their types."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Arguments(Strict):
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=False)
+
+
+def documented(doc: str) -> dict[str, str]:
+    """Return what the `Args:` of a docstring, dedented, say of each argument."""
+    meanings: dict[str, str] = {}
+    for line in doc.partition("Args:\n")[2].splitlines():
+        if not line.startswith("    "):
+            break
+        if line.startswith("        "):  # the line before goes on
+            meanings[next(reversed(meanings))] += " " + line.strip()
+        else:
+            name, _, meaning = line.strip().partition(": ")
+            meanings[name] = meaning
+    return meanings
 
 
 class Signature:

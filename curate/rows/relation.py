@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from curate.errors import CurateError, DataError, RecipeError, reject_unknown
+from curate.errors import CurateError, DataError, RecipeError, first_line, reject_unknown
 from curate.io.progress import Quiet
 from curate.rows import readers
 from curate.rows.manifest import Class
@@ -116,7 +116,7 @@ class Rows:
             readers.make_view(self.con, name, file, columns=columns, texts=texts)
         except duckdb.Error as error:
             raise RecipeError(
-                f"{file}: cannot be read as a table ({str(error).splitlines()[0]})",
+                f"{file}: cannot be read as a table ({first_line(error)})",
                 hint="a CSV or TSV with a header line, JSON lines or Parquet, by its ending",
             ) from None
         return name

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from curate.errors import DataError, RecipeError
+from curate.io.executors import cores
 from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.io.paths import is_remote
 from curate.rows.manifest import CORE, Class
@@ -153,7 +154,7 @@ class Folder(Source):
         good: list[Found] = []
         headers: list[Header] = []
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-        with ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2)) as pool:
+        with ThreadPoolExecutor(max_workers=min(16, cores() * 2)) as pool:
             for task, answers in zip(
                 tasks, pool.map(lambda t: [_probe(self.root, f) for f in t], tasks), strict=True
             ):

@@ -120,7 +120,7 @@ def open_corpus(source: Path) -> Iterator[Any]:
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-    class Reader(WordNetCorpusReader):  # type: ignore[misc,unused-ignore]
+    class ByteRangeReader(WordNetCorpusReader):  # type: ignore[misc,unused-ignore]
         def map_wn(self, version: str = "wordnet") -> dict[str, str]:
             """Map nothing: the map serves other languages, and wants `index.sense` and an installed copy."""
             return {}
@@ -132,7 +132,7 @@ def open_corpus(source: Path) -> Iterator[Any]:
         warnings.filterwarnings("ignore", message="The multilingual functions")
         nltk.data.path.append(folder)
         try:
-            corpus = Reader(folder, None)
+            corpus = ByteRangeReader(folder, None)
             if (version := corpus.get_version()) != "3.0":
                 hint = "ImageNet's ids are offsets in WordNet 3.0; other versions have other offsets"
                 raise DataError(f"{source} holds WordNet {version}, not 3.0", hint=hint)

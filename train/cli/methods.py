@@ -13,6 +13,7 @@ import typer
 from curate.cli.options import Json, QuietOption, told
 from curate.cli.plain import PlainCommand, plain_app
 from curate.errors import RecipeError
+from curate.recipes.signatures import documented
 from train.methods import registry
 
 if TYPE_CHECKING:
@@ -108,15 +109,7 @@ def _arguments(config: type) -> dict[str, str]:
     """Read the `Args:` of a config's docstring, and of those it extends."""
     texts: dict[str, str] = {}
     for owner in reversed(config.__mro__[:-1]):
-        name = ""
-        for line in inspect.cleandoc(owner.__doc__ or "").partition("Args:\n")[2].splitlines():
-            if not line.startswith("    "):
-                break
-            if line.startswith("        "):  # a line that goes on
-                texts[name] += " " + line.strip()
-            else:
-                name, _, text = line.strip().partition(": ")
-                texts[name] = text
+        texts |= documented(inspect.cleandoc(owner.__doc__ or ""))
     return texts
 
 

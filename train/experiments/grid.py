@@ -7,21 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from curate.errors import RecipeError, reject_unknown
 from curate.recipes.recipe import NAME, Expect, Recipe, filled, load, parse, read_yaml
-from curate.recipes.signatures import Count, Seed, explain
+from curate.recipes.signatures import Count, Seed, Strict, explain
 
 VALIDATION = "validation"  # the folder, beside the datasets', of the rows that none of them trains on
 EXPERIMENT = "experiment.json"  # what an experiment did: its file, the order of its parts, accuracies, stages
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Part(_Strict):
+class Part(Strict):
     """One dataset of an experiment: a recipe's file, or its steps here.
 
     Args:
@@ -33,13 +29,13 @@ class Part(_Strict):
 
     recipe: str | None = None
     source: dict[str, Any] | None = None
-    steps: list[Any] = []
-    expect: dict[str, Any] = {}
+    steps: list[Any] = Field(default=[])
+    expect: dict[str, Any] = Field(default={})
     shards: bool = False
     pretrain: bool = True
 
 
-class Measure(_Strict):
+class Measure(Strict):
     """One way to measure every run on every task.
 
     Args:
@@ -49,11 +45,11 @@ class Measure(_Strict):
     """
 
     protocol: str | dict[str, dict[str, Any]] = "linear"
-    shots: list[int | str] = [1, 5, 10, 20, "full"]
+    shots: list[int | str] = Field(default=[1, 5, 10, 20, "full"])
     seeds: Count = 3
 
 
-class Transfer(_Strict):
+class Transfer(Strict):
     """What to measure every run on.
 
     Args:
@@ -63,11 +59,11 @@ class Transfer(_Strict):
     """
 
     tasks: dict[str, str] = Field(min_length=1)
-    data: list[str] = []
-    measure: list[Measure] = [Measure()]
+    data: list[str] = Field(default=[])
+    measure: list[Measure] = Field(default=[Measure()])
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """A grid of datasets, runs and results.
 
     Args:
@@ -84,12 +80,12 @@ class Experiment(_Strict):
 
     name: str
     seed: Seed = 0
-    about: list[str] = []
+    about: list[str] = Field(default=[])
     source: dict[str, Any] | None = None
     datasets: dict[str, Part] = Field(min_length=1)
     validation: Part | None = None
     coarse: str | None = None
-    pretrain: dict[str, Any] = {}
+    pretrain: dict[str, Any] = Field(default={})
     scratch: bool = True
     transfer: Transfer | None = None
     base: Path = Field(default=Path(), exclude=True)

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from curate.errors import RecipeError, did_you_mean
+from curate.errors import RecipeError, did_you_mean, first_line
 from train.models.alexnet import AlexNet
 from train.models.encoders import PREFIX, clip_config, clip_names, image_encoder
 
@@ -250,7 +250,7 @@ def _feature_dim(backbone: nn.Module, name: str, image_size: int) -> int:
     try:
         features_BD = backbone(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         hint = "take a smaller image_size" if "memory" in first else "take a larger image_size"
         raise RecipeError(f"{name} cannot take images of {image_size} px ({first})", hint=hint) from error
     finally:

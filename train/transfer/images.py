@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from curate.errors import DataError
-from curate.io.executors import in_order
+from curate.io.executors import cores, in_order
 from curate.io.images import BadImage
 from train.augment.upload import upload
 from train.transfer.splits import Images, Split, in_threads
@@ -133,7 +133,7 @@ class Streamed:
 
     def _decoded(self, rows: np.ndarray) -> Iterator[Tensor]:
         tasks = (partial(self._one, int(row)) for row in rows)
-        workers = os.cpu_count() or 1
+        workers = cores()
         yield from in_order(tasks, workers, ahead=64 * workers)
 
     def _one(self, row: int) -> Tensor:

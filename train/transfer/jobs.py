@@ -14,9 +14,10 @@ import torch
 
 from curate.errors import CurateError
 from curate.io import executors
+from curate.io.executors import cores
 from curate.rows.manifest import digest
 from train.loop.devices import pick_device
-from train.runs import Run, cores
+from train.runs import Run
 from train.transfer.features import AnySubject, Outcome, Subject
 from train.transfer.protocols import TransferProtocol, settings
 from train.transfer.shots import FULL, Draw, Sampling, Shots, draw

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from curate.io.byte_ranges import Reader
-from curate.io.executors import in_order
+from curate.io.byte_ranges import ByteRangeReader
+from curate.io.executors import cores, in_order
 from curate.io.files import cache_folder, write_atomic
 from curate.io.images import decode
 from curate.io.paths import is_remote
@@ -50,8 +50,8 @@ class Files:
         return len(self.ranges)
 
     @cached_property
-    def _reader(self) -> Reader:
-        return Reader(self.root)
+    def _reader(self) -> ByteRangeReader:
+        return ByteRangeReader(self.root)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of the file or range."""
@@ -148,5 +148,5 @@ class Split:
 
 def in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
     """Return function(0), function(1), …, in order, from several threads."""
-    workers = min(16, os.cpu_count() or 1)
+    workers = min(16, cores())
     yield from in_order((partial(function, i) for i in range(count)), workers, ahead=8 * workers)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from curate.datasets.dataset import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.images import BadImage, decode
 from curate.io.paths import Place
 from curate.recipes.fields import Resize
@@ -55,7 +55,7 @@ class Resized:
 
 
 def resized(
-    rows: pa.Table, reader: Reader, resize: Resize, pool: Executor
+    rows: pa.Table, reader: ByteRangeReader, resize: Resize, pool: Executor
 ) -> tuple[pa.Table, dict[int, bytes], Resized]:
     """Shrink the images of some rows whose short side is over the limit.
 
@@ -129,7 +129,7 @@ def resize_record(resize: Resize, info: DatasetInfo, total: Resized) -> StepReco
     )  # fmt: skip
 
 
-def gains(total: Resized, rows: pa.Table, reader: Reader, folder: Place) -> dict[str, Any]:
+def gains(total: Resized, rows: pa.Table, reader: ByteRangeReader, folder: Place) -> dict[str, Any]:
     """Return what resizing came to: counts, the ratio of bytes, and that of the time to decode.
 
     Args:
@@ -143,13 +143,13 @@ def gains(total: Resized, rows: pa.Table, reader: Reader, folder: Place) -> dict
     changed = [i for i, (old, new) in enumerate(zip(*told_of, strict=True)) if old != new]
     chosen = changed[:: max(len(changed) // TIMED, 1)][:TIMED]
     if chosen:
-        with Reader(folder) as ours:
+        with ByteRangeReader(folder) as ours:
             before, after = (_read(r.take(chosen), by) for r, by in ((rows, reader), (index, ours)))
         told["decode_time_ratio"] = _time_ratio(before, after)
     return told
 
 
-def _read(rows: pa.Table, reader: Reader) -> list[bytes]:
+def _read(rows: pa.Table, reader: ByteRangeReader) -> list[bytes]:
     """Return the bytes of some images.
 
     Raises:

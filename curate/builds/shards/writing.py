@@ -17,7 +17,7 @@ from curate.builds.shards.slices import Slices
 from curate.datasets.contracts import refuse_no_image
 from curate.datasets.dataset import PARTS, SHARD_INDEX, SHARDS, ShardRecord
 from curate.errors import DataError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import ordered
 from curate.io.files import sync_folder, write_atomic
 from curate.io.paths import Place, Remote, retried, sizes
@@ -57,7 +57,7 @@ class Written:
 
 def write_shards(
     manifest: pa.Table | Place,
-    reader: Reader,
+    reader: ByteRangeReader,
     folder: Place,
     layout: Layout,
     *,
@@ -113,7 +113,7 @@ def _finished(folder: Place, count: int) -> dict[int, dict[str, Any]]:
     kept = [number for number in range(count) if f"{PARTS}/{number:06d}.json" in there]
     files = [f"{PARTS}/{number:06d}.json" for number in kept]
     found = {}
-    with Reader(folder) as reader:
+    with ByteRangeReader(folder) as reader:
         nothing = [None] * len(kept)
         for number, data in zip(kept, reader.read_many(files, nothing, nothing), strict=True):
             if isinstance(data, DataError):
@@ -137,7 +137,7 @@ class Task:
     """
 
     rows: Slices
-    reader: Reader
+    reader: ByteRangeReader
     folder: Place
     bounds: list[int] = field(repr=False)
     layout: Layout
@@ -166,7 +166,12 @@ class Task:
 
 
 def _write_tar(
-    path: Place, scratch: Place, rows: pa.Table, reader: Reader, images: dict[int, bytes], hashed: bool
+    path: Place,
+    scratch: Place,
+    rows: pa.Table,
+    reader: ByteRangeReader,
+    images: dict[int, bytes],
+    hashed: bool,
 ) -> tuple[list[int], int, str]:
     """Write a tar or leave nothing; return the offset of each image, the tar's bytes and its sha256."""
     writer = TarWriter(path, scratch)
@@ -180,7 +185,7 @@ def _write_tar(
 
 
 def _write(
-    writer: TarWriter, rows: pa.Table, reader: Reader, images: dict[int, bytes], hashed: bool
+    writer: TarWriter, rows: pa.Table, reader: ByteRangeReader, images: dict[int, bytes], hashed: bool
 ) -> list[int]:
     """Write the samples of a shard, a window of blocks at a time; return the offset of each image."""
     found = members(rows)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from curate.datasets.contracts import refuse_no_image
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
+from curate.io.executors import cores, in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ def splits(table: pa.Table, dataset: Dataset) -> dict[str, pa.Table]:
     return {name: table.filter(pc.equal(told, name)) for name in names}
 
 
-def with_bytes(table: pa.Table, reader: Reader) -> Iterator[tuple[pa.Table, list[bytes]]]:
+def with_bytes(table: pa.Table, reader: ByteRangeReader) -> Iterator[tuple[pa.Table, list[bytes]]]:
     """Yield a table's rows in order, a thousand at a time, each lot with the bytes of its images.
 
     Raises:
@@ -73,10 +73,5 @@ def with_bytes(table: pa.Table, reader: Reader) -> Iterator[tuple[pa.Table, list
             refuse_no_image(found[-1], ext, file)
         return found
 
-    with ThreadPoolExecutor(min(READ_AHEAD, os.cpu_count() or 1)) as pool:
-        waiting = [pool.submit(read, lot) for lot in lots[:READ_AHEAD]]
-        for number, lot in enumerate(lots):
-            data = waiting.pop(0).result()
-            if number + READ_AHEAD < len(lots):
-                waiting.append(pool.submit(read, lots[number + READ_AHEAD]))
-            yield lot, data
+    tasks = (partial(read, lot) for lot in lots)
+    yield from zip(lots, in_order(tasks, min(READ_AHEAD, cores()), READ_AHEAD + 1), strict=True)

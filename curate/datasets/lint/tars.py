@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from curate.datasets.lint.groups import Groups
 from curate.errors import DataError, RecipeError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
+from curate.io.executors import cores
 from curate.io.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
 from curate.io.paths import is_remote
 from curate.io.progress import Quiet
@@ -61,7 +62,7 @@ def lint(
     with (
         tempfile.TemporaryDirectory() as work,
         Groups(work) as groups,
-        Decoders(workers or os.cpu_count() or 1, report) as decoders,
+        Decoders(workers or cores(), report) as decoders,
         (progress or Quiet()).stage("looking through shards", len(tars)) as stage,
     ):
         for number, tar in enumerate(tars):
@@ -219,7 +220,7 @@ class Decoders:
 def _look(path: str, members: list[Member]) -> tuple[Counter[str], list[Found]]:
     """Decode images of a tar; return how many of each kind they are, and what is wrong with them."""
     folder, _, name = path.rpartition("/")
-    reader = Reader(folder or ("/" if path.startswith("/") else "."))
+    reader = ByteRangeReader(folder or ("/" if path.startswith("/") else "."))
     images: Counter[str] = Counter()
     found = []
     for member in members:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, TextIO
 
-from curate.errors import DataError, printable
+from curate.errors import DataError, first_line
 
 _HEAD_BYTES = 4096  # looked at to learn the encoding
 _ZEROS = 0.2  # share of zero bytes from which a file is UTF-16: Latin text has a half
@@ -119,8 +119,9 @@ def _named(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is packed
             raise
         what = "decoded" if isinstance(error, UnicodeError) else "unpacked"
-        told = printable(str(error).split("\n")[0])
-        raise DataError(f"{path}: cannot be {what} ({told})", hint="is it whole? fetch it again") from None
+        raise DataError(
+            f"{path}: cannot be {what} ({first_line(error)})", hint="is it whole? fetch it again"
+        ) from None
 
 
 def _stream(path: Path) -> IO[bytes]:

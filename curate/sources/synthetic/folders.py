@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from curate.errors import CurateError, DataError, RecipeError, reject_unknown
+from curate.io.executors import cores
 from curate.sources.synthetic.classes import SyntheticClass
 from curate.sources.synthetic.images import DRAWING_VERSION, PAINTERS, draw, jpeg
 
@@ -173,7 +174,7 @@ def _run(jobs: list[_Job], progress: Callable[[int], None] | None, workers: int 
     report = progress or (lambda _: None)
     images = sum(len(job.numbers) for job in jobs)
     if workers is None:
-        workers = 1 if images <= INLINE_MAX else os.cpu_count() or 1
+        workers = 1 if images <= INLINE_MAX else cores()
     if workers <= 1:
         for job in jobs:
             report(_write(job))

@@ -13,7 +13,8 @@ from typing import Literal
 
 import duckdb
 
-from curate.errors import DataError, RecipeError, printable
+from curate.errors import DataError, RecipeError, first_line, printable
+from curate.io.executors import cores
 from curate.io.files import cache_folder, write_atomic
 from curate.io.paths import Remote, find_files, is_remote
 from curate.rows.manifest import CORE, digest, ordered
@@ -112,7 +113,7 @@ class Table(Source):
         """Hash the files, and find the rows that cannot be used; what is known of a file is not looked at again."""
         left_out = LeftOut()
         found: list[TableFile] = []
-        with ThreadPoolExecutor(min(len(self.files), os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(len(self.files), cores())) as pool:
             for known in pool.map(self._prepared, self.files):
                 found.append(known)
                 for reason, count in known.unusable.items():
@@ -240,8 +241,9 @@ def _known(file: str, layout: Layout, planned: Mapping[str, str], state: Sequenc
         record = {n: str(v) if n in _PATHS and v else v for n, v in asdict(found).items()}
         write_atomic(kept, json.dumps(record | {"state": wanted}).encode())
     except duckdb.Error as error:
-        told = printable(str(error).split("\n")[0])
-        raise DataError(f"{file}: cannot be read ({told})", hint="is it whole? fetch it again") from None
+        raise DataError(
+            f"{file}: cannot be read ({first_line(error)})", hint="is it whole? fetch it again"
+        ) from None
     except OSError as error:
         raise DataError(
             f"{file}: what is known of it cannot be kept ({error.strerror})",

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from curate.datasets.dataset import file_sha256
-from curate.errors import DataError, printable
+from curate.errors import DataError, first_line, printable
 from curate.io.files import cache_folder, unfinished, write_atomic
 from curate.io.paths import Remote, is_remote
 from curate.rows.readers.repairs import NOT_UTF8
@@ -121,8 +121,9 @@ def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
         with duckdb.connect() as con:
             found = columns_of(con, f"(SELECT * FROM {read_parquet(path)})")
     except duckdb.Error as error:
-        told = printable(str(error).split("\n")[0])
-        raise DataError(f"{file}: cannot be read as a table ({told})", hint="is it whole?") from None
+        raise DataError(
+            f"{file}: cannot be read as a table ({first_line(error)})", hint="is it whole?"
+        ) from None
     return found | dict.fromkeys(_without_values(path, found), NULLS)
 
 

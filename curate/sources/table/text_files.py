@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from curate.errors import DataError, printable
+from curate.errors import DataError, first_line
 from curate.io.files import unfinished
 from curate.rows.readers import delimited, jsons
 from curate.rows.readers.dialects import Dialect, cells, dialect
@@ -65,8 +65,7 @@ def as_parquet(
             found = _dialect(path, layout)
             return out, delimited.write_parquet(path, found, beside, names=_names(path, layout, found))
     except duckdb.Error as error:
-        told = printable(str(error).split("\n")[0])
-        raise DataError(f"{file}: cannot be read as a table ({told})", hint=_HINT) from None
+        raise DataError(f"{file}: cannot be read as a table ({first_line(error)})", hint=_HINT) from None
 
 
 _HINT = "is it whole, and is the layout (`as:`) the right one?"

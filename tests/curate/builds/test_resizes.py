@@ -20,7 +20,7 @@ from curate.builds.shards.resizing import Resized, _time_ratio, gains
 from curate.datasets.dataset import SHARD_INDEX, Dataset, open_dataset
 from curate.datasets.verification import verify
 from curate.errors import RecipeError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.recipes.recipe import Recipe
 
 SMALL = {"short": 64, "quality": 90}
@@ -175,7 +175,7 @@ def test_image_that_is_smaller_in_as_many_bytes_is_timed(tmp_path: Path) -> None
         (tmp_path / folder / "a").write_bytes(data)
     index = pa.table(rows | {"file": ["shards/a"], "width": [64], "height": [64]})
     pq.write_table(index, tmp_path / "after" / SHARD_INDEX)
-    with Reader(tmp_path / "before") as reader:
+    with ByteRangeReader(tmp_path / "before") as reader:
         told = gains(Resized(1, 1, len(large), len(large)), pa.table(rows), reader, tmp_path / "after")
     assert 0 < told["decode_time_ratio"] < 1
 

@@ -23,7 +23,7 @@ from curate.datasets.summary import summarize
 from curate.datasets.verification import verify
 from curate.errors import CurateError, DataError
 from curate.io import paths
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.images import probe
 from curate.io.paths import Remote, filesystem, find_files
 from curate.recipes.recipe import parse
@@ -85,7 +85,7 @@ def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path) -> N
         lambda: filesystem(url),
         lambda: Remote(url).read_bytes(),
         lambda: find_files(url, (".tar",), "tar"),
-        lambda: Reader(url if "://" in url else tmp_path).read(url, 0, 4),
+        lambda: ByteRangeReader(url if "://" in url else tmp_path).read(url, 0, 4),
         lambda: open_dataset(url),
         *(lambda kind=kind: open_source({kind: url}) for kind in ("shards", "table", "dataset", "folder")),
     ):

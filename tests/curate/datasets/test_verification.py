@@ -16,7 +16,7 @@ from curate.builds.build import build
 from curate.datasets.dataset import Dataset, render
 from curate.datasets.verification import Problem, verify
 from curate.errors import DataError, RecipeError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 
 STEPS: list[Any] = [{"noise": {"rate": 0.25}}, {"caption": {"templates": ["a photo of a {}."]}}]
 Run = Callable[..., Any]
@@ -172,9 +172,9 @@ def test_images_are_read_in_parts_of_bounded_size(
     overlay = built([])
     sizes = overlay.table(["size"])["size"].to_pylist()
     asked: list[list[int]] = []
-    read = Reader.read_many
+    read = ByteRangeReader.read_many
     monkeypatch.setattr(
-        Reader, "read_many", lambda self, f, o, s: (asked.append(list(s)), read(self, f, o, s))[1]
+        ByteRangeReader, "read_many", lambda self, f, o, s: (asked.append(list(s)), read(self, f, o, s))[1]
     )
     for limit, parts in ((1, 60), (sum(sizes), 1), (max(sizes) * 2, 0)):
         asked.clear()

@@ -15,7 +15,7 @@ import pytest
 from curate.builds.build import build, shard
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.progress import Quiet, Stage
 from curate.recipes.recipe import Recipe
 
@@ -129,7 +129,7 @@ def test_pool_that_disappears_leaves_the_old_set(
 def test_threads_that_open_and_forget_tars_read_the_right_bytes(tmp_path: Path) -> None:
     for i in range(8):
         (tmp_path / f"{i}.tar").write_bytes(bytes([i]) * 4096)
-    reader = Reader(tmp_path)
+    reader = ByteRangeReader(tmp_path)
 
     def look(seed: int) -> set[bool]:
         found = set()

@@ -22,7 +22,7 @@ from curate.datasets.exports import export
 from curate.datasets.verification import check
 from curate.errors import CurateError, DataError
 from curate.io import paths
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.paths import Remote
 from curate.io.web.sessions import LOOPBACK
 from curate.recipes.recipe import parse
@@ -74,7 +74,7 @@ def test_a_server_of_this_machine_is_not_asked(
         lambda: open_source({"dataset": f"{url}set"}),
         lambda: check([f"{url}a.tar"]),
         lambda: Remote(f"{url}a.jpg").exists(),
-        lambda: Reader(tmp_path).read(f"{url}a.jpg", 0, 5),
+        lambda: ByteRangeReader(tmp_path).read(f"{url}a.jpg", 0, 5),
         lambda: shard(folder),
         lambda: build(parse({"name": "b", "source": {"dataset": str(folder)}}), tmp_path / "b"),
         lambda: export(folder, ["parquet"], tmp_path / "copy"),
@@ -96,7 +96,7 @@ def test_who_means_his_own_server_says_so(
     taken = run_curate("shard", folder, "-q", "--allow-loopback")
     assert taken.exit_code == 0
     assert f"{folder}: its images lie outside of its folder, in {web.url('')}\n" in taken.stderr
-    with Reader(folder) as reader:
+    with ByteRangeReader(folder) as reader:
         row = open_dataset(folder).table().to_pylist()[0]
         assert reader.read(row["file"], row["offset"], row["size"]) == picture(1)
     assert open_source({"table": web.url("/ok/t.csv")}).columns["url"] == "VARCHAR"
@@ -184,7 +184,7 @@ def test_no_more_is_read_than_was_asked_for(web: Web, monkeypatch: pytest.Monkey
     monkeypatch.setattr("curate.io.web.sessions.MAX_BODY_BYTES", 100_000)
     for kind in ("endless", "endless-chunks"):
         with pytest.raises(DataError, match="sends more than the 11 bytes"):
-            Reader("/").read(web.url(f"/{kind}/a.jpg"), 0, 10)
+            ByteRangeReader("/").read(web.url(f"/{kind}/a.jpg"), 0, 10)
         with pytest.raises(DataError, match="sends more than the 100,000 bytes"):
             Remote(web.url(f"/{kind}/a.jpg")).read_bytes()
 

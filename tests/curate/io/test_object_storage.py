@@ -17,7 +17,7 @@ from curate.datasets.dataset import open_dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.io import paths
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.paths import Remote
 from curate.io.progress import Quiet, Stage
 from curate.io.tars.archive import BLOCK, TarWriter, header
@@ -107,7 +107,9 @@ def test_sets_in_a_store_are_compared_and_exports_into_one_refused(
 def test_object_that_is_gone_is_told_at_once(bucket: str) -> None:
     for name in ("a", "c"):
         Remote(f"{bucket}/{name}").write_bytes(bytes(100))
-    found = Reader(bucket).read_many(["a", "b", "a", "a", "c"], [0, 0, 90, 0, 200], [100, 5, 20, 99, 9])
+    found = ByteRangeReader(bucket).read_many(
+        ["a", "b", "a", "a", "c"], [0, 0, 90, 0, 200], [100, 5, 20, 99, 9]
+    )
     assert found[0] == bytes(100)
     assert [str(e).split(": ")[1].split(" (")[0] for e in found[1:] if isinstance(e, DataError)] == [
         "cannot be read",
@@ -129,7 +131,7 @@ def test_ranges_of_one_object_are_fetched_together(bucket: str, monkeypatch: pyt
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_cat_file", counted)
     starts = [700_000, 5, 1000, 400_000, 900_000]
-    found = Reader(bucket).read_many(["tar"] * 5, starts, [100] * 5)
+    found = ByteRangeReader(bucket).read_many(["tar"] * 5, starts, [100] * 5)
     assert found == [data[s : s + 100] for s in starts]
     assert asked == [5, 400_000, 700_000, 900_000]  # 5 and 1000 lie together
 

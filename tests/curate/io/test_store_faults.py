@@ -21,7 +21,7 @@ from curate.datasets.dataset import open_dataset
 from curate.datasets.verification import verify
 from curate.errors import RecipeError
 from curate.io import byte_ranges, paths
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.paths import Remote, StoreError
 from curate.io.progress import Quiet, Stage
 from curate.io.tars.archive import TarWriter
@@ -149,7 +149,7 @@ def test_store_that_is_gone_is_told_and_asked_three_times(
     store.stop()
     try:
         result = run_curate("show", f"{bucket}/pool")
-        [failed] = Reader(f"{bucket}/pool").read_many(["shards/000000.tar"], [512], [10])
+        [failed] = ByteRangeReader(f"{bucket}/pool").read_many(["shards/000000.tar"], [512], [10])
     finally:
         store.start()
     assert result.exit_code == 3, result.output
@@ -163,9 +163,11 @@ def test_store_that_is_gone_ends_the_verification_of_an_overlay_at_the_first_rea
     build(recipe([]), f"{bucket}/pool")
     build(recipe([], source={"dataset": f"{bucket}/pool"}), tmp_path / "overlay", overlay=True)
     asked: list[object] = []
-    read = Reader.read_many
+    read = ByteRangeReader.read_many
     monkeypatch.setattr("curate.datasets.verification.ROWS_PER_READ", 1)
-    monkeypatch.setattr(Reader, "read_many", lambda self, *rows: (asked.append(rows), read(self, *rows))[1])
+    monkeypatch.setattr(
+        ByteRangeReader, "read_many", lambda self, *rows: (asked.append(rows), read(self, *rows))[1]
+    )
     store.stop()
     try:
         with pytest.raises(StoreError, match="the store failed 3 times"):
@@ -199,7 +201,7 @@ def test_store_without_credentials_is_not_asked_again(
     s3fs.S3FileSystem.clear_instance_cache()
     try:
         results = [run_curate(name, "s3://bucket/set") for name in ("verify", "show")]
-        [failed] = Reader("s3://bucket/set").read_many(["a"], [512], [10])
+        [failed] = ByteRangeReader("s3://bucket/set").read_many(["a"], [512], [10])
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
     for result in results:

@@ -12,7 +12,7 @@ import torch
 from handmade import pictures
 
 from curate.datasets.dataset import Dataset
-from curate.io.byte_ranges import Reader
+from curate.io.byte_ranges import ByteRangeReader
 from curate.io.files import cache_folder
 from train.data import epoch_order
 from train.data.block_prefetch import BlockPrefetch
@@ -37,14 +37,14 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Take files for a store; list how many ranges each call asks of it."""
     calls: list[int] = []
-    read_many = Reader.read_many
+    read_many = ByteRangeReader.read_many
 
-    def counted(self: Reader, files, offsets, sizes):
+    def counted(self: ByteRangeReader, files, offsets, sizes):
         calls.append(len(files))
         return read_many(self, files, offsets, sizes)
 
     monkeypatch.setattr(Samples, "remote", True)
-    monkeypatch.setattr(Reader, "read_many", counted)
+    monkeypatch.setattr(ByteRangeReader, "read_many", counted)
     return calls
 
 

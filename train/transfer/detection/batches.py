@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curate.errors import DataError
-from curate.io.executors import in_order
+from curate.io.executors import cores, in_order
 from curate.io.images import BadImage
 from train.transfer.detection.task import DetectionSplit
 
@@ -57,7 +56,7 @@ class Source:
             DataError: an image does not decode, or is not of the size that its annotation says.
         """
         tasks = (partial(self._load, each, mirrored) for each, mirrored in rows)
-        workers = min(16, os.cpu_count() or 1)
+        workers = min(16, cores())
         for keys, images, targets in in_order(tasks, workers, ahead=2 * workers):
             floats = [image.to(device, non_blocking=True).float().div_(255) for image in images]
             placed = [{name: value.to(device) for name, value in target.items()} for target in targets]
