@@ -22,7 +22,7 @@ from processes import end_server
 from stores import Store
 from typer.testing import CliRunner, Result
 
-from curate.io import paths
+from curate.io import stores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # tench, crane (the bird), dog, cat, car, crane (the machine): two of them share a name.
@@ -56,7 +56,7 @@ def shared() -> Path:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give fsspec's store in memory, whose URLs are otherwise not opened."""
-    monkeypatch.setattr(paths, "STORES", paths.STORES | {"memory"})
+    monkeypatch.setattr(stores, "STORES", stores.STORES | {"memory"})
     return fsspec.filesystem("memory")
 
 
@@ -176,7 +176,7 @@ def store() -> Iterator[Store]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_MAX_ATTEMPTS", "1")  # of the client; ours come on top
-        patch.setattr(paths, "WAIT_S", 0.01)
+        patch.setattr(stores, "WAIT_S", 0.01)
         patch.setattr("curate.io.byte_ranges.WAIT_S", 0.01)
         s3fs.S3FileSystem.clear_instance_cache()  # which would go on speaking to another test's server
         yield found

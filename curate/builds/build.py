@@ -41,9 +41,10 @@ from curate.errors import CurateError, DataError, RecipeError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores, require
 from curate.io.files import write_atomic
-from curate.io.paths import Place, Remote, is_remote, local_copy, place, sizes
+from curate.io.paths import AnyPath, RemotePath, as_path, local_copy, sizes
 from curate.io.progress import Quiet
 from curate.io.records import environment
+from curate.io.stores import is_remote
 from curate.recipes.fields import Resize
 from curate.recipes.recipe import Recipe
 from curate.rows.manifest import digest
@@ -66,7 +67,7 @@ class Built:
 
 def build(
     recipe: Recipe,
-    out: str | Place,
+    out: str | AnyPath,
     *,
     overlay: bool = False,
     workers: int | None = None,
@@ -92,7 +93,7 @@ def build(
         DataError: the rows do not allow a step, break a promise of `expect`, or cannot be read.
         MissingError: the executor, or the store's driver, is not installed.
     """
-    out = place(out)
+    out = as_path(out)
     require(executor)
     family = recipe.family or (recipe,)
     if overlay and any(one.resize for one in family):
@@ -124,7 +125,7 @@ class How:
 
 
 def shard(
-    out: str | Place,
+    out: str | AnyPath,
     *,
     workers: int | None = None,
     executor: str = "local",
@@ -138,7 +139,7 @@ def shard(
     """
     began = time.monotonic()
     require(executor)
-    restore(place(out))
+    restore(as_path(out))
     dataset = open_dataset(out)
     if dataset.sharded:
         return Built(dataset, True, time.monotonic() - began)
@@ -162,7 +163,7 @@ def shard(
     return Built(open_dataset(out), False, time.monotonic() - began)
 
 
-def _build(plan: Plan, out: Place, how: How) -> Built:
+def _build(plan: Plan, out: AnyPath, how: How) -> Built:
     began = time.monotonic()
     with disk_told(out):
         restore(out)
@@ -193,10 +194,12 @@ def _build(plan: Plan, out: Place, how: How) -> Built:
     return Built(open_dataset(out), False, time.monotonic() - began)
 
 
-def _shown(staging: Staging | RemoteStaging, how: How) -> Place:
+def _shown(staging: Staging | RemoteStaging, how: How) -> AnyPath:
     """Return the manifest where those who write the shards find it."""
     manifest = staging.work / MANIFEST
-    if isinstance(staging.path, Remote) and how.executor != "local":  # on machines that see the store alone
+    if (
+        isinstance(staging.path, RemotePath) and how.executor != "local"
+    ):  # on machines that see the store alone
         write_atomic(staging.path / MANIFEST, manifest.read_bytes())
         return staging.path / MANIFEST
     return manifest
@@ -209,7 +212,7 @@ def _is_current(there: Dataset, wanted: str, fingerprint: str) -> bool:
     return whole and there.info.plan == wanted and seen == digest(fingerprint)
 
 
-def _there(out: Place, name: str, replace: bool) -> Dataset | None:
+def _there(out: AnyPath, name: str, replace: bool) -> Dataset | None:
     """Return the dataset in `out`, if any; refuse one of another name."""
     if not (out / INFO).exists():
         return None
@@ -225,7 +228,7 @@ def _there(out: Place, name: str, replace: bool) -> Dataset | None:
     return there
 
 
-def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: Place) -> DatasetInfo:
+def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: AnyPath) -> DatasetInfo:
     root = plan.source.root
     near = not is_remote(root) and isinstance(out, Path)
     numbered = enumerate(made.classes)
@@ -247,7 +250,7 @@ def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, o
 
 
 def _with_shards(
-    dataset: Dataset, manifest: Place, root: str, staging: Staging | RemoteStaging, how: How
+    dataset: Dataset, manifest: AnyPath, root: str, staging: Staging | RemoteStaging, how: How
 ) -> tuple[DatasetInfo, dict[str, Any] | None]:
     """Write the shards; return what the dataset is then, and what resizing gained."""
     info, recipe = dataset.info, dataset.info.recipe
@@ -274,7 +277,7 @@ def _with_shards(
         return info.model_copy(update=update), gains(total, dataset.table(), reader, staging.path)
 
 
-def _card(info: DatasetInfo, manifest: Place) -> bytes:
+def _card(info: DatasetInfo, manifest: AnyPath) -> bytes:
     with local_copy(manifest) as here:
         return described(info, here).encode()
 
@@ -299,7 +302,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def disk_told(out: Place) -> Iterator[None]:
+def disk_told(out: AnyPath) -> Iterator[None]:
     """Turn a full disk, and DuckDB's word for it, into an error that a person can act on."""
     try:
         yield

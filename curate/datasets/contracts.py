@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from curate.errors import DataError, first_line
-from curate.io import paths
+from curate.io import stores
 from curate.io.files import cache_folder
 from curate.io.images import HEADER_BYTES, BadImage, NeedMore, probe
-from curate.io.paths import is_remote, url_fault
+from curate.io.stores import is_remote, url_fault
 from curate.rows.manifest import CORE, KEY_LIMIT
 from curate.rows.relation import columns_of
 from curate.rows.sql import parquet, text
@@ -121,7 +121,7 @@ def _column_faults(there: Mapping[str, str], columns: Mapping[str, str]) -> Iter
 
 def _rules(columns: Mapping[str, str], classes: int) -> Iterator[tuple[str, str]]:
     """Yield what rows do that break a rule, in words, and the SQL that is true of them."""
-    protocols = "|".join(sorted(paths.STORES | paths.WEB))
+    protocols = "|".join(sorted(stores.STORES | stores.WEB))
     url = f"regexp_full_match(file, '({protocols})://[^\\x00-\\x1f\\x7f]*') AND NOT contains(file, '::')"
     outside = "file = '' OR starts_with(file, '/') OR contains(file, chr(0)) OR "
     outside += "(contains(file, '..') AND contains('/' || file || '/', '/../'))"

@@ -19,8 +19,9 @@ from pydantic import Field
 from curate.datasets import contracts
 from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.paths import Place, Remote, is_remote, place
+from curate.io.paths import AnyPath, RemotePath, as_path
 from curate.io.records import Record, read_record
+from curate.io.stores import is_remote
 from curate.rows.manifest import Class, digest
 
 INFO = "dataset.json"
@@ -103,7 +104,7 @@ class Dataset:
         path: its folder, here or in a store.
     """
 
-    def __init__(self, path: Place, info: DatasetInfo) -> None:
+    def __init__(self, path: AnyPath, info: DatasetInfo) -> None:
         self.path = path
         self.info = info
         self._fetched: dict[str, bytes] = {}  # file in a store → its bytes
@@ -174,7 +175,7 @@ class Dataset:
         return table
 
     @property
-    def manifest(self) -> Place:
+    def manifest(self) -> AnyPath:
         """The manifest, once its rows are found to be as docs/data.md has them: what others read rows from.
 
         Raises:
@@ -210,7 +211,7 @@ class Dataset:
     def _file(self, name: str) -> Any:
         """Return what Parquet is read from; what lies in a store is fetched once."""
         file = self.path / name
-        if not isinstance(file, Remote):
+        if not isinstance(file, RemotePath):
             return file
         if name not in self._fetched:
             self._fetched[name] = file.read_bytes()
@@ -257,14 +258,14 @@ class Dataset:
         return ByteRangeReader(self.byte_root)
 
 
-def open_dataset(path: str | Place) -> Dataset:
+def open_dataset(path: str | AnyPath) -> Dataset:
     """Open a finished dataset.
 
     Raises:
         RecipeError: there is no dataset at `path`.
         DataError: `dataset.json` is damaged, of another format, or says what none of ours does.
     """
-    path = place(path)
+    path = as_path(path)
     try:
         info = read_record(path / INFO, DatasetInfo, format_version=FORMAT, hint="build it again")
     except (FileNotFoundError, NotADirectoryError):
@@ -284,7 +285,7 @@ def set_digest(content: str, recipe: dict[str, Any]) -> str:
     return digest([content, {"resize": resize}]) if resize else content
 
 
-def file_sha256(path: Place) -> str:
+def file_sha256(path: AnyPath) -> str:
     """Return the sha256 of a file's bytes, in hex."""
     state = hashlib.sha256()
     with path.open("rb") as stream:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.datasets.dataset import INFO, Dataset, open_dataset
 from curate.errors import RecipeError
-from curate.io.paths import Place, Remote, place
+from curate.io.paths import AnyPath, RemotePath, as_path
 
 EXAMPLES = 3
 
@@ -53,7 +53,7 @@ class Diff:
         return "≬" if self.kept else "∥"
 
 
-def diff(a: str | Place, b: str | Place) -> Diff:
+def diff(a: str | AnyPath, b: str | AnyPath) -> Diff:
     """Compare two datasets by key.
 
     Raises:
@@ -83,14 +83,14 @@ def diff(a: str | Place, b: str | Place) -> Diff:
     )  # fmt: skip
 
 
-def chain(paths: Sequence[str | Place]) -> list[Diff]:
+def chain(paths: Sequence[str | AnyPath]) -> list[Diff]:
     """Compare each dataset with the next; of one folder that holds a family of them, from the smallest to the largest.
 
     Raises:
         RecipeError: there are fewer than two datasets.
     """
-    if len(paths) == 1 and not (place(paths[0]) / INFO).exists():
-        found = [open_dataset(home) for home in _family(place(paths[0]))]
+    if len(paths) == 1 and not (as_path(paths[0]) / INFO).exists():
+        found = [open_dataset(home) for home in _family(as_path(paths[0]))]
         paths = [d.path for d in sorted(found, key=lambda d: (len(d), _natural(d.name)))]
     if len(paths) < 2:
         raise RecipeError(
@@ -100,8 +100,8 @@ def chain(paths: Sequence[str | Place]) -> list[Diff]:
     return [diff(a, b) for a, b in pairwise(paths)]
 
 
-def _family(folder: Place) -> list[Place]:
-    if isinstance(folder, Remote):
+def _family(folder: AnyPath) -> list[AnyPath]:
+    if isinstance(folder, RemotePath):
         homes = (name.removesuffix(f"/{INFO}") for name in folder.sizes() if name.endswith(f"/{INFO}"))
         return [folder / home for home in homes if "/" not in home]
     return [info.parent for info in folder.glob(f"*/{INFO}")]

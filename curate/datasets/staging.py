@@ -16,7 +16,8 @@ from typing import IO, Any
 from curate.datasets.dataset import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
 from curate.errors import CurateError, RecipeError
 from curate.io.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
-from curate.io.paths import Place, Remote, StoreError, is_remote, is_web
+from curate.io.paths import AnyPath, RemotePath
+from curate.io.stores import StoreError, is_remote, is_web
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 
@@ -131,7 +132,7 @@ class RemoteStaging:
         out: the result's URL.
     """
 
-    def __init__(self, out: Remote) -> None:
+    def __init__(self, out: RemotePath) -> None:
         self.out = self.path = out
         self.work = cache_folder() / "builds" / hashlib.sha256(str(out).encode()).hexdigest()[:24]
         self.keep = False
@@ -186,7 +187,7 @@ class RemoteStaging:
             (self.out / name).unlink(missing_ok=True)
 
     def _lock_there(self) -> None:
-        lock = Remote(f"{self.out}/{LOCK}")
+        lock = RemotePath(f"{self.out}/{LOCK}")
         owner = f"{socket.gethostname()} ({cache_folder()})"
         try:
             lock.write_bytes(owner.encode(), create=True)
@@ -199,13 +200,13 @@ class RemoteStaging:
                 ) from None
 
 
-def staged(out: Place) -> Staging | RemoteStaging:
+def staged(out: AnyPath) -> Staging | RemoteStaging:
     """Return where a build of this result works.
 
     Raises:
         RecipeError: `out` is a place that is only read.
     """
-    if not isinstance(out, Remote):
+    if not isinstance(out, RemotePath):
         return Staging(out)
     if is_web(str(out)):
         raise RecipeError(
@@ -214,7 +215,7 @@ def staged(out: Place) -> Staging | RemoteStaging:
     return RemoteStaging(out)
 
 
-def locked(file: Path, out: Place, who: str = "build") -> IO[str]:
+def locked(file: Path, out: AnyPath, who: str = "build") -> IO[str]:
     """Lock a file, which stands for a result that something works on.
 
     Raises:
@@ -231,9 +232,9 @@ def locked(file: Path, out: Place, who: str = "build") -> IO[str]:
     return lock
 
 
-def restore(out: Place) -> None:
+def restore(out: AnyPath) -> None:
     """Put back the set that a kill between the two renames of `publish` left aside."""
-    if isinstance(out, Remote):
+    if isinstance(out, RemotePath):
         return
     if not out.exists() and _old(out).exists():
         os.rename(_old(out), out)
@@ -243,13 +244,13 @@ def _old(out: Path) -> Path:
     return out.parent / f".{out.name}.old"
 
 
-def refuse_foreign(out: Place) -> None:
+def refuse_foreign(out: AnyPath) -> None:
     """Refuse to write over what is not a dataset of ours, or holds more than one.
 
     Raises:
         RecipeError: the folder is somebody else's, or `out` is no folder.
     """
-    if isinstance(out, Remote):
+    if isinstance(out, RemotePath):
         names = {name.partition("/")[0] for name in out.sizes()} - {PLAN, PARTS, LOCK}
         unfinished = (out / PLAN).exists() if names and INFO not in names else False
     else:
@@ -271,13 +272,13 @@ def refuse_foreign(out: Place) -> None:
         )
 
 
-def refuse_source(out: Place, home: str) -> None:
+def refuse_source(out: AnyPath, home: str) -> None:
     """Refuse to write over what the recipe reads: the result would stand on bytes that are gone.
 
     Raises:
         RecipeError: `home`, where the source lies, is `out` or inside it.
     """
-    if isinstance(out, Remote):
+    if isinstance(out, RemotePath):
         inside = f"{home}/".startswith(f"{out}/")
     else:
         inside = not is_remote(home) and Path(home).resolve().is_relative_to(out.resolve())

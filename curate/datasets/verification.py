@@ -31,8 +31,9 @@ from curate.datasets.lint.tars import lint
 from curate.errors import DataError, RecipeError, first_line
 from curate.io.executors import cores, in_order
 from curate.io.images import BadImage, decode, probe
-from curate.io.paths import StoreError, is_remote, local_copy, place
+from curate.io.paths import as_path, local_copy
 from curate.io.progress import Quiet, Stage
+from curate.io.stores import StoreError, is_remote
 from curate.io.tars.findings import Report
 from curate.io.tars.headers import BadTar
 from curate.io.tars.scan import open_tar, split_name
@@ -105,7 +106,7 @@ def check(paths: Sequence[str], *, images: bool = True, progress: Quiet | None =
 
 def _is_dataset(path: str) -> bool:
     """Whether a path is a dataset, or what is left of one; `open_dataset` tells these apart."""
-    return any((place(path) / name).exists() for name in (INFO, MANIFEST))
+    return any((as_path(path) / name).exists() for name in (INFO, MANIFEST))
 
 
 def _is_family(path: str) -> bool:

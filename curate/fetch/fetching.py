@@ -16,8 +16,8 @@ from curate.fetch.limits import Guards
 from curate.fetch.passes import DISTRIBUTORS, How, download, require, tidy
 from curate.fetch.pools import ASKED, Pool, Request
 from curate.fetch.publishing import publish
-from curate.io.paths import is_remote
 from curate.io.progress import Quiet
+from curate.io.stores import is_remote
 from curate.recipes.recipe import Recipe, parse
 
 

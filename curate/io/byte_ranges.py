@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.errors import CurateError, DataError
-from curate.io.paths import ATTEMPTS, WAIT_S, Remote, filesystem, gone, lacks_credentials
+from curate.io.paths import RemotePath
+from curate.io.stores import ATTEMPTS, WAIT_S, filesystem, lacks_credentials, store_failure
 from curate.io.tars.headers import BadTar, number
 
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a manifest may point at a pipe, which is not waited for
@@ -32,7 +33,7 @@ class ByteRangeReader:
         root: the folder or URL that the rows' `file` is relative to.
     """
 
-    def __init__(self, root: str | Path | Remote) -> None:
+    def __init__(self, root: str | Path | RemotePath) -> None:
         self.root = str(root)
         self._tar = lru_cache(OPEN_FILES)(_Tar)
 
@@ -250,7 +251,7 @@ def _fetch(wanted: dict[int, Range]) -> dict[int, bytes | DataError]:
             elif _is_final(data):
                 found |= {i: _unreadable(url, data) for i in members}
             elif attempt == ATTEMPTS or lacks_credentials(data):
-                found |= {i: gone(url, data) for i in members}
+                found |= {i: store_failure(url, data) for i in members}
             else:
                 failed.append((span, members))
         if not failed:

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from curate.errors import DataError
-from curate.io.paths import Place, Remote
+from curate.io.paths import AnyPath, RemotePath
 
 _UNFINISHED = re.compile(r"\..+\.([1-9][0-9]{0,8})\.tmp")  # as `unfinished` names them
 
 
-def write_atomic(path: Place, data: bytes) -> None:
+def write_atomic(path: AnyPath, data: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one, never a part."""
-    if isinstance(path, Remote):
+    if isinstance(path, RemotePath):
         path.write_bytes(data)
         return
     with unfinished(path) as beside:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import DataError
 from curate.io.executors import cores
-from curate.io.paths import Place
+from curate.io.paths import AnyPath
 
 
 class Record(BaseModel):
@@ -30,7 +30,7 @@ def environment(*packages: str) -> dict[str, Any]:
 R = TypeVar("R", bound=Record)
 
 
-def read_record(path: Place, kind: type[R], *, format_version: int, hint: str) -> R:
+def read_record(path: AnyPath, kind: type[R], *, format_version: int, hint: str) -> R:
     """Read a document of a kind.
 
     Args:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from curate.errors import CurateError, RecipeError, did_you_mean
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
 from curate.rows.manifest import Class

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from curate.errors import DataError, RecipeError
 from curate.io.executors import cores
 from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from curate.rows.manifest import CORE, Class
 from curate.sources import Index, Progress, Source
 from curate.sources._folder_scan import fingerprint, is_folder

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import duckdb
 
 from curate.errors import RecipeError
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from curate.rows.manifest import CORE, KEY_LIMIT, Class, digest
 from curate.rows.sql import quoted, text
 from curate.sources import Index, Progress, Source

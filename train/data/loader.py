@@ -23,7 +23,7 @@ from torch import Tensor
 
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError, require, require_one_of
-from curate.io.paths import StoreError
+from curate.io.stores import StoreError
 from train.augment import chance
 from train.augment.upload import upload
 from train.augment.views import CenterSquares, CropFrom, ViewPipeline, view_pipeline

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from curate.datasets.dataset import INFO, ClassRecord, Dataset, open_dataset
 from curate.errors import CurateError
-from curate.io.paths import is_remote
 from curate.io.records import Record
+from curate.io.stores import is_remote
 from curate.rows.manifest import Class
 from train.data.captions import caption_arguments
 

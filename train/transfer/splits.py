@@ -18,7 +18,7 @@ from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores, in_order
 from curate.io.files import cache_folder, write_atomic
 from curate.io.images import decode
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from curate.rows.manifest import digest
 
 

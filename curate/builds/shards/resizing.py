@@ -18,7 +18,7 @@ from curate.datasets.dataset import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.images import BadImage, decode
-from curate.io.paths import Place
+from curate.io.paths import AnyPath
 from curate.recipes.fields import Resize
 
 ROWS_PER_READ = 64
@@ -129,7 +129,7 @@ def resize_record(resize: Resize, info: DatasetInfo, total: Resized) -> StepReco
     )  # fmt: skip
 
 
-def gains(total: Resized, rows: pa.Table, reader: ByteRangeReader, folder: Place) -> dict[str, Any]:
+def gains(total: Resized, rows: pa.Table, reader: ByteRangeReader, folder: AnyPath) -> dict[str, Any]:
     """Return what resizing came to: counts, the ratio of bytes, and that of the time to decode.
 
     Args:

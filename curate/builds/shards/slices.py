@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.io.paths import Place, Remote
+from curate.io.paths import AnyPath, RemotePath
 
 ROW_GROUPS = 4  # kept: neighbouring shards want the same (DuckDB writes 122,880 rows into one)
 
@@ -21,7 +21,7 @@ class Slices:
         manifest: the Parquet file, or its rows.
     """
 
-    def __init__(self, manifest: pa.Table | Place) -> None:
+    def __init__(self, manifest: pa.Table | AnyPath) -> None:
         self.manifest = manifest
         self._group = lru_cache(ROW_GROUPS)(self._read_group)
 
@@ -62,4 +62,6 @@ class Slices:
 
     def _open(self) -> pq.ParquetFile:
         assert not isinstance(self.manifest, pa.Table)
-        return pq.ParquetFile(self.manifest.open() if isinstance(self.manifest, Remote) else self.manifest)
+        return pq.ParquetFile(
+            self.manifest.open() if isinstance(self.manifest, RemotePath) else self.manifest
+        )

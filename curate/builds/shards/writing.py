@@ -20,8 +20,9 @@ from curate.errors import DataError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import ordered
 from curate.io.files import sync_folder, write_atomic
-from curate.io.paths import Place, Remote, retried, sizes
+from curate.io.paths import AnyPath, RemotePath, sizes
 from curate.io.progress import Quiet
+from curate.io.stores import retry
 from curate.io.tars.archive import BLOCK, TarWriter
 from curate.recipes.fields import Resize
 
@@ -56,9 +57,9 @@ class Written:
 
 
 def write_shards(
-    manifest: pa.Table | Place,
+    manifest: pa.Table | AnyPath,
     reader: ByteRangeReader,
-    folder: Place,
+    folder: AnyPath,
     layout: Layout,
     *,
     workers: int,
@@ -79,7 +80,7 @@ def write_shards(
     Raises:
         DataError: a source file is gone or has changed, or is no image of its kind; or the store of either fails.
     """
-    if not isinstance(folder, Remote):
+    if not isinstance(folder, RemotePath):
         (folder / SHARDS).mkdir(exist_ok=True)
         (folder / PARTS).mkdir(exist_ok=True)
     rows = Slices(manifest)
@@ -107,7 +108,7 @@ def write_shards(
     return Written([ShardRecord(**part["record"]) for part in parts], total)
 
 
-def _finished(folder: Place, count: int) -> dict[int, dict[str, Any]]:
+def _finished(folder: AnyPath, count: int) -> dict[int, dict[str, Any]]:
     """Return the parts of the shards that are there and whole."""
     there = sizes(folder)
     kept = [number for number in range(count) if f"{PARTS}/{number:06d}.json" in there]
@@ -138,7 +139,7 @@ class Task:
 
     rows: Slices
     reader: ByteRangeReader
-    folder: Place
+    folder: AnyPath
     bounds: list[int] = field(repr=False)
     layout: Layout
     threads: int
@@ -156,7 +157,7 @@ class Task:
         def write() -> tuple[list[int], int, str]:
             return _write_tar(tar, self.folder / PARTS, rows, self.reader, images, self.layout.hashed)
 
-        offsets, size, sha256 = retried(str(tar), write) if isinstance(tar, Remote) else write()
+        offsets, size, sha256 = retry(str(tar), write) if isinstance(tar, RemotePath) else write()
         record = {"file": f"{SHARDS}/{number:06d}.tar", "samples": len(offsets), "bytes": size}
         part = {"record": record | {"sha256": sha256}, "offsets": offsets, "resized": told and vars(told)}
         if self.layout.resize:
@@ -166,8 +167,8 @@ class Task:
 
 
 def _write_tar(
-    path: Place,
-    scratch: Place,
+    path: AnyPath,
+    scratch: AnyPath,
     rows: pa.Table,
     reader: ByteRangeReader,
     images: dict[int, bytes],
@@ -252,7 +253,7 @@ def _put_texts(found: Members, first: int, end: int, base: int, view: memoryview
             view[at : at + len(text)] = text
 
 
-def _write_index(folder: Place, told: pa.Table, parts: list[dict[str, Any]]) -> None:
+def _write_index(folder: AnyPath, told: pa.Table, parts: list[dict[str, Any]]) -> None:
     """Write where each image is, row for row with the manifest; after resizing also what it is now."""
     import io
 
@@ -274,5 +275,5 @@ def _write_index(folder: Place, told: pa.Table, parts: list[dict[str, Any]]) -> 
     stream = io.BytesIO()
     pq.write_table(pa.table(index), stream, compression="zstd")
     write_atomic(folder / SHARD_INDEX, stream.getvalue())
-    if not isinstance(folder, Remote):
+    if not isinstance(folder, RemotePath):
         sync_folder(folder / SHARDS)

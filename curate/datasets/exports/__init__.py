@@ -138,7 +138,7 @@ def _mixed(dataset: Dataset) -> str | None:
 
 def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> None:
     """Refuse what cannot be, before any of it is done."""
-    from curate.io.paths import is_remote
+    from curate.io.stores import is_remote
 
     if out is not None and URL.match(str(out)):
         raise RecipeError(f"--out {out}: exports are local files", hint="export to a folder, then upload it")
@@ -189,7 +189,7 @@ def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exporte
 
 def _refuse_inside(out: Path, dataset: Dataset) -> None:
     """Refuse a copy that would replace what it is made of, or stand in the dataset as a foreign thing."""
-    from curate.io.paths import is_remote
+    from curate.io.stores import is_remote
 
     here = out.resolve()
     homes = [Path(home).resolve() for home in (str(dataset.path), dataset.byte_root) if not is_remote(home)]

@@ -18,8 +18,8 @@ from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores
 from curate.io.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
-from curate.io.paths import is_remote
 from curate.io.progress import Quiet
+from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader
 from curate.io.tars.findings import Report, shown
 from curate.io.tars.headers import BadTar

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.errors import DataError
-from curate.io.paths import PART_BYTES, Place, Remote, filesystem
+from curate.io.paths import AnyPath, RemotePath
+from curate.io.stores import PART_BYTES, filesystem
 
 BLOCK = 512
 NAME_BYTES = 100  # that a header holds; a longer name takes a prefix or a header of its own
@@ -86,11 +87,11 @@ class TarWriter:
         scratch: a folder of the same disk for the unfinished file; that of `path` if None.
     """
 
-    def __init__(self, path: Place, scratch: Place | None = None) -> None:
+    def __init__(self, path: AnyPath, scratch: AnyPath | None = None) -> None:
         self.bytes = 0
         self._sha = hashlib.sha256()
         self._stream: _Upload | _File
-        if isinstance(path, Remote):
+        if isinstance(path, RemotePath):
             self._stream = _Upload(path)
         else:
             self._stream = _File(path, Path(str(scratch or path.parent)))
@@ -150,7 +151,7 @@ class _File:
 class _Upload:
     """A multipart upload; the object is there when `finish` is through, and not before."""
 
-    def __init__(self, url: Remote) -> None:
+    def __init__(self, url: RemotePath) -> None:
         store, path = filesystem(str(url))
         self._stream = store.open(path, "wb", block_size=PART_BYTES)
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-from curate.io.paths import filesystem, find_files, is_remote, retried
+from curate.io.paths import find_files
+from curate.io.stores import filesystem, is_remote, retry
 from curate.io.tars.archive import BLOCK
 from curate.io.tars.headers import (
     FILE,
@@ -109,7 +110,7 @@ class Tar:
     def _fetch(self, offset: int, size: int) -> bytes:
         if self._url is None:
             return self._read_at(offset, size)
-        return retried(self._url, lambda: self._read_at(offset, size))
+        return retry(self._url, lambda: self._read_at(offset, size))
 
     def _read_at(self, offset: int, size: int) -> bytes:
         self._stream.seek(offset)
@@ -260,4 +261,4 @@ def open_tar(path: str) -> Tar:
             raise OSError(f"{path}: not a plain file")
         return Tar(open(path, "rb", buffering=0))  # closed with the tar
     files, place = filesystem(path)
-    return retried(path, lambda: Tar(files.open(place, "rb"), path))
+    return retry(path, lambda: Tar(files.open(place, "rb"), path))

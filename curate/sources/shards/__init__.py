@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import duckdb
 
 from curate.errors import DataError, RecipeError, printable
-from curate.io.paths import filesystem, is_remote
+from curate.io.stores import filesystem, is_remote
 from curate.io.tars.fields import is_unicode
 from curate.io.tars.scan import find_tars
 from curate.rows.manifest import CORE, Class

@@ -10,7 +10,7 @@ from typing import Any
 
 from curate.errors import DataError
 from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, TOO_LONG, FieldReader
 from curate.io.tars.findings import LEFT_OUT, NO_EXTENSION, NO_NAME
 from curate.io.tars.headers import BadTar

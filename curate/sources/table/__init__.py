@@ -16,7 +16,8 @@ import duckdb
 from curate.errors import DataError, RecipeError, first_line, printable
 from curate.io.executors import cores
 from curate.io.files import cache_folder, write_atomic
-from curate.io.paths import Remote, find_files, is_remote
+from curate.io.paths import RemotePath, find_files
+from curate.io.stores import is_remote
 from curate.rows.manifest import CORE, digest, ordered
 from curate.rows.readers.encodings import is_json
 from curate.rows.readers.jsons import NUMBER
@@ -313,6 +314,6 @@ def _read(paths: list[Path], *, numbered: bool = False) -> str:
 
 def _state(file: str) -> list[str]:
     if is_remote(file):
-        return [Remote(file).state()]
+        return [RemotePath(file).state()]
     status = os.stat(file)
     return [str(n) for n in (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)]

@@ -19,7 +19,8 @@ import duckdb
 from curate.datasets.dataset import file_sha256
 from curate.errors import DataError, first_line, printable
 from curate.io.files import cache_folder, unfinished, write_atomic
-from curate.io.paths import Remote, is_remote
+from curate.io.paths import RemotePath
+from curate.io.stores import is_remote
 from curate.rows.readers.repairs import NOT_UTF8
 from curate.rows.relation import columns_of
 from curate.rows.sql import copy_parquet, quoted, text
@@ -99,7 +100,7 @@ def here(file: str) -> Path:
         return Path(file)
     copy = folder() / "copies" / name_of(file) / file.rpartition("/")[2]
     state = copy.with_name("state")
-    remote = Remote(file)
+    remote = RemotePath(file)
     now = remote.state()
     if not copy.exists() or not state.exists() or state.read_text() != now:
         copy.parent.mkdir(parents=True, exist_ok=True)

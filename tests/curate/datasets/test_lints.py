@@ -367,9 +367,9 @@ def test_store_that_fails_is_asked_again_and_then_told(
 ) -> None:
     from fsspec.implementations.memory import MemoryFile
 
-    from curate.io import paths
+    from curate.io import stores
 
-    monkeypatch.setattr(paths, "WAIT_S", 0.001)
+    monkeypatch.setattr(stores, "WAIT_S", 0.001)
     memory.pipe_file("/failing/a.tar", write_tar(tmp_path / "a.tar", sound).read_bytes())
     left = [failures]
     read = MemoryFile.read

@@ -22,10 +22,11 @@ from curate.datasets.exports import export
 from curate.datasets.summary import summarize
 from curate.datasets.verification import verify
 from curate.errors import CurateError, DataError
-from curate.io import paths
+from curate.io import stores
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.images import probe
-from curate.io.paths import Remote, filesystem, find_files
+from curate.io.paths import RemotePath, find_files
+from curate.io.stores import filesystem
 from curate.recipes.recipe import parse
 from curate.sources import open_source
 from train.data.loader import Loader
@@ -83,7 +84,7 @@ def sent_shards(packed: Path, tmp_path: Path) -> Dataset:
 def test_urls_of_other_protocols_are_never_opened(url: str, tmp_path: Path) -> None:
     for touch in (
         lambda: filesystem(url),
-        lambda: Remote(url).read_bytes(),
+        lambda: RemotePath(url).read_bytes(),
         lambda: find_files(url, (".tar",), "tar"),
         lambda: ByteRangeReader(url if "://" in url else tmp_path).read(url, 0, 4),
         lambda: open_dataset(url),
@@ -135,7 +136,7 @@ def test_a_plan_opens_no_url_of_another_protocol(write_recipe: Callable[..., Pat
 def test_each_store_that_is_named_is_one_that_fsspec_knows() -> None:
     from fsspec.registry import known_implementations
 
-    unknown = (paths.STORES | paths.WEB) - known_implementations.keys()
+    unknown = (stores.STORES | stores.WEB) - known_implementations.keys()
     assert unknown == {"abfss"}  # which adlfs itself brings
 
 

@@ -21,9 +21,9 @@ from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.exports import export
 from curate.datasets.verification import check
 from curate.errors import CurateError, DataError
-from curate.io import paths
+from curate.io import stores
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.paths import Remote
+from curate.io.paths import RemotePath
 from curate.io.web.sessions import LOOPBACK
 from curate.recipes.recipe import parse
 from curate.sources import open_source
@@ -45,7 +45,7 @@ def tar(*images: bytes) -> bytes:
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     monkeypatch.delenv(LOOPBACK, raising=False)
-    monkeypatch.setattr(paths, "WAIT_S", 0.001)
+    monkeypatch.setattr(stores, "WAIT_S", 0.001)
     with Web({"t.csv": TABLE, "a.jpg": picture(1), "a.tar": tar(picture(1), picture(2))}) as web:
         yield web
 
@@ -73,7 +73,7 @@ def test_a_server_of_this_machine_is_not_asked(
         lambda: open_source({"shards": f"{url}a.tar"}),
         lambda: open_source({"dataset": f"{url}set"}),
         lambda: check([f"{url}a.tar"]),
-        lambda: Remote(f"{url}a.jpg").exists(),
+        lambda: RemotePath(f"{url}a.jpg").exists(),
         lambda: ByteRangeReader(tmp_path).read(f"{url}a.jpg", 0, 5),
         lambda: shard(folder),
         lambda: build(parse({"name": "b", "source": {"dataset": str(folder)}}), tmp_path / "b"),
@@ -152,7 +152,7 @@ def test_no_other_private_address_is_permitted_by_that(monkeypatch: pytest.Monke
     monkeypatch.setenv(LOOPBACK, "1")
     for host in ("10.0.0.1", "169.254.169.254", "192.168.1.1", "[fd00:0:0:0:0:0:0:1]", "0.0.0.0"):
         with pytest.raises(DataError, match="refused address"):
-            Remote(f"http://{host}/x").read_bytes()
+            RemotePath(f"http://{host}/x").read_bytes()
 
 
 def test_a_name_is_as_good_as_its_address(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_name_is_as_good_as_its_address(web: Web, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     for host in names:
         with pytest.raises(DataError, match=rf"refused address: {host} is"):
-            Remote(web.url("/ok/a.jpg", host=host)).read_bytes()
+            RemotePath(web.url("/ok/a.jpg", host=host)).read_bytes()
     assert not web.hits
 
 
@@ -174,9 +174,9 @@ def test_a_name_is_as_good_as_its_address(web: Web, monkeypatch: pytest.MonkeyPa
 def test_a_redirect_leads_nowhere_else(kind: str, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ip_address("127.0.0.1")
     monkeypatch.setattr("curate.io.web.addresses.public", lambda ip: ip == real)
-    assert Remote(web.url("/redirect/a.jpg")).read_bytes() == picture(1)
+    assert RemotePath(web.url("/redirect/a.jpg")).read_bytes() == picture(1)
     with pytest.raises(DataError, match="store failed" if kind == "file" else "refused address"):
-        Remote(web.url(f"/{kind}/a.jpg")).read_bytes()
+        RemotePath(web.url(f"/{kind}/a.jpg")).read_bytes()
 
 
 def test_no_more_is_read_than_was_asked_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_no_more_is_read_than_was_asked_for(web: Web, monkeypatch: pytest.Monkey
         with pytest.raises(DataError, match="sends more than the 11 bytes"):
             ByteRangeReader("/").read(web.url(f"/{kind}/a.jpg"), 0, 10)
         with pytest.raises(DataError, match="sends more than the 100,000 bytes"):
-            Remote(web.url(f"/{kind}/a.jpg")).read_bytes()
+            RemotePath(web.url(f"/{kind}/a.jpg")).read_bytes()
 
 
 def test_nothing_is_written_to_a_web_server(built: Callable[..., Dataset]) -> None:
@@ -207,5 +207,5 @@ def test_an_aiohttp_that_cannot_be_held_to_it_is_not_used(web: Web, monkeypatch:
 
     HTTPFileSystem.clear_instance_cache()
     with pytest.raises(CurateError, match=r"aiohttp .* is too old"):
-        Remote(web.url("/ok/a.jpg")).read_bytes()
+        RemotePath(web.url("/ok/a.jpg")).read_bytes()
     HTTPFileSystem.clear_instance_cache()

@@ -18,7 +18,7 @@ from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
 from curate.io import paths
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.paths import Remote
+from curate.io.paths import RemotePath
 from curate.io.progress import Quiet, Stage
 from curate.io.tars.archive import BLOCK, TarWriter, header
 from curate.recipes.recipe import Recipe
@@ -106,7 +106,7 @@ def test_sets_in_a_store_are_compared_and_exports_into_one_refused(
 
 def test_object_that_is_gone_is_told_at_once(bucket: str) -> None:
     for name in ("a", "c"):
-        Remote(f"{bucket}/{name}").write_bytes(bytes(100))
+        RemotePath(f"{bucket}/{name}").write_bytes(bytes(100))
     found = ByteRangeReader(bucket).read_many(
         ["a", "b", "a", "a", "c"], [0, 0, 90, 0, 200], [100, 5, 20, 99, 9]
     )
@@ -121,7 +121,7 @@ def test_object_that_is_gone_is_told_at_once(bucket: str) -> None:
 
 def test_ranges_of_one_object_are_fetched_together(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = bytes(range(256)) * 4096  # 1 MiB
-    Remote(f"{bucket}/tar").write_bytes(data)
+    RemotePath(f"{bucket}/tar").write_bytes(data)
     asked: list[int] = []
     fetch = s3fs.S3FileSystem._cat_file
 
@@ -161,7 +161,7 @@ def test_large_tar_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
         for _ in range(2):
             writer.put(header("x", len(content)) + content + bytes(-len(content) % BLOCK))
         writer.close()
-    found = Remote(f"{bucket}/a.tar").read_bytes()
+    found = RemotePath(f"{bucket}/a.tar").read_bytes()
     assert found == (tmp_path / "a.tar").read_bytes()
     with tarfile.open(tmp_path / "a.tar") as archive:
         assert [m.size for m in archive] == [len(content)] * 2
@@ -189,17 +189,17 @@ def test_two_builds_of_one_url_do_not_mix(
     assert len(refused) == 2
     assert f"remove {bucket}/a/lock" in refused[1]
     assert verify(f"{bucket}/a") == []
-    assert "lock" not in paths.sizes(Remote(f"{bucket}/a"))
+    assert "lock" not in paths.sizes(RemotePath(f"{bucket}/a"))
 
 
 def test_lock_of_a_killed_build_of_this_machine_is_taken_over(recipe: MakeRecipe, bucket: str) -> None:
     from curate.datasets.staging import RemoteStaging
 
-    killed = RemoteStaging(Remote(f"{bucket}/a")).__enter__()
+    killed = RemoteStaging(RemotePath(f"{bucket}/a")).__enter__()
     killed._lock.close()  # as the kernel does with the files of a process that was killed
-    assert (Remote(f"{bucket}/a") / "lock").exists()
+    assert (RemotePath(f"{bucket}/a") / "lock").exists()
     assert len(build(recipe(STEPS), f"{bucket}/a")[0].dataset) == 60
-    assert not (Remote(f"{bucket}/a") / "lock").exists()
+    assert not (RemotePath(f"{bucket}/a") / "lock").exists()
 
 
 def test_bucket_that_is_not_there_is_told(
@@ -227,10 +227,10 @@ def test_tar_that_is_not_in_its_bucket_is_told(bucket: str, run_curate: Callable
 
 
 def test_prefix_of_somebody_else_is_refused_untouched(recipe: MakeRecipe, bucket: str) -> None:
-    Remote(f"{bucket}/home/thesis.tex").write_bytes(b"years")
+    RemotePath(f"{bucket}/home/thesis.tex").write_bytes(b"years")
     with pytest.raises(RecipeError, match="nothing was touched"):
         build(recipe(STEPS), f"{bucket}/home", replace=True)
-    assert paths.sizes(Remote(f"{bucket}/home")) == {"thesis.tex": 5}
+    assert paths.sizes(RemotePath(f"{bucket}/home")) == {"thesis.tex": 5}
 
 
 def test_fewer_shards_leave_none_of_the_old(

@@ -22,8 +22,9 @@ from curate.datasets.verification import verify
 from curate.errors import RecipeError
 from curate.io import byte_ranges, paths
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.paths import Remote, StoreError
+from curate.io.paths import RemotePath
 from curate.io.progress import Quiet, Stage
+from curate.io.stores import StoreError
 from curate.io.tars.archive import TarWriter
 from curate.io.tars.scan import find_tars
 from curate.recipes.recipe import Recipe
@@ -67,7 +68,7 @@ def test_store_that_goes_away_and_comes_back(
             build(made, place, workers=1, progress=Stops(store, 16))
     finally:
         store.start()
-    top = Remote(place) if out == "remote" else tmp_path / ".set.building"
+    top = RemotePath(place) if out == "remote" else tmp_path / ".set.building"
     files = [name for name in paths.sizes(top) if name.endswith(".tar")]
     assert 4 <= len(files) < 15
     assert "dataset.json" not in paths.sizes(top)
@@ -197,7 +198,7 @@ def test_store_without_credentials_is_not_asked_again(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # where credentials may lie
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("curate.io.paths.time.sleep", lambda _: pytest.fail("asked again"))
+    monkeypatch.setattr("curate.io.stores.time.sleep", lambda _: pytest.fail("asked again"))
     s3fs.S3FileSystem.clear_instance_cache()
     try:
         results = [run_curate(name, "s3://bucket/set") for name in ("verify", "show")]
