@@ -15,7 +15,7 @@ import duckdb
 from curate.errors import DataError, first_line
 from curate.io import stores
 from curate.io.files import cache_folder
-from curate.io.images import HEADER_BYTES, BadImage, NeedMore, probe
+from curate.io.image_headers import HEADER_BYTES, BadImage, NeedMore, probe
 from curate.io.stores import is_remote, url_fault
 from curate.rows.manifest import CORE, KEY_LIMIT
 from curate.rows.relation import columns_of

@@ -12,7 +12,8 @@ from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.summary import Summary, notes, summarize
 from curate.errors import DataError, first_line
 from curate.io.files import write_atomic
-from curate.io.images import BadImage, decode
+from curate.io.image_headers import BadImage
+from curate.io.images import decode
 
 THUMBNAIL_PX = 96
 CLASSES_SHOWN = 100

@@ -30,7 +30,8 @@ from curate.datasets.dataset import (
 from curate.datasets.lint.tars import lint
 from curate.errors import DataError, RecipeError, first_line
 from curate.io.executors import cores, in_order
-from curate.io.images import BadImage, decode, probe
+from curate.io.image_headers import BadImage, probe
+from curate.io.images import decode
 from curate.io.paths import as_path, local_copy
 from curate.io.progress import Quiet, Stage
 from curate.io.stores import StoreError, is_remote

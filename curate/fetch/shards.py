@@ -15,7 +15,7 @@ from typing import Any
 
 from curate.errors import DataError
 from curate.io.files import sync_file, unfinished
-from curate.io.images import BadImage, NeedMore, probe
+from curate.io.image_headers import BadImage, NeedMore, probe
 from curate.io.tars.headers import FILE, BadTar
 from curate.io.tars.scan import Tar, open_tar, split_name
 from curate.io.web.outcomes import OK, reason_of

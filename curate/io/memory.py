@@ -1,4 +1,4 @@
-"""Memory that the threads of a process share: whoever needs much of it waits until there is room."""
+"""Memory budgets that the threads of a process share: a thread that needs much memory waits until there is enough."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-FREE_BYTES = 1 << 20  # of a body that need no room: nearly all images of the web are smaller
+FREE_BYTES = 1 << 20  # of a body that need no reservation: nearly all images of the web are smaller
 _BODY_BYTES = 512_000_000
 
 
-class Room:
-    """So much of something for all threads of a process, in the order in which they ask.
+class MemoryBudget:
+    """An amount of memory that the threads of a process reserve parts of, first come, first served.
 
-    A thread that has room must not ask for more of the same: two could wait for each other forever.
-    In a process that was forked all of it is free again: the threads that had some are not there.
+    A thread must not reserve a second part while it holds one: two threads could wait for each other forever. After a
+    fork the child's budget is free again, for it has none of the parent's threads.
 
     Args:
-        size: in what unit one likes; who asks for more than all of it is alone with it.
+        size: of the budget, in any unit; a thread that reserves more gets all of it, alone.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,14 +37,14 @@ class Room:
         self._waiting: deque[tuple[int, threading.Event]] = deque()
 
     @contextmanager
-    def taken(self, amount: int, *, until: float | None = None) -> Iterator[None]:
-        """Wait for room, and have it for as long as the block runs.
+    def reserved(self, amount: int, *, until: float | None = None) -> Iterator[None]:
+        """Wait for an amount and hold it while the block runs.
 
         Args:
-            until: how long to wait (of `time.monotonic`).
+            until: the time by `time.monotonic` at which to give up.
 
         Raises:
-            TimeoutError: there was none until then.
+            TimeoutError: the amount was not free until then.
         """
         amount = min(amount, self.size)
         self._take(amount, until)
@@ -69,7 +69,7 @@ class Room:
             if not let_in:
                 self._leave(waiting)
         if not let_in:
-            raise TimeoutError("no room in memory in time")
+            raise TimeoutError("no memory was free in time")
 
     def _leave(self, waiting: tuple[int, threading.Event]) -> None:
         with self._lock:
@@ -86,21 +86,21 @@ class Room:
             come.set()
 
 
-_bodies = Room(_BODY_BYTES)
+_bodies = MemoryBudget(_BODY_BYTES)
 
 
-class Share:
-    """The room that one body has until its bytes have been looked at; used in a `with` block.
+class Reservation:
+    """The memory that a body holds until its bytes have been checked; a context manager.
 
-    It is taken once, for all that the body may come to need: two bodies that each had some and waited for
-    the rest would wait until their deadlines.
+    It is reserved once, for all that the body may need: two bodies that each held a part and waited for the rest
+    would wait until their deadlines.
     """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._taken = False
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -108,17 +108,17 @@ class Share:
         self._stack.close()
 
     def take(self, size: int, until: float) -> None:
-        """Wait for room of so many bytes, once; later calls do nothing.
+        """Reserve so many bytes at the first call; later calls do nothing.
 
         Raises:
-            TimeoutError: there was none until then (of `time.monotonic`).
+            TimeoutError: they were not free until then (of `time.monotonic`).
         """
         if not self._taken:
-            self._stack.enter_context(_bodies.taken(size, until=until))
+            self._stack.enter_context(_bodies.reserved(size, until=until))
             self._taken = True
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process held at once; macOS tells bytes where others tell KiB."""
-    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return told if sys.platform == "darwin" else told * 1024
+    """Return the most memory that this process held at once, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

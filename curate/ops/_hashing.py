@@ -12,7 +12,8 @@ from typing import Any, Literal
 from curate.datasets.dataset import Dataset
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores
-from curate.io.images import BadImage, decode
+from curate.io.image_headers import BadImage
+from curate.io.images import decode
 from curate.rows.relation import Rows, columns_of
 
 Kind = Literal["sha256", "phash"]

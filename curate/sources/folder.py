@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from curate.errors import DataError, RecipeError
 from curate.io.executors import cores
-from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
+from curate.io.image_headers import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.io.stores import is_remote
 from curate.rows.manifest import CORE, Class
 from curate.sources import Index, Progress, Source

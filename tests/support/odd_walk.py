@@ -17,7 +17,8 @@ from curate.builds.build import build
 from curate.datasets.gallery import write_gallery
 from curate.datasets.lint.tars import lint
 from curate.errors import CurateError
-from curate.io.images import EXTENSIONS, BadImage, decode
+from curate.io.image_headers import EXTENSIONS, BadImage
+from curate.io.images import decode
 from curate.recipes.recipe import parse
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 import simplejpeg
 
-from curate.io.images import MAX_PIXELS, BadImage, Header, NeedMore, decode, probe
+from curate.io.image_headers import BadImage, Header, NeedMore, probe
+from curate.io.images import MAX_PIXELS, decode
 
 HALVES = (8, 4, 2)  # by how much a JPEG can be shrunk at no cost; finer steps cost more than they save
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from curate.errors import DataError
 from curate.io.executors import cores, in_order
-from curate.io.images import BadImage
+from curate.io.image_headers import BadImage
 from train.augment.upload import upload
 from train.transfer.splits import Images, Split, in_threads
 from train.transfer.tasks.task import Task, check_labels

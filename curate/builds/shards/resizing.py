@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from curate.datasets.dataset import SHARD_INDEX, DatasetInfo, StepRecord
 from curate.errors import DataError
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.images import BadImage, decode
+from curate.io.image_headers import BadImage
+from curate.io.images import decode
 from curate.io.paths import AnyPath
 from curate.recipes.fields import Resize
 

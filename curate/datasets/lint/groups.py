@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from curate.io.images import EXTENSIONS
+from curate.io.image_headers import EXTENSIONS
 from curate.io.tars.findings import KEPT, Report, plain, shown
 from curate.rows.sql import text
 

@@ -17,7 +17,8 @@ from curate.datasets.lint.groups import Groups
 from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores
-from curate.io.images import EXTENSIONS, BadImage, NeedMore, TooLarge, oddities, probe
+from curate.io.image_headers import EXTENSIONS, BadImage, NeedMore, probe
+from curate.io.images import TooLarge, oddities
 from curate.io.progress import Quiet
 from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader

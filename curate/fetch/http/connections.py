@@ -14,7 +14,7 @@ from curate.fetch.http.deadlines import Reaper, Watch
 from curate.fetch.http.hosts import Turns
 from curate.fetch.http.responses import opted_out, read, refusal
 from curate.fetch.limits import Guards
-from curate.io.memory import Share
+from curate.io.memory import Reservation
 from curate.io.web.addresses import Address, Target, joined, resolve, split
 from curate.io.web.outcomes import Failure
 
@@ -114,7 +114,7 @@ class Client:
         self._context = context
         self._permit = permit
 
-    def get(self, url: str, share: Share, *, cut: bool = False) -> bytes:
+    def get(self, url: str, share: Reservation, *, cut: bool = False) -> bytes:
         """Return the body of a URL, decompressed, in one attempt.
 
         Args:
@@ -138,7 +138,9 @@ class Client:
             url = joined(target, location)
         raise Failure("too many redirects", f"more than {self._guards.max_redirects}")
 
-    def _hop(self, target: Target, deadline: float, share: Share, cut: bool) -> tuple[bytes, str | None]:
+    def _hop(
+        self, target: Target, deadline: float, share: Reservation, cut: bool
+    ) -> tuple[bytes, str | None]:
         """Ask one server; return the body, or nothing and where else to ask."""
         guards = self._guards
         context = self._context if target.scheme == "https" else None

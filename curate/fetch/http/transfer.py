@@ -12,8 +12,9 @@ from curate.fetch.http.connections import Client
 from curate.fetch.http.deadlines import Reaper
 from curate.fetch.http.hosts import ROBOTS_BYTES, RobotsFiles, Turns
 from curate.fetch.limits import Guards
-from curate.io.images import BadImage, NeedMore, TooLarge, decode, extent, probe
-from curate.io.memory import Share
+from curate.io.image_headers import BadImage, NeedMore, extent, probe
+from curate.io.images import TooLarge, decode
+from curate.io.memory import Reservation
 from curate.io.web.outcomes import Failure
 from curate.rows.chance import SPAN, chance
 
@@ -44,7 +45,7 @@ class Fetcher:
         asking = client(short)
 
         def ask(url: str) -> bytes:
-            with Share() as share:
+            with Reservation() as share:
                 return asking.get(url, share, cut=True)
 
         robots = RobotsFiles(lambda url: _patiently(partial(ask, url), url, short), guards.token)
@@ -61,7 +62,7 @@ class Fetcher:
         return _patiently(partial(self._fetched, url), url, self._guards)
 
     def _fetched(self, url: str) -> bytes:
-        with Share() as share:  # until the image is decoded: bodies that wait for that are held too
+        with Reservation() as share:  # until the image is decoded: bodies that wait for that are held too
             data = self._client.get(url, share)
             check(data, self._guards)
             return data

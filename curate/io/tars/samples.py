@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.errors import DataError
-from curate.io.images import EXTENSIONS
+from curate.io.image_headers import EXTENSIONS
 from curate.io.tars.headers import FILE, FOLDER, SPARSE, BadTar
 from curate.io.tars.scan import Member, split_name
 

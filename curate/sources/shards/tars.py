@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from curate.errors import DataError
-from curate.io.images import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
+from curate.io.image_headers import EXTENSIONS, HEADER_BYTES, BadImage, Header, NeedMore, probe
 from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, TOO_LONG, FieldReader
 from curate.io.tars.findings import LEFT_OUT, NO_EXTENSION, NO_NAME

@@ -24,7 +24,7 @@ from curate.datasets.verification import verify
 from curate.errors import CurateError, DataError
 from curate.io import stores
 from curate.io.byte_ranges import ByteRangeReader
-from curate.io.images import probe
+from curate.io.image_headers import probe
 from curate.io.paths import RemotePath, find_files
 from curate.io.stores import filesystem
 from curate.recipes.recipe import parse

@@ -27,7 +27,7 @@ from curate.fetch.http.deadlines import Reaper, Watch
 from curate.fetch.http.responses import _seconds
 from curate.fetch.http.transfer import Fetcher, _backoff_s, check
 from curate.fetch.limits import Guards
-from curate.io.memory import Room
+from curate.io.memory import MemoryBudget
 from curate.io.web.outcomes import OUTCOMES, Failure, lasting, reason_of
 
 A, B = picture(1), picture(2)
@@ -291,9 +291,9 @@ def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: py
     monkeypatch.setattr("curate.io.memory._bodies", room)
     fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=60.0))
     with one_body(body, *headers) as (url, asked), ThreadPoolExecutor(1) as pool:
-        with room.taken(10):
+        with budget.reserved(10):
             assert fetcher.fetch(url) == LARGE, "just so much is needed"
-        with room.taken(11):
+        with budget.reserved(11):
             assert reason(url, max_bytes=3_000_000, deadline_s=0.4) == "timeout"
             asked.clear()
             waiting = pool.submit(fetcher.fetch, url)
@@ -306,25 +306,25 @@ def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: py
 def test_small_body_needs_no_room_and_a_failed_one_gives_it_back(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = Room(3_000_000)
-    monkeypatch.setattr("curate.io.memory._bodies", room)
-    with room.taken(3_000_000):
+    budget = MemoryBudget(3_000_000)
+    monkeypatch.setattr("curate.io.memory._bodies", budget)
+    with budget.reserved(3_000_000):
         for kind in ("ok", "gzip"):
             assert Fetcher(guards(max_bytes=20_000_000)).fetch(web.url(f"/{kind}/a.jpg")) == A
     with one_body(LARGE[:-1], f"Content-Length: {len(LARGE)}") as (url, _):
         assert reason(url, max_bytes=3_000_000) == "truncated"
     assert reason(web.url("/endless/"), max_bytes=3_000_000) == "too large"
-    with room.taken(3_000_000, until=time.monotonic()):
+    with budget.reserved(3_000_000, until=time.monotonic()):
         pass
 
 
 def test_body_is_held_until_its_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(len(LARGE))
-    monkeypatch.setattr("curate.io.memory._bodies", room)
+    budget = MemoryBudget(len(LARGE))
+    monkeypatch.setattr("curate.io.memory._bodies", budget)
     held = []
 
     def look(*_: object, **__: object) -> None:
-        with suppress(TimeoutError), room.taken(1, until=time.monotonic()):
+        with suppress(TimeoutError), budget.reserved(1, until=time.monotonic()):
             held.append("nothing")
         held.append("looked")
 

@@ -22,18 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.io import images
-from curate.io.images import (
-    HEADER_BYTES,
-    MAX_PIXELS,
-    BadImage,
-    NeedMore,
-    TooLarge,
-    decode,
-    extent,
-    oddities,
-    probe,
-)
-from curate.io.memory import Room
+from curate.io.image_headers import HEADER_BYTES, BadImage, NeedMore, extent, probe
+from curate.io.images import MAX_PIXELS, TooLarge, decode, oddities
+from curate.io.memory import MemoryBudget
 
 SIZES = [(1, 1), (67, 41), (300, 200)]
 
@@ -386,7 +377,7 @@ def most_at_once(
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(4) as pool:
         patch.setattr(Image.Image, "convert", convert)
-        patch.setattr(images, "_room", Room(room))
+        patch.setattr(images, "_budget", MemoryBudget(room))
         list(pool.map(partial(decode, at_least=at_least), data))
     return most
 
@@ -416,10 +407,10 @@ def test_jpeg_takes_the_room_of_the_scale_at_which_it_is_decoded(monkeypatch: py
 MEMORY_OF_THREADS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from curate.io.images import _pillow, decode
+from curate.io.images import decode, pillow
 def peak_mb():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-_pillow().init()
+pillow().init()
 data = sys.stdin.buffer.read()
 before = peak_mb()
 with ThreadPoolExecutor(24) as pool:
@@ -438,15 +429,15 @@ def test_memory_does_not_grow_with_the_threads() -> None:
 
 
 def test_room_is_given_in_turn_and_comes_back() -> None:
-    room, order = Room(10), []
+    budget, order = MemoryBudget(10), []
 
     def enter(name: str, amount: int) -> None:
-        with room.taken(amount):
+        with budget.reserved(amount):
             order.append(name)
 
     with ThreadPoolExecutor(3) as pool:
-        with room.taken(6):
-            with pytest.raises(TimeoutError), room.taken(5, until=time.monotonic() + 0.05):
+        with budget.reserved(6):
+            with pytest.raises(TimeoutError), budget.reserved(5, until=time.monotonic() + 0.05):
                 pass
             entered = []
             for name, amount in (("all", 99), ("little", 1)):  # which would fit, and would keep "all" out
@@ -456,21 +447,21 @@ def test_room_is_given_in_turn_and_comes_back() -> None:
         for one in entered:
             one.result(timeout=60)
     assert order == ["all", "little"]
-    with pytest.raises(RuntimeError), room.taken(10):
+    with pytest.raises(RuntimeError), budget.reserved(10):
         raise RuntimeError
-    with room.taken(10, until=0.0):
+    with budget.reserved(10, until=0.0):
         order.append("again")
     assert order[-1] == "again"
 
 
 def test_who_gives_up_lets_those_behind_in() -> None:
-    room = Room(10)
+    budget = MemoryBudget(10)
 
     def enter(amount: int, wait_s: float) -> float:
-        with room.taken(amount, until=time.monotonic() + wait_s):
+        with budget.reserved(amount, until=time.monotonic() + wait_s):
             return time.monotonic()
 
-    with ThreadPoolExecutor(2) as pool, room.taken(6):
+    with ThreadPoolExecutor(2) as pool, budget.reserved(6):
         begin = time.monotonic()
         first = pool.submit(enter, 9, 0.3)
         time.sleep(0.1)
@@ -481,8 +472,8 @@ def test_who_gives_up_lets_those_behind_in() -> None:
 
 
 def test_forked_process_has_all_the_room() -> None:
-    room = Room(10)
-    with room.taken(10):
+    budget = MemoryBudget(10)
+    with budget.reserved(10):
         child = os.fork()
         if not child:
             status = 1

@@ -22,7 +22,8 @@ from curate.datasets.dataset import Dataset
 from curate.datasets.gallery import write_gallery
 from curate.datasets.lint.tars import lint
 from curate.datasets.verification import verify
-from curate.io.images import BadImage, NeedMore, decode, oddities, probe
+from curate.io.image_headers import BadImage, NeedMore, probe
+from curate.io.images import decode, oddities
 from curate.ops._hashing import perceptual_hashes
 from curate.recipes.recipe import load
 from train.augment.decode import header_of, pixels

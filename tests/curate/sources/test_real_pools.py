@@ -15,7 +15,7 @@ from curate.datasets.diffs import chain
 from curate.datasets.queries import query
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
-from curate.io.images import BadImage, probe
+from curate.io.image_headers import BadImage, probe
 from curate.recipes.recipe import parse
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from handmade import Sample, write_dataset
 
-from curate.io.images import EXTENSIONS
+from curate.io.image_headers import EXTENSIONS
 from train.data.loader import Loader
 
 

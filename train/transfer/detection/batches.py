@@ -14,7 +14,7 @@ from torch import Tensor
 
 from curate.errors import DataError
 from curate.io.executors import cores, in_order
-from curate.io.images import BadImage
+from curate.io.image_headers import BadImage
 from train.transfer.detection.task import DetectionSplit
 
 Target = dict[str, Tensor]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.io.images import BadImage
+from curate.io.image_headers import BadImage
 from curate.rows.manifest import digest
 from train.transfer.splits import Images
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from curate.errors import DataError, MissingError
-from curate.io.images import EXTENSIONS
+from curate.io.image_headers import EXTENSIONS
 from train.transfer.splits import Files, Split
 from train.transfer.tasks.listing import Listing
 from train.transfer.tasks.readers.rows import Row, Sizes, size_notes
