@@ -48,6 +48,11 @@ class MissingError(CurateError):
     code = 4
 
 
+def located(error: CurateError, where: str) -> CurateError:
+    """Return the same error with its place in front: "recipe.yaml, step 3 (noise): …"."""
+    return type(error)(f"{where}: {error.message}", hint=error.hint)
+
+
 def of_machine(error: Exception) -> MissingError | None:
     """Return what to say of an error of the disk, the memory or the file system; None of any other.
 

@@ -12,12 +12,12 @@ import duckdb
 
 from curate.captions.texts import check_list
 from curate.datasets.dataset import file_sha256, open_dataset
-from curate.errors import CurateError, RecipeError, first_line
+from curate.errors import CurateError, RecipeError, first_line, located
 from curate.ops import Operation, find
 from curate.recipes.fields import RESIZE_VERSION
 from curate.recipes.recipe import Recipe
 from curate.rows.manifest import Class, digest
-from curate.rows.relation import FLOATS, NotKnownYet, Rows, columns_of, located
+from curate.rows.relation import FLOATS, NotKnownYet, Rows, columns_of
 from curate.rows.sql import plain, quoted, text
 from curate.sources import Source, open_source, placed
 

@@ -1,4 +1,4 @@
-"""What captions call a class, and the texts that templates make of it."""
+"""Prompts: the names of a class, and the texts that templates make of them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def definition(wnid: str) -> str:
     return EXAMPLES.split(nouns().gloss(wnid))[0].strip("; ")
 
 
-def called(classes: Sequence[Class], names: Names) -> list[list[str]]:
-    """Return for each class the names that a row of it may get.
+def class_names(classes: Sequence[Class], names: Names) -> list[list[str]]:
+    """Return the names of each class, of a kind.
 
     Raises:
-        RecipeError: classes have no such name; three are shown.
-        MissingError: from `curated`.
+        RecipeError: some classes have no name of this kind; the message shows three.
+        MissingError: see `curated`.
     """
     if names in ("class", "lemma", "synonyms"):
         made = {"class": _own, "lemma": lambda c: _lemmas(c)[:1], "synonyms": _lemmas}[names]
@@ -42,12 +42,12 @@ def called(classes: Sequence[Class], names: Names) -> list[list[str]]:
             f"(such as {', '.join(without[:3])})",
             hint="`names: lemma` or `names: class` has a name for every class",
         )
-    told: dict[str, Callable[[str], str]] = {
+    naming: dict[str, Callable[[str], str]] = {
         "curated": lambda wnid: chosen[wnid],
         "hypernym": _with_parent,
         "gloss": lambda wnid: f"{nouns().name(wnid)}, {definition(wnid)}",
     }
-    return [[told[names](c.wnid or "")] for c in classes]
+    return [[naming[names](c.wnid or "")] for c in classes]
 
 
 def _own(known: Class) -> list[str]:
@@ -63,16 +63,18 @@ def _with_parent(wnid: str) -> str:
     return f"{nouns().name(wnid)}, a kind of {nouns().name(parents[0])}" if parents else nouns().name(wnid)
 
 
-def worded(
+def add_prompts(
     rows: Rows, templates: Sequence[str] | str, names: Names, seed: int, *, alternatives: bool = False
 ) -> Rows:
-    """Return the rows with a text from a template and a name of their class, in the column `_made`.
+    """Return the rows with a prompt, a template filled with a name of their class, in the column `_made`.
 
-    Template and name are drawn by chance, apart from each other. `template` has the template's number, and `_all`,
-    if wanted, all texts that the row may get, in the order of templates and then of names.
+    Template and name are drawn by chance, independently. The column `template` has the template's number.
+
+    Args:
+        alternatives: add the column `_all`: all prompts of the class, in the order of templates and then of names.
     """
     rows.require_labels()
-    prompts, names_of = texts(templates), called(rows.classes, names)
+    prompts, names_of = texts(templates), class_names(rows.classes, names)
     before, after = zip(*(t.split("{}") for t in prompts), strict=True)
     parts = {"_before": ("VARCHAR", before), "_after": ("VARCHAR", after)}
     prompt = rows.lookup({"_template": ("INTEGER", range(len(prompts))), **parts})
@@ -89,7 +91,7 @@ def worded(
 
 
 def _with_all(rows: Rows, prompt: str, name: str) -> Rows:
-    """Return the rows with all texts of their class; made once a class, not once a row."""
+    """Return the rows with all prompts of their class, which are made once a class and not once a row."""
     every = rows.lookup({"_label": ("INTEGER", []), "_all": ("VARCHAR[]", [])})
     rows.con.execute(
         f"INSERT INTO {every} SELECT _label, list(_before || _name || _after ORDER BY _template, _n) FROM "

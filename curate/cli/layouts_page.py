@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts.layout import TOLD, Layout, Says
+from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, Layout
 from curate.sources.table.layouts.published import LAYOUTS
 
 
@@ -14,8 +14,8 @@ def markdown() -> str:
         "Generated from `curate/sources/table/layouts/published.py` by `make reference`.",
         "",
         "How sets of image links and texts are published, for `source: {table: PATHS, as: NAME}`. Whatever the layout, "
-        f"a row gets {', '.join(f'`{c}`' for c in TOLD if c in ('url', 'caption'))} and, where the table tells, "
-        f"{', '.join(f'`{c}`' for c in TOLD if c not in ('url', 'caption'))}. Columns of the table that are not "
+        f"a row gets {', '.join(f'`{c}`' for c in COLUMNS if c in ('url', 'caption'))} and, where the table tells, "
+        f"{', '.join(f'`{c}`' for c in COLUMNS if c not in ('url', 'caption'))}. Columns of the table that are not "
         "named here are carried along, their names in lower case; one that would be taken for a core column is called "
         "`table_NAME`. The case of column names does not matter. If several names are given, releases differ, and the "
         "first that exists is used. A caption that is a list of texts becomes `captions`, and its first text the "
@@ -70,11 +70,11 @@ def _form(layout: Layout) -> str:
     return "; ".join(parts) or "a row a pair, with named columns"
 
 
-def _either(candidates: tuple[str | Says, ...]) -> str:
+def _either(candidates: tuple[str | ColumnExpr, ...]) -> str:
     return ", else ".join(dict.fromkeys(map(_told, candidates)))
 
 
-def _told(candidate: str | Says) -> str:
+def _told(candidate: str | ColumnExpr) -> str:
     if isinstance(candidate, str):
         return f"`{candidate}`"
     names = candidate.needs or candidate.beside

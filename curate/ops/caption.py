@@ -1,6 +1,6 @@
 """Write captions from class names."""
 
-from curate.captions.prompts import Names, worded
+from curate.captions.prompts import Names, add_prompts
 from curate.captions.texts import replaced
 from curate.ops import op
 from curate.recipes.signatures import Seed
@@ -38,6 +38,6 @@ def caption(
 
     Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4.
     """
-    made = worded(rows, templates, names, seed, alternatives=alternatives)
+    made = add_prompts(rows, templates, names, seed, alternatives=alternatives)
     told = replaced(made, "_made", "_all" if alternatives else None)
     return told.sql(f"SELECT * EXCLUDE (_made{', _all' if alternatives else ''}) FROM {told}")

@@ -6,7 +6,7 @@ from curate.errors import DataError, RecipeError
 from curate.ops import op
 from curate.ops.filter import first_reason, similarity_reasons, unknown_score
 from curate.recipes.signatures import Fraction
-from curate.rows.first_rows import mark_first
+from curate.rows.first_rows import mark_first_rows
 from curate.rows.relation import Rows
 from curate.rows.sql import quoted
 
@@ -53,7 +53,7 @@ def clip_score(
             hint="ask for a smaller fraction, or drop the rows without one first",
         )
     order = f"CASE WHEN NOT {unknown} THEN -{quoted(column)}::DOUBLE END"
-    marked = mark_first(rows, "is_top", order=order, wanted={0: wanted})
+    marked = mark_first_rows(rows, "is_top", order=order, wanted={0: wanted})
     reasons = [(unknown, f"no {column}"), ("NOT is_top", f"{column} not in the top {fraction:g}")]
     judged = marked.reject(first_reason(reasons), keep=keep)
     return judged.sql(f"SELECT * EXCLUDE (is_top) FROM {judged}")

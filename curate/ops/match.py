@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from curate.captions.prompts import called
+from curate.captions.prompts import class_names
 from curate.errors import RecipeError, reject_unknown
 from curate.ops import op
 from curate.rows.manifest import Class
@@ -52,7 +52,7 @@ def match(
             "true labels (column clean_label) would lose their classes", hint="match before `noise`"
         )
     known = [Class(name, wnid) for name, wnid in zip(unique_names(wnids), wnids, strict=True)]
-    words = called(known, "synonyms" if names == "lemmas" else "curated")
+    words = class_names(known, "synonyms" if names == "lemmas" else "curated")
     found = _found(rows, columns, _phrases(rows, words))
     label = "CASE WHEN _several THEN -2 ELSE coalesce(_found, -1) END"
     chosen = ", ".join(f"{label} AS label" if c == "label" else f"r.{quoted(c)}" for c in rows.columns)

@@ -8,7 +8,7 @@ from curate.errors import DataError, RecipeError, reject_unknown
 from curate.ops import op
 from curate.recipes.signatures import ClassName, Count, Seed
 from curate.rows.chance import chance_sql
-from curate.rows.first_rows import drawn
+from curate.rows.first_rows import draw_first_rows
 from curate.rows.relation import Rows
 from curate.rows.sql import quoted, text
 
@@ -55,7 +55,7 @@ def mix(
     if not rows.planning:
         _refuse_short(wanted, there, by)
     places = {part: place for place, part in enumerate(wanted, start=1)}
-    some = drawn(
+    some = draw_first_rows(
         rows,
         chance=chance_sql(seed, "mix"),
         wanted={places[part]: count for part, count in wanted.items()},

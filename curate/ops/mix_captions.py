@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from curate.captions.prompts import Names, worded
+from curate.captions.prompts import Names, add_prompts
 from curate.captions.texts import replaced
 from curate.errors import DataError
 from curate.ops import op
 from curate.recipes.signatures import Fraction, Seed
 from curate.rows.chance import chance_sql
-from curate.rows.first_rows import mark_first
+from curate.rows.first_rows import mark_first_rows
 from curate.rows.relation import Rows
 
 
@@ -53,11 +53,11 @@ def mix_captions(
             f"{without:,} rows have no caption of their own, and the share is {hit:,} of {total:,} rows",
             hint=f"a `share` of {without / total:.3g} or more, or drop them first: `where: caption IS NOT NULL`",
         )
-    made = worded(rows, templates, names, seed)
+    made = add_prompts(rows, templates, names, seed)
     order = chance_sql(seed, "mix_captions")
     if without:  # these come first
         order = f"((caption IS NOT NULL)::UHUGEINT << 64) + {order}"
-    ranked = mark_first(made, "_hit", order=order, wanted={0: hit})
+    ranked = mark_first_rows(made, "_hit", order=order, wanted={0: hit})
     told = replaced(ranked, "_made", where="_hit")
     told = told.with_columns(template="if(_hit, template, NULL)", templated="_hit")
     return told.sql(f"SELECT * EXCLUDE (_made, _hit) FROM {told}")

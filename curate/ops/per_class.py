@@ -5,7 +5,7 @@ from typing import Literal
 from curate.errors import DataError
 from curate.ops import op
 from curate.recipes.signatures import Count, Seed
-from curate.rows.first_rows import only
+from curate.rows.first_rows import marked_rows
 from curate.rows.quotas import SALT, UNLABELLED, mark, strata
 from curate.rows.relation import Rows, keep_classes
 
@@ -38,7 +38,7 @@ def per_class(
             hint="`short: keep` takes all they have, `short: drop` leaves these classes out",
         )
     wanted = {label: images for label in strata(rows) if label != UNLABELLED}
-    drawn = only(mark(rows, "_drawn", wanted, seed, SALT), "_drawn")
+    drawn = marked_rows(mark(rows, "_drawn", wanted, seed, SALT), "_drawn")
     if few and short == "drop":
         dropped = {label for label, _ in few}
         return keep_classes(drawn, [i for i in range(len(rows.classes)) if i not in dropped])

@@ -6,7 +6,7 @@ from curate.errors import DataError, RecipeError
 from curate.ops import op
 from curate.recipes.signatures import Count, Fraction, Seed
 from curate.rows.chance import chance_sql
-from curate.rows.first_rows import drawn, only
+from curate.rows.first_rows import draw_first_rows, marked_rows
 from curate.rows.quotas import allocate, mark
 from curate.rows.relation import Rows
 
@@ -46,11 +46,11 @@ def sample(
             f"{wanted:,} rows wanted of {total:,}", hint="ask for fewer, or widen the steps before"
         )
     if allocation == "simple":
-        some = drawn(rows, chance=chance_sql(seed, "sample"), wanted={0: wanted}, sizes={0: total})
+        some = draw_first_rows(rows, chance=chance_sql(seed, "sample"), wanted={0: wanted}, sizes={0: total})
     else:
         given = rows.kept() if rows.streamed else rows
         quotas = allocate(given, wanted, allocation, seed, "sample")
-        some = only(mark(given, "_drawn", quotas, seed, "sample"), "_drawn")
+        some = marked_rows(mark(given, "_drawn", quotas, seed, "sample"), "_drawn")
     if rows.streamed and not rows.planning and (found := some.count()) < wanted:
         raise DataError(
             f"{wanted:,} rows wanted of {total:,}, of which {found:,} differ", hint="ask for fewer"

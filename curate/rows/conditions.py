@@ -12,7 +12,7 @@ from curate.errors import RecipeError, did_you_mean
 from curate.rows import syntax
 from curate.rows.functions import ALLOWED, CARRIES_NAN, CHANGING, FAMILIES, LONGER, MULTIPLIES
 from curate.rows.relation import FLOATS, number
-from curate.rows.syntax import Node, arguments, called, constant, nodes
+from curate.rows.syntax import Node, arguments, constant, describe, nodes
 
 # What a condition on one row cannot need, by the parser's name, and what to say of it.
 _REFUSED = {
@@ -56,13 +56,13 @@ def checked(condition: str, columns: Mapping[str, str], *, constant: bool = Fals
     """
     if len(condition) > MAX_LENGTH:
         raise RecipeError(
-            f"{called(condition)} has {len(condition):,} characters, at most {MAX_LENGTH:,} are read",
+            f"{describe(condition)} has {len(condition):,} characters, at most {MAX_LENGTH:,} are read",
             hint="put a long list into a table and `join` it",
         )
     try:
         return _checked(condition, columns, may_be_constant=constant)
     except (RecursionError, duckdb.SerializationException):
-        raise RecipeError(f"{called(condition)} is nested too deeply") from None
+        raise RecipeError(f"{describe(condition)} is nested too deeply") from None
 
 
 def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: bool) -> str:
@@ -73,23 +73,23 @@ def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: boo
         kind = node["class"]
         if kind not in _TAKEN:
             told = _REFUSED.get(kind, f"holds {kind.lower()!r}, which a condition on one row cannot need")
-            raise RecipeError(f"{called(condition)} {told}")
+            raise RecipeError(f"{describe(condition)} {told}")
         if kind == "FUNCTION":
             _check_function(node, condition)
         if kind == "COLUMN_REF":
             name = node["column_names"][0]
             if name.lower() not in {c.lower() for c in columns} | lambdas:
                 hint = did_you_mean(name, columns) or f"the rows have {', '.join(columns)}"
-                raise RecipeError(f"{called(condition)}: no column {name!r}", hint=hint)
+                raise RecipeError(f"{describe(condition)}: no column {name!r}", hint=hint)
             named = named or name.lower() not in lambdas
     if not named and not may_be_constant:
         raise RecipeError(
-            f"{called(condition)} names no column, so it keeps all rows or none",
+            f"{describe(condition)} names no column, so it keeps all rows or none",
             hint=f"the rows have {', '.join(columns)}",
         )
     if _size(tree, lambdas) > MAX_MADE:
         raise RecipeError(
-            f"{called(condition)} may make a text or list of more than {MAX_MADE:,} characters of one row",
+            f"{describe(condition)} may make a text or list of more than {MAX_MADE:,} characters of one row",
             hint="nest fewer functions that make texts longer",
         )
     return f"({_without_nan(tree, condition, columns) or condition}\n)"  # the line break ends a comment
@@ -100,24 +100,24 @@ def _check_function(node: Node, condition: str) -> None:
     name = node["function_name"].lower()
     if name in CHANGING:
         raise RecipeError(
-            f"{called(condition)}: {name}() depends on when or where it runs",
+            f"{describe(condition)}: {name}() depends on when or where it runs",
             hint="chance comes from `sample`; it is the same on every machine",
         )
     if name not in ALLOWED:
         families = ", ".join(FAMILIES)
         near = did_you_mean(name, ALLOWED)
         raise RecipeError(
-            f"{called(condition)}: no function {name}() for one row",
+            f"{describe(condition)}: no function {name}() for one row",
             hint=f"{near + '; ' if near else ''}docs/reference.md lists them: {families}",
         )
     given = [constant(argument) for argument in arguments(node)]
     if name in _FILLS and not _is_width(given[1] if len(given) > 1 else None):
         raise RecipeError(
-            f"{called(condition)}: {name}() must say its length as a number, at most {MAX_WIDTH:,}"
+            f"{describe(condition)}: {name}() must say its length as a number, at most {MAX_WIDTH:,}"
         )
     if name in _FORMATS and (not given or given[0] is None or re.search(r"\d{4}|\*|\{[^}]*\{", given[0])):
         raise RecipeError(
-            f"{called(condition)}: {name}() must begin with a format whose widths have at most 3 digits"
+            f"{describe(condition)}: {name}() must begin with a format whose widths have at most 3 digits"
         )
 
 
@@ -164,7 +164,7 @@ def _without_nan(tree: Any, condition: str, columns: Mapping[str, str]) -> str |
     frame = syntax.parse(number("x"))
     changed, depth = _wrapped(tree, floats, frame, carried=False)
     if depth > MAX_WRAPPED:
-        raise RecipeError(f"{called(condition)} nests too many numbers in one another")
+        raise RecipeError(f"{describe(condition)} nests too many numbers in one another")
     return syntax.written([changed])[0]
 
 

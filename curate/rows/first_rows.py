@@ -1,4 +1,4 @@
-"""Ranks: which rows are among the first of their group, without sorting more than the ranks themselves."""
+"""First rows: the first rows of each group by an order, found without sorting whole rows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from curate.rows.relation import Rows
 _names = itertools.count()
 
 
-def mark_first(rows: Rows, column: str, *, order: str, wanted: Mapping[int, int], group: str = "0") -> Rows:
-    """Return the rows with a boolean column that is true for the first so many of each group.
+def mark_first_rows(
+    rows: Rows, column: str, *, order: str, wanted: Mapping[int, int], group: str = "0"
+) -> Rows:
+    """Return the rows with a boolean column that is true for the first rows of each group.
 
-    Only keys and ranks are sorted, once and now, for the place of the last row that counts; the rows
-    themselves are then compared with it as they stream by.
+    Only keys and the order's values are sorted, once and now, to find the last row that is marked. The rows are then
+    compared with it as they stream by.
 
     Args:
         column: the column to add.
-        order: a SQL expression over the columns; rows for which it is NULL never count, ties go by key.
-        wanted: group → how many; a group that has fewer counts whole.
+        order: a SQL expression over the columns; a row with NULL is never marked, ties go by key.
+        wanted: group → number of rows to mark; of a smaller group all are marked.
         group: a SQL expression over the columns, an integer.
     """
     counts = rows.lookup(
@@ -45,45 +47,47 @@ def mark_first(rows: Rows, column: str, *, order: str, wanted: Mapping[int, int]
     )
 
 
-def only(rows: Rows, column: str) -> Rows:
-    """Return the rows that `mark_first` marked in a column, without the column."""
+def marked_rows(rows: Rows, column: str) -> Rows:
+    """Return the rows for which a boolean column is true, without the column."""
     return rows.sql(f"SELECT * EXCLUDE ({column}) FROM {rows} WHERE {column}")
 
 
-def drawn(
+def draw_first_rows(
     rows: Rows, *, chance: str, wanted: Mapping[int, int], sizes: Mapping[int, int], group: str = "0"
 ) -> Rows:
-    """Return the first so many rows of each group by chance, ties by key; a group that has fewer comes whole.
+    """Return the first rows of each group by chance, ties by key; a group that is too small is returned whole.
 
-    Chance is uniform, so the first n of N rows lie below n / N of its span, and six standard deviations: what is
-    below is kept, in one pass, and only that is sorted. Where that was too few (streamed rows may be there twice),
-    twice as much is kept.
+    Chance is uniform, so the first n of N rows lie below n / N of its span, plus six standard deviations. One pass
+    keeps the rows below that limit, and only those are sorted. If they are too few (streamed rows may repeat a key),
+    another pass doubles the limit.
 
     Args:
-        chance: a SQL expression over the columns, as `chance_sql` gives it.
-        wanted: group → how many.
-        sizes: group → how many rows there are.
+        chance: a SQL expression over the columns, from `chance_sql`.
+        wanted: group → number of rows to return.
+        sizes: group → number of rows that it has.
         group: a SQL expression over the columns, an integer.
     """
-    room = 1
+    factor = 1
     while True:
-        limits = {g: _limit(n, sizes.get(g, 0), room) for g, n in wanted.items()}
+        limits = {g: _limit(n, sizes.get(g, 0), factor) for g, n in wanted.items()}
         kept = rows.kept(_below(rows, chance, limits, group))
-        found = dict(rows.con.execute(f"SELECT {group}, count(*) FROM {kept} GROUP BY 1").fetchall())
-        if rows.planning or all(found.get(g, 0) >= n or limits[g] >= SPAN for g, n in wanted.items()):
-            return only(mark_first(kept, "_drawn", order=chance, wanted=wanted, group=group), "_drawn")
+        counts = dict(rows.con.execute(f"SELECT {group}, count(*) FROM {kept} GROUP BY 1").fetchall())
+        if rows.planning or all(counts.get(g, 0) >= n or limits[g] >= SPAN for g, n in wanted.items()):
+            return marked_rows(
+                mark_first_rows(kept, "_drawn", order=chance, wanted=wanted, group=group), "_drawn"
+            )
         rows.con.execute(f"DROP TABLE {kept}")
-        room *= 2
+        factor *= 2
 
 
-def _limit(wanted: int, size: int, room: int) -> int:
-    """Return below which chance so many of so many rows lie, almost surely."""
+def _limit(wanted: int, size: int, factor: int) -> int:
+    """Return the chance below which `wanted` of `size` rows lie, almost surely."""
     enough = wanted + 6 * math.sqrt(wanted) + 16
-    return min(SPAN, int(enough / size * SPAN) * room) if size else SPAN
+    return min(SPAN, int(enough / size * SPAN) * factor) if size else SPAN
 
 
 def _below(rows: Rows, chance: str, limits: Mapping[int, int], group: str) -> str:
-    """Return a query of the rows below the limit of their group."""
+    """Return a query for the rows whose chance is below the limit of their group."""
     if list(limits) == [0] and group == "0":
         return f"SELECT * FROM {rows}" + ("" if limits[0] >= SPAN else f" WHERE {chance} < {limits[0]}")
     table = rows.lookup(

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from curate.rows.chance import chance, chance_sql
-from curate.rows.first_rows import mark_first, only
+from curate.rows.first_rows import mark_first_rows, marked_rows
 from curate.rows.relation import Rows, keep_classes
 
 SALT = "per_class"  # of every draw inside classes, so that draws of several operations nest
@@ -30,7 +30,7 @@ def by_chance(rows: Rows, seed: int, salt: str) -> list[int]:
 def draw(rows: Rows, quotas: Sequence[int], seed: int) -> Rows:
     """Return by chance so many rows of each class; classes with a quota of 0 and rows without a label go."""
     wanted = {label: quota for label, quota in enumerate(quotas) if quota}
-    return keep_classes(only(mark(rows, "_drawn", wanted, seed, SALT), "_drawn"), wanted)
+    return keep_classes(marked_rows(mark(rows, "_drawn", wanted, seed, SALT), "_drawn"), wanted)
 
 
 def strata(rows: Rows) -> dict[int, int]:
@@ -99,4 +99,4 @@ def _level(have: Mapping[int, int], number: int) -> int:
 def mark(rows: Rows, column: str, quotas: Mapping[int, int], seed: int, salt: str) -> Rows:
     """Return the rows with a boolean column that is true, by chance, for so many of each class (see `strata`)."""
     group = f"coalesce(label, {UNLABELLED})"
-    return mark_first(rows, column, order=chance_sql(seed, salt), wanted=quotas, group=group)
+    return mark_first_rows(rows, column, order=chance_sql(seed, salt), wanted=quotas, group=group)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from curate.errors import CurateError, DataError, RecipeError, first_line, reject_unknown
+from curate.errors import DataError, RecipeError, first_line, reject_unknown
 from curate.io.progress import Quiet
 from curate.rows import readers
 from curate.rows.manifest import Class
@@ -296,8 +296,3 @@ def keep_classes(rows: Rows, labels: Iterable[int], *, unlabelled: Literal["keep
     kept = {old: new for new, old in enumerate(sorted(set(labels)))}
     new = [kept.get(i) for i in range(len(rows.classes))]
     return remap(rows, new, [rows.classes[i] for i in kept], unlabelled=unlabelled)
-
-
-def located(error: CurateError, where: str) -> CurateError:
-    """Return the same error with its place in front: "recipe.yaml, step 3 (noise): …"."""
-    return type(error)(f"{where}: {error.message}", hint=error.hint)

@@ -16,8 +16,8 @@ from curate.rows.sql import quoted, text
 Node = dict[str, Any]  # has a "class", and deeper inside its arguments
 
 
-def called(condition: str) -> str:
-    """Return what a message calls a condition: its text, or the beginning of it."""
+def describe(condition: str) -> str:
+    """Return a condition as messages show it: its text, cut where it is long."""
     return f"condition {condition!r}" if len(condition) <= 200 else f"condition {condition[:60]!r}…"
 
 
@@ -32,7 +32,7 @@ def parse(condition: str) -> Any:
     where = queries[0].pop("where_clause", None)
     del plain[0]["where_clause"]
     if queries != plain:  # it closed our bracket and went on: LIMIT, UNION, USING SAMPLE, …
-        raise RecipeError(f"{called(condition)} is more than one condition")
+        raise RecipeError(f"{describe(condition)} is more than one condition")
     return where
 
 
@@ -106,7 +106,7 @@ def _queries(condition: str) -> list[Node]:
         alone = _serialized(f"SELECT 1 FROM rows WHERE {condition}")
         if fault.endswith(')"') and not alone.get("error_message", "").endswith(')"'):  # the bracket is ours
             fault = "it ends too early"
-        raise RecipeError(f"{called(condition)} is not SQL: {fault}")
+        raise RecipeError(f"{describe(condition)} is not SQL: {fault}")
     return [s["node"] for s in answer["statements"]]
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from curate.errors import CurateError, RecipeError, did_you_mean
+from curate.errors import CurateError, RecipeError, did_you_mean, located
 from curate.io.stores import is_remote
 from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
 from curate.rows.manifest import Class
-from curate.rows.relation import located
 from curate.rows.sql import parquet as read_parquet
 
 Progress = Callable[[int, int | None], None]  # done, of how many (None: not known)

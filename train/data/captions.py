@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.captions.prompts import called
+from curate.captions.prompts import class_names
 from curate.captions.templates import texts
 from curate.captions.texts import CLEAN, LIST
 from curate.datasets.dataset import Dataset, StepRecord
@@ -45,7 +45,7 @@ def class_texts(dataset: Dataset) -> list[list[str]] | None:
     if step is None:
         return None
     try:
-        names_C = called(dataset.classes, step.arguments.get("names", "lemma"))
+        names_C = class_names(dataset.classes, step.arguments.get("names", "lemma"))
         templates = texts(step.arguments["templates"])
     except (KeyError, RecipeError):
         return None  # the classes were merged since, into such as have no name of this kind

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curate.captions.prompts import Names, called
+from curate.captions.prompts import Names, class_names
 from curate.captions.templates import texts
 from curate.errors import DataError, RecipeError
 from curate.rows.manifest import Class
@@ -59,7 +59,7 @@ def prompts_of(
     except RecipeError:
         if names is not None:
             raise
-        names_C = called(
+        names_C = class_names(
             classes, "lemma"
         )  # other classes than those of the captions, without names of that kind
     return [[template.replace("{}", name) for template in chosen for name in own] for own in names_C]

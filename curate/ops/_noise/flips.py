@@ -9,7 +9,7 @@ from typing import Literal
 from curate.errors import RecipeError
 from curate.ops._noise.alias_sampling import unit_sql
 from curate.rows.chance import chance_sql
-from curate.rows.first_rows import mark_first
+from curate.rows.first_rows import mark_first_rows
 from curate.rows.relation import Rows
 
 Per = Literal["overall", "class"]
@@ -97,7 +97,7 @@ def hits(flips: Flips, rate: float | None, per: Per, seed: int) -> Rows:
     }
     able_rows = sum(count for _, count, _ in found)
     labelled = flips.rows.scalar(f"SELECT count(label) FROM {flips.rows}") if has_weights else able_rows
-    marked = mark_first(
+    marked = mark_first_rows(
         flips.rows, "noise_hit", order=f"CASE WHEN {able} THEN {order} END", wanted=wanted, group=group
     )
     if able_rows < labelled:

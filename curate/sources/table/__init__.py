@@ -39,7 +39,7 @@ from curate.sources.table.files import (
     name_of,
 )
 from curate.sources.table.layouts.guessing import find
-from curate.sources.table.layouts.layout import NEEDED, TOLD, Layout
+from curate.sources.table.layouts.layout import COLUMNS, NEEDED, Layout
 from curate.sources.table.layouts.layout import kinds as kinds_of
 
 VERSION = 3  # of what is kept of a file, and of how text files are read
@@ -156,7 +156,7 @@ class Table(Source):
         for column in NUMBERS:
             if odd := [(v.file.file, *v.file.misfits[column]) for v in views if column in v.file.misfits]:
                 file, _, example = odd[0]
-                what = "whole number from 0 and below 2^31" if TOLD[column] == "INTEGER" else "number"
+                what = "whole number from 0 and below 2^31" if COLUMNS[column] == "INTEGER" else "number"
                 count = sum(n for _, n, _ in odd)
                 said = f"{count:,} values of {column!r} are NULL, for they are no {what}"
                 yield printable(f"{said} (such as {example!r} in {file})")

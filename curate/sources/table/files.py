@@ -26,7 +26,7 @@ from curate.rows.relation import columns_of
 from curate.rows.sql import copy_parquet, quoted, text
 from curate.rows.sql import parquet as read_parquet
 from curate.sources.table.layouts.guessing import Guess, guess, guess_headerless
-from curate.sources.table.layouts.layout import TOLD, Layout, whole
+from curate.sources.table.layouts.layout import COLUMNS, Layout, whole
 from curate.sources.table.layouts.texts import ODD, odd_sql
 from curate.sources.table.text_files import as_parquet, headless, sample, text_columns
 from curate.sources.table.utf8 import cleaned
@@ -229,14 +229,14 @@ def _misfits(parquet: Path, columns: Mapping[str, tuple[str, str]]) -> dict[str,
     odd = {
         c: name
         for c, (name, kind) in columns.items()
-        if kind not in fitting[TOLD[c]] and kind != NULLS and not _proven_small(parquet, name, kind)
+        if kind not in fitting[COLUMNS[c]] and kind != NULLS and not _proven_small(parquet, name, kind)
     }
     if not odd:
         return {}
     told = []
     for c, name in odd.items():
         value = f"{quoted(name)}::VARCHAR"
-        fits = whole(value) if TOLD[c] == "INTEGER" else f"TRY_CAST({value} AS DOUBLE)"
+        fits = whole(value) if COLUMNS[c] == "INTEGER" else f"TRY_CAST({value} AS DOUBLE)"
         misfit = f"trim({value}) <> '' AND lower({value}) <> 'nan' AND {fits} IS NULL"
         told.append(f"count(*) FILTER ({misfit}), min({value}) FILTER ({misfit})")
     with duckdb.connect() as con:

@@ -17,7 +17,7 @@ from curate.cli.layouts_page import markdown
 from curate.errors import RecipeError
 from curate.sources.table.layouts import guessing
 from curate.sources.table.layouts.guessing import Guess
-from curate.sources.table.layouts.layout import TOLD, Layout
+from curate.sources.table.layouts.layout import COLUMNS, Layout
 from curate.sources.table.layouts.published import LAYOUTS
 
 HTTP = "http://example.com/a b,c.jpg?x=1&y=%2C"
@@ -461,5 +461,5 @@ def test_every_layout_is_told_of_in_the_docs() -> None:
     assert page.read_text() == markdown()
     for layout in LAYOUTS:
         assert f"## {layout.name}\n" in page.read_text()
-        assert {"url", "caption"} <= set(layout.columns) <= set(TOLD)
+        assert {"url", "caption"} <= set(layout.columns) <= set(COLUMNS)
         assert all((layout.about, layout.origin, layout.terms))

@@ -149,7 +149,7 @@ def propose(detector: Any, source: Source, *, batch_size: int, device: torch.dev
 
 
 class _Progress:
-    """Says now and then how far a training is."""
+    """ColumnExpr now and then how far a training is."""
 
     def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
         self.recipe, self.say = recipe, say

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from curate.errors import RecipeError, printable
-from curate.sources.table.layouts.layout import TOLD, Layout, Says
+from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, Layout
 from curate.sources.table.layouts.published import LAYOUTS
 
 LINKS = 0.9  # share of a column's values that begin with http, from which it holds the URLs
@@ -66,11 +66,11 @@ def guess(there: Collection[str], *, where: str) -> Guess:
             hint=f"`as:` names the layout: {', '.join(names())}",
         )
     # Other files of the table may have another of the usual names.
-    columns: dict[str, tuple[str | Says, ...]] = {
+    columns: dict[str, tuple[str | ColumnExpr, ...]] = {
         c: tuple(dict.fromkeys((*found[c], *usual[c]))) for c in usual
     }
     taken = {name for one in found.values() for name in one}
-    columns |= {c: (known[c],) for c in TOLD if c in known and c not in columns and known[c] not in taken}
+    columns |= {c: (known[c],) for c in COLUMNS if c in known and c not in columns and known[c] not in taken}
     said = ", ".join(f"{column} from {name!r}" for column, (name, *_) in columns.items())
     return Guess(Layout("auto", "", "", "", columns), f"no published layout; {said}")
 

@@ -13,7 +13,7 @@ from curate.rows.sql import quoted
 from curate.sources.table.layouts.texts import TEXTS, is_list, is_nested, refuse, texts_sql
 
 # What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
-TOLD = {
+COLUMNS = {
     "url": "VARCHAR",
     "caption": "VARCHAR",
     "width": "INTEGER",
@@ -35,7 +35,7 @@ RESERVED = {
 NEEDED = ("url", "caption")
 
 
-class Says(NamedTuple):
+class ColumnExpr(NamedTuple):
     """A column as SQL over columns of the file.
 
     Args:
@@ -75,7 +75,7 @@ class Layout:
     about: str
     origin: str
     terms: str
-    columns: Mapping[str, tuple[str | Says, ...]]
+    columns: Mapping[str, tuple[str | ColumnExpr, ...]]
     signatures: tuple[tuple[str, ...], ...] = ()
     unlike: tuple[str, ...] = ()
     headers: tuple[tuple[str, ...], ...] = ()
@@ -130,7 +130,7 @@ class Layout:
         A list or a struct is no number and no word, so it is passed over; one for the URL or the caption is not.
         """
         names = {name.lower(): name for name in there}
-        for candidate in map(_says, self.columns.get(column, ())):
+        for candidate in map(_as_expr, self.columns.get(column, ())):
             if names.keys() >= {n.lower() for n in _all_of(candidate)}:
                 name = names[candidate.needs[0].lower()] if len(candidate.needs) == 1 else ""
                 plain = name and candidate.sql == quoted(candidate.needs[0])
@@ -156,7 +156,7 @@ class Layout:
         chosen: dict[str, str] = {}
         used: set[str] = set()
         for column, candidates in self.columns.items():
-            for candidate in map(_says, candidates):
+            for candidate in map(_as_expr, candidates):
                 if types.keys() >= {n.lower() for n in _all_of(candidate)}:
                     nested = [n for n in candidate.needs if is_nested(types[n.lower()])]
                     if nested and column not in NEEDED:
@@ -166,7 +166,7 @@ class Layout:
                     break
         for needed in NEEDED:
             if needed not in chosen:
-                wanted = " or ".join(" with ".join(_all_of(_says(c))) for c in self.columns[needed])
+                wanted = " or ".join(" with ".join(_all_of(_as_expr(c))) for c in self.columns[needed])
                 raise RecipeError(
                     f"{where}: no column for the {needed} (layout {self.name!r} has it as {wanted})",
                     hint=f"its columns are {printable(', '.join(there))}; `as:` names the layout",
@@ -186,12 +186,12 @@ class Layout:
 def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
     """Return the DuckDB type of each column that `Layout.select` chose of a file's."""
     own = {quoted(name): kind for name, kind in there.items()}
-    return {c: own.get(sql) or (TOLD | {"captions": TEXTS})[c] for c, sql in chosen.items()}
+    return {c: own.get(sql) or (COLUMNS | {"captions": TEXTS})[c] for c, sql in chosen.items()}
 
 
 def _is_another(name: str, kind: str) -> bool:
     """Whether a column is not what its name says: `captions` are a list of texts, and what is told is no list."""
-    return kind != TEXTS if name == "captions" else name in TOLD and is_nested(kind)
+    return kind != TEXTS if name == "captions" else name in COLUMNS and is_nested(kind)
 
 
 def whole(sql: str) -> str:
@@ -200,21 +200,21 @@ def whole(sql: str) -> str:
     return f"CASE WHEN TRY_CAST({sql} AS DOUBLE) = {number} AND {number} >= 0 THEN {number} END"
 
 
-def _typed(says: Says, column: str, types: Mapping[str, str], where: str) -> dict[str, str]:
+def _typed(expr: ColumnExpr, column: str, types: Mapping[str, str], where: str) -> dict[str, str]:
     """Return the SQL of a column, and of `captions` where it is the first of several texts.
 
     It is cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29. Bytes (of files that lack
     the mark of UTF-8) are decoded, to NULL where they are none.
     """
-    there = next((types[n.lower()] for n in says.needs if says.sql == quoted(n)), None)
-    sql, wanted = says.sql, TOLD[column]
+    there = next((types[n.lower()] for n in expr.needs if expr.sql == quoted(n)), None)
+    sql, wanted = expr.sql, COLUMNS[column]
     if column == "caption" and there is not None and is_list(there):
         texts = texts_sql(sql, there)
         return {"caption": f"({texts})[1]", "captions": texts}
-    for name in (n for n in says.needs if is_nested(types[n.lower()])):
+    for name in (n for n in expr.needs if is_nested(types[n.lower()])):
         wanted = "a URL" if column == "url" else "a text or a list of texts" if there else "a text"
         refuse(name, types[name.lower()], where=where, wanted=wanted)
-    for name in (n for n in says.needs if types[n.lower()] == "BLOB"):
+    for name in (n for n in expr.needs if types[n.lower()] == "BLOB"):
         sql = re.sub(
             rf'"?\b{re.escape(name)}\b"?', lambda m: f"TRY(decode({m[0]}))", sql, flags=re.IGNORECASE
         )
@@ -224,9 +224,9 @@ def _typed(says: Says, column: str, types: Mapping[str, str], where: str) -> dic
     return {column: whole(sql) if wanted == "INTEGER" else f"TRY_CAST({sql} AS {wanted})"}
 
 
-def _says(candidate: str | Says) -> Says:
-    return Says((candidate,), quoted(candidate)) if isinstance(candidate, str) else candidate
+def _as_expr(candidate: str | ColumnExpr) -> ColumnExpr:
+    return ColumnExpr((candidate,), quoted(candidate)) if isinstance(candidate, str) else candidate
 
 
-def _all_of(candidate: Says) -> tuple[str, ...]:
+def _all_of(candidate: ColumnExpr) -> tuple[str, ...]:
     return candidate.needs + candidate.beside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts.layout import Layout, Says
+from curate.sources.table.layouts.layout import ColumnExpr, Layout
 
 
 def _joined(*parts: str) -> str:
@@ -91,18 +91,18 @@ LAYOUTS = (
             # unverified: `url` and `caption`, of the tables that others have made of the subset.
             "url": ("downloadurl", "url", "image_url"),
             "caption": (
-                Says(("title_clean", "description_clean"), _joined("title_clean", "description_clean")),
-                Says(
+                ColumnExpr(("title_clean", "description_clean"), _joined("title_clean", "description_clean")),
+                ColumnExpr(
                     ("title", "description"), _joined(_plain("title"), _plain("description")), beside=_ENCODED
                 ),
-                Says(("title", "description"), _joined("title::VARCHAR", "description::VARCHAR")),
+                ColumnExpr(("title", "description"), _joined("title::VARCHAR", "description::VARCHAR")),
                 "caption",
                 "text",
             ),
-            "title": ("title_clean", Says(("title",), _plain("title"), beside=_ENCODED), "title"),
+            "title": ("title_clean", ColumnExpr(("title",), _plain("title"), beside=_ENCODED), "title"),
             "description": (
                 "description_clean",
-                Says(("description",), _plain("description"), beside=_ENCODED),
+                ColumnExpr(("description",), _plain("description"), beside=_ENCODED),
                 "description",
             ),
         },
@@ -143,7 +143,9 @@ LAYOUTS = (
         columns={
             "url": ("image_url",),
             "caption": (
-                Says(("caption_reference_description",), "nullif(trim(caption_reference_description), '')"),
+                ColumnExpr(
+                    ("caption_reference_description",), "nullif(trim(caption_reference_description), '')"
+                ),
             ),
             "width": ("original_width",),
             "height": ("original_height",),
@@ -193,9 +195,9 @@ LAYOUTS = (
         origin="https://github.com/mlfoundations/imagenet-captions (a JSON list)",
         terms="not stated",
         columns={
-            "url": (Says((), "NULL"),),
+            "url": (ColumnExpr((), "NULL"),),
             "caption": (
-                Says(
+                ColumnExpr(
                     (),
                     _joined("title", "array_to_string(tags::VARCHAR[], ' ')", "description"),
                     beside=("title", "tags", "description"),
