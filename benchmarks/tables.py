@@ -235,15 +235,15 @@ def _ours(recipe: str, out: str) -> dict[str, Any]:
     duckdb.connect = lambda *args, **kwargs: _Timed(connect(*args, **kwargs), spent)
     from curate.builds.build import build
     from curate.recipes.recipe import load
-    from curate.sources.table import Table
+    from curate.sources.table import TableSource
 
-    index = Table.index
+    index = TableSource.index
 
     def timed_index(*args: Any, **kwargs: Any) -> Any:
         with _Clock(spent, "files: hashed, unusable rows found"):
             return index(*args, **kwargs)
 
-    Table.index = timed_index  # type: ignore[method-assign]
+    TableSource.index = timed_index  # type: ignore[method-assign]
     whole: dict[str, list[float]] = {}
     with _Clock(whole, "build"):
         build(load(recipe), out, overlay=True)

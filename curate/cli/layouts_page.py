@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, Layout
+from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, TableLayout
 from curate.sources.table.layouts.published import LAYOUTS
 
 
@@ -37,7 +37,7 @@ def markdown() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(layout: Layout) -> list[str]:
+def _section(layout: TableLayout) -> list[str]:
     known = "; ".join(", ".join(f"`{n}`" for n in names) for names in layout.signatures)
     return [
         f"## {layout.name}",
@@ -56,7 +56,7 @@ def _section(layout: Layout) -> list[str]:
     ]
 
 
-def _form(layout: Layout) -> str:
+def _form(layout: TableLayout) -> str:
     parts = []
     for header in layout.headers:
         parts.append(f"text without a header line, {len(header)} columns: {', '.join(header)}")

@@ -32,7 +32,7 @@ PASSED_OVER = {"no image by its extension", "beside the splits"}  # left out, bu
 FILES_PER_TASK = 256
 
 
-class Top(NamedTuple):
+class SplitFolder(NamedTuple):
     """A folder that holds class folders: its path, what files' names begin with, and the split that it is."""
 
     path: str
@@ -40,7 +40,7 @@ class Top(NamedTuple):
     split: str | None
 
 
-class Found(NamedTuple):
+class ImageFile(NamedTuple):
     """A file below the root: where, in which split and class folder, and its size in bytes."""
 
     file: str
@@ -63,10 +63,10 @@ def folder(*, path: str, split: str | None = None, broken: Literal["skip", "erro
         split: take only this split.
         broken: images whose header cannot be read: count them and go on, or refuse.
     """
-    return Folder(path, split, broken)
+    return FolderSource(path, split, broken)
 
 
-class Folder(Source):
+class FolderSource(Source):
     """The source that `folder` opens."""
 
     def __init__(self, path: str, split: str | None, broken: str) -> None:
@@ -87,10 +87,12 @@ class Folder(Source):
         if any(c.wnid for c in self.classes):
             self.columns["wnid"] = "VARCHAR"
 
-    def _layout(self) -> tuple[list[Top], list[str]]:
+    def _layout(self) -> tuple[list[SplitFolder], list[str]]:
         """Return the folders that hold class folders, and the names of all classes, without looking further."""
         below = {entry.name: entry.path for entry in _folders(self.root)}
-        splits = [Top(path, f"{n}/", SPLITS[n.lower()]) for n, path in below.items() if n.lower() in SPLITS]
+        splits = [
+            SplitFolder(path, f"{n}/", SPLITS[n.lower()]) for n, path in below.items() if n.lower() in SPLITS
+        ]
         if len(splits) < len(below) and not any(True for top in splits for _ in _folders(top.path)):
             splits = []  # CIFAR-100 has a class called "train": it stands among others and holds images
         chosen = [top for top in splits if self.split in (None, top.split, top.prefix.rstrip("/"))]
@@ -98,11 +100,11 @@ class Folder(Source):
             hint = f"its folders are {', '.join(sorted(below)[:5]) or 'none'}"
             raise RecipeError(f"{self.root}: no split {self.split!r}", hint=hint)
         # Classes are those of all splits, so that a class has one label whichever split is taken.
-        alone = [Top(self.root, "", None)]
+        alone = [SplitFolder(self.root, "", None)]
         names = {entry.name for top in splits or alone for entry in _folders(top.path)}
         return chosen or alone, sorted(filter(_is_utf8, names))
 
-    def _walk(self, left_out: LeftOut) -> Iterator[Found]:
+    def _walk(self, left_out: LeftOut) -> Iterator[ImageFile]:
         if self.tops[0].split:
             for entry in _entries(self.root):
                 if not (is_folder(entry) and entry.name.lower() in SPLITS):
@@ -113,7 +115,7 @@ class Folder(Source):
 
     def _below(
         self, left_out: LeftOut, path: str, prefix: str, split: str | None, folder: str | None, up: tuple
-    ) -> Iterator[Found]:
+    ) -> Iterator[ImageFile]:
         for entry in _entries(path):
             name = entry.name
             if is_folder(entry):
@@ -130,7 +132,7 @@ class Folder(Source):
                 elif not _is_utf8(prefix + name):
                     left_out.add("name is not UTF-8", prefix + name)
                 else:
-                    yield Found(prefix + name, split, folder, status.st_size)
+                    yield ImageFile(prefix + name, split, folder, status.st_size)
             else:
                 left_out.add("no image by its extension", prefix + name)
 
@@ -151,7 +153,7 @@ class Folder(Source):
     def _read(self, progress: Progress | None) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:
         left_out = LeftOut()
         files = sorted(self._walk(left_out))
-        good: list[Found] = []
+        good: list[ImageFile] = []
         headers: list[Header] = []
         tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
         with ThreadPoolExecutor(max_workers=min(16, cores() * 2)) as pool:
@@ -208,7 +210,7 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _probe(root: str, found: Found) -> Header | str:
+def _probe(root: str, found: ImageFile) -> Header | str:
     """Return the header of an image, or the reason why it has none."""
     try:
         handle = os.open(f"{root}/{found.file}", os.O_RDONLY)
@@ -227,7 +229,7 @@ def _probe(root: str, found: Found) -> Header | str:
         return f"cannot be read: {error.strerror}"
 
 
-def _table(files: list[Found], headers: list[Header], folders: list[str], wnids: set[str]) -> pa.Table:
+def _table(files: list[ImageFile], headers: list[Header], folders: list[str], wnids: set[str]) -> pa.Table:
     import pyarrow as pa
 
     label = {name: i for i, name in enumerate(folders)}

@@ -38,10 +38,10 @@ def union(*, parts: dict[str, Any], duplicates: Literal["prefix", "error", "firs
             raise RecipeError(f"part {name!r}: up to 40 letters, digits, `_` and `-`")
     if len(parts) < 2:
         raise RecipeError(f"a union takes two sources or more, got {len(parts)}")
-    return Union(parts, duplicates)
+    return UnionSource(parts, duplicates)
 
 
-class Union(Source):
+class UnionSource(Source):
     """The source that `union` opens."""
 
     def __init__(self, parts: dict[str, Source], duplicates: str) -> None:

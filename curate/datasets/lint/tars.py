@@ -24,7 +24,7 @@ from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, FieldReader
 from curate.io.tars.findings import Report, shown
 from curate.io.tars.headers import BadTar
-from curate.io.tars.samples import Sample, count, samples
+from curate.io.tars.samples import TarSample, count, samples
 from curate.io.tars.scan import Member, Tar, find_tars, open_tar
 
 IMAGES_PER_TASK = 64
@@ -121,7 +121,7 @@ class Shard:
             self.pax += member.pax
             yield member
 
-    def _sample(self, sample: Sample) -> None:
+    def _sample(self, sample: TarSample) -> None:
         """Take a sample that is complete."""
         self.groups.add(self.number, self.samples, sample.key, list(sample.members))
         self.samples += 1

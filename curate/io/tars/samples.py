@@ -18,7 +18,7 @@ Look = Callable[[str, Member], Any]  # takes an extension and its member
 
 
 @dataclass(slots=True)
-class Sample:
+class TarSample:
     """Members that stand together and share a name up to the first dot, as webdataset makes a sample.
 
     Args:
@@ -32,7 +32,7 @@ class Sample:
     contents: dict[str, Any] = field(default_factory=dict)
 
 
-def samples(members: Iterable[Member], tell: Tell, look: Look | None = None) -> Iterator[Sample]:
+def samples(members: Iterable[Member], tell: Tell, look: Look | None = None) -> Iterator[TarSample]:
     """Yield the samples that the members of a tar make, in order.
 
     A sample whose members stand apart comes in parts. What came before a fault of the tar is yielded first.
@@ -44,7 +44,7 @@ def samples(members: Iterable[Member], tell: Tell, look: Look | None = None) -> 
     Raises:
         BadTar: as `Tar.members`; OSError or DataError: the tar cannot be read on.
     """
-    sample: Sample | None = None
+    sample: TarSample | None = None
     try:
         for member in members:
             name = member.name
@@ -60,7 +60,7 @@ def samples(members: Iterable[Member], tell: Tell, look: Look | None = None) -> 
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield sample
-                sample = Sample(key)
+                sample = TarSample(key)
             if extension in sample.members:
                 first = sample.members[extension].name
                 tell("duplicate member", name, f"its sample has {first} already")

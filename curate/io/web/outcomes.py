@@ -9,7 +9,7 @@ OK = "ok"
 _DETAIL_CHARACTERS = 200  # details come in part from strangers: one short line of them is kept
 
 
-class Outcome(NamedTuple):
+class OutcomeKind(NamedTuple):
     """What a reason means, and whether it lasts: whether trying again another day would hardly help."""
 
     meaning: str
@@ -18,31 +18,31 @@ class Outcome(NamedTuple):
 
 # Beside these there is "http NNN" for every status that is no success.
 OUTCOMES = {
-    OK: Outcome("the bytes are there, and are an image", True),
-    "timeout": Outcome(
+    OK: OutcomeKind("the bytes are there, and are an image", True),
+    "timeout": OutcomeKind(
         "no connection or no byte within the wait, or the whole transfer took too long", False
     ),
-    "connection failed": Outcome("refused, reset, unreachable, or the name server did not answer", False),
-    "truncated": Outcome("fewer bytes than were announced", False),
-    "hung": Outcome("the row was given up from outside", False),
-    "no record": Outcome("nothing was written about the row", False),
-    "other": Outcome("a message that is none of these", False),
-    "no such host": Outcome("the name has no address", True),
-    "tls": Outcome("the certificate is not valid for the name, or no common protocol", True),
-    "bad answer": Outcome("what was answered is not HTTP", True),
-    "bad encoding": Outcome("a Content-Encoding that was not asked for and cannot be undone", True),
-    "empty": Outcome("an answer without a byte", True),
-    "not an image": Outcome("the bytes are of no kind of image that is known", True),
-    "damaged image": Outcome("an image by its first bytes, which does not decode", True),
-    "too large": Outcome("more bytes than are fetched", True),
-    "too many pixels": Outcome("more pixels than are decoded", True),
-    "hash mismatch": Outcome("the bytes are not those that the table names", True),
-    "opted out": Outcome("X-Robots-Tag forbids the use", True),
-    "robots.txt": Outcome("the host's robots.txt forbids the path", True),
-    "refused address": Outcome("the host, or where it redirects to, is not on the public internet", True),
-    "refused scheme": Outcome("neither http nor https", True),
-    "bad url": Outcome("no URL of a host", True),
-    "too many redirects": Outcome("redirected more often than is followed", True),
+    "connection failed": OutcomeKind("refused, reset, unreachable, or the name server did not answer", False),
+    "truncated": OutcomeKind("fewer bytes than were announced", False),
+    "hung": OutcomeKind("the row was given up from outside", False),
+    "no record": OutcomeKind("nothing was written about the row", False),
+    "other": OutcomeKind("a message that is none of these", False),
+    "no such host": OutcomeKind("the name has no address", True),
+    "tls": OutcomeKind("the certificate is not valid for the name, or no common protocol", True),
+    "bad answer": OutcomeKind("what was answered is not HTTP", True),
+    "bad encoding": OutcomeKind("a Content-Encoding that was not asked for and cannot be undone", True),
+    "empty": OutcomeKind("an answer without a byte", True),
+    "not an image": OutcomeKind("the bytes are of no kind of image that is known", True),
+    "damaged image": OutcomeKind("an image by its first bytes, which does not decode", True),
+    "too large": OutcomeKind("more bytes than are fetched", True),
+    "too many pixels": OutcomeKind("more pixels than are decoded", True),
+    "hash mismatch": OutcomeKind("the bytes are not those that the table names", True),
+    "opted out": OutcomeKind("X-Robots-Tag forbids the use", True),
+    "robots.txt": OutcomeKind("the host's robots.txt forbids the path", True),
+    "refused address": OutcomeKind("the host, or where it redirects to, is not on the public internet", True),
+    "refused scheme": OutcomeKind("neither http nor https", True),
+    "bad url": OutcomeKind("no URL of a host", True),
+    "too many redirects": OutcomeKind("redirected more often than is followed", True),
 }
 _PASSING_STATUSES = frozenset({408, 425, 429})  # and all 5xx
 _HTTP = re.compile(r"http ([1-9]\d\d)")

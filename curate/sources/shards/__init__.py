@@ -44,10 +44,10 @@ def shards(*, path: str | list[str], duplicates: Duplicates = "error") -> Source
         duplicates: what to do with a key that is in two tars: refuse, put each tar's name (its path below the
             folder of all) before its keys, or keep the row of the tar that is first by name and count the others.
     """
-    return Shards([path] if isinstance(path, str) else path, duplicates)
+    return ShardsSource([path] if isinstance(path, str) else path, duplicates)
 
 
-class Shards(Source):
+class ShardsSource(Source):
     """The source that `shards` opens."""
 
     def __init__(self, paths: list[str], duplicates: Duplicates) -> None:

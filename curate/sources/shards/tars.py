@@ -14,7 +14,7 @@ from curate.io.stores import is_remote
 from curate.io.tars.fields import MAX_FIELD_BYTES, SIDE_FIELDS, TOO_LONG, FieldReader
 from curate.io.tars.findings import LEFT_OUT, NO_EXTENSION, NO_NAME
 from curate.io.tars.headers import BadTar
-from curate.io.tars.samples import Sample, count, further_images, samples
+from curate.io.tars.samples import TarSample, count, further_images, samples
 from curate.io.tars.scan import Member, Tar, open_tar, split_name
 from curate.sources._index_cache import LeftOut
 from curate.sources.shards.fields import side_values
@@ -62,7 +62,7 @@ class _Found:
     sides: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sample: Sample, faults: Faults) -> _Found:
+    def of(cls, sample: TarSample, faults: Faults) -> _Found:
         found = cls(sample.key, tuple(sample.members), faults, sides=sample.contents)
         for extension, member in sample.members.items():
             if extension in EXTENSIONS:

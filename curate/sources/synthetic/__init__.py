@@ -9,7 +9,7 @@ from curate.recipes.signatures import Count, Seed
 from curate.rows.manifest import CORE
 from curate.sources import Index, Progress, Source
 from curate.sources._index_cache import class_list
-from curate.sources.folder import Folder
+from curate.sources.folder import FolderSource
 from curate.sources.synthetic.classes import POOL
 from curate.sources.synthetic.folders import write_folder
 from curate.sources.synthetic.images import DRAWING_VERSION
@@ -31,10 +31,10 @@ def synthetic(
     """
     name = f"pool-{images}-{val_images}-{size}px-seed{seed}-v{DRAWING_VERSION}"
     folder = cache_folder() / "synthetic" / name if path is None else Path(path)
-    return Synthetic(folder.absolute(), {"train": images, "val": val_images}, size, seed)
+    return SyntheticSource(folder.absolute(), {"train": images, "val": val_images}, size, seed)
 
 
-class Synthetic(Source):
+class SyntheticSource(Source):
     """The source that `synthetic` opens; it draws when it is indexed."""
 
     def __init__(self, folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
@@ -47,8 +47,8 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Draw the images, unless they are there, and say what the folder holds."""
         write_folder(self.folder, classes=POOL, images_per_class=self.counts, size=self.size, seed=self.seed)
-        return Folder(self.root, None, "skip").fingerprint()
+        return FolderSource(self.root, None, "skip").fingerprint()
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
         """Read the folder's headers."""
-        return Folder(self.root, None, "skip").index(fingerprint=fingerprint, progress=progress)
+        return FolderSource(self.root, None, "skip").index(fingerprint=fingerprint, progress=progress)

@@ -39,7 +39,7 @@ from curate.sources.table.files import (
     name_of,
 )
 from curate.sources.table.layouts.guessing import find
-from curate.sources.table.layouts.layout import COLUMNS, NEEDED, Layout
+from curate.sources.table.layouts.layout import COLUMNS, NEEDED, TableLayout
 from curate.sources.table.layouts.layout import kinds as kinds_of
 
 VERSION = 3  # of what is kept of a file, and of how text files are read
@@ -67,10 +67,10 @@ def table(*, path: str | list[str], as_: As = "auto") -> Source:
             ignored.
         as: the layout, see docs/layouts.md; auto chooses it by the names of the columns, and the ledger says which.
     """
-    return Table([path] if isinstance(path, str) else path, as_)
+    return TableSource([path] if isinstance(path, str) else path, as_)
 
 
-class Table(Source):
+class TableSource(Source):
     """The source that `table` opens."""
 
     has_bytes = False
@@ -214,7 +214,7 @@ class Table(Source):
         return kind
 
 
-def _known(file: str, layout: Layout, planned: Mapping[str, str], state: Sequence[str]) -> TableFile:
+def _known(file: str, layout: TableLayout, planned: Mapping[str, str], state: Sequence[str]) -> TableFile:
     """Return what is known of a file, from the cache where its state is that of the last time.
 
     Args:
@@ -265,7 +265,7 @@ class _View:
     kinds: Mapping[str, str]
 
     @classmethod
-    def of(cls, layout: Layout, file: TableFile) -> _View:
+    def of(cls, layout: TableLayout, file: TableFile) -> _View:
         chosen = layout.select(file.columns, where=file.file)
         return cls(file, chosen, kinds_of(chosen, file.columns))
 

@@ -26,7 +26,7 @@ from curate.rows.relation import columns_of
 from curate.rows.sql import copy_parquet, quoted, text
 from curate.rows.sql import parquet as read_parquet
 from curate.sources.table.layouts.guessing import Guess, guess, guess_headerless
-from curate.sources.table.layouts.layout import COLUMNS, Layout, whole
+from curate.sources.table.layouts.layout import COLUMNS, TableLayout, whole
 from curate.sources.table.layouts.texts import ODD, odd_sql
 from curate.sources.table.text_files import as_parquet, headless, sample, text_columns
 from curate.sources.table.utf8 import cleaned
@@ -110,7 +110,7 @@ def here(file: str) -> Path:
     return copy
 
 
-def columns_in(path: Path, layout: Layout | None, file: str) -> dict[str, str]:
+def columns_in(path: Path, layout: TableLayout | None, file: str) -> dict[str, str]:
     """Return the columns of a file and their DuckDB types, of CSV and TSV all text; `NULLS` where it has no value.
 
     Raises:
@@ -152,7 +152,7 @@ def guessed(path: Path, file: str) -> Guess:
     return guess(columns_in(path, None, file), where=file)
 
 
-def looked_at(file: str, layout: Layout, planned: Mapping[str, str], place: Path) -> TableFile:
+def looked_at(file: str, layout: TableLayout, planned: Mapping[str, str], place: Path) -> TableFile:
     """Return what a file tells, read anew; what is made of it goes to files that are called as `place` is.
 
     Raises:

@@ -17,10 +17,10 @@ from curate.rows.readers.encodings import as_utf8, is_json, opened_text
 from curate.rows.readers.repairs import rows_of
 from curate.rows.relation import columns_of
 from curate.rows.sql import text
-from curate.sources.table.layouts.layout import Layout
+from curate.sources.table.layouts.layout import TableLayout
 
 
-def text_columns(path: Path, layout: Layout | None) -> dict[str, str]:
+def text_columns(path: Path, layout: TableLayout | None) -> dict[str, str]:
     """Return the columns of a text file and their DuckDB types, of CSV and TSV all text.
 
     Raises:
@@ -36,7 +36,7 @@ def text_columns(path: Path, layout: Layout | None) -> dict[str, str]:
         return columns_of(con, f"(SELECT * FROM {_json(readable, layout, {})})")
 
 
-def _json(path: Path, layout: Layout | None, planned: Mapping[str, str]) -> str:
+def _json(path: Path, layout: TableLayout | None, planned: Mapping[str, str]) -> str:
     """Return SQL that reads a JSON file in UTF-8 as its layout has it."""
     types = jsons.json_types(path)
     if layout and (pairs := layout.unnesting(types, jsons.relation(path, types))):
@@ -46,7 +46,7 @@ def _json(path: Path, layout: Layout | None, planned: Mapping[str, str]) -> str:
 
 
 def as_parquet(
-    path: Path, layout: Layout, out: Path, file: str, planned: Mapping[str, str]
+    path: Path, layout: TableLayout, out: Path, file: str, planned: Mapping[str, str]
 ) -> tuple[Path, dict[str, int]]:
     """Write a text file as Parquet; return it, and how many of its lines became no row, by reason.
 
@@ -71,7 +71,9 @@ def as_parquet(
 _HINT = "is it whole, and is the layout (`as:`) the right one?"
 
 
-def _json_as_parquet(path: Path, layout: Layout, out: Path, planned: Mapping[str, str]) -> dict[str, int]:
+def _json_as_parquet(
+    path: Path, layout: TableLayout, out: Path, planned: Mapping[str, str]
+) -> dict[str, int]:
     with as_utf8(path) as readable:
         try:
             return _copied(readable, layout, out, planned)
@@ -85,7 +87,7 @@ def _json_as_parquet(path: Path, layout: Layout, out: Path, planned: Mapping[str
                 return lost
 
 
-def _copied(path: Path, layout: Layout, out: Path, planned: Mapping[str, str]) -> dict[str, int]:
+def _copied(path: Path, layout: TableLayout, out: Path, planned: Mapping[str, str]) -> dict[str, int]:
     with duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(str(out.parent))}")
         con.execute(
@@ -94,13 +96,13 @@ def _copied(path: Path, layout: Layout, out: Path, planned: Mapping[str, str]) -
     return {}
 
 
-def _dialect(path: Path, layout: Layout | None) -> Dialect:
+def _dialect(path: Path, layout: TableLayout | None) -> Dialect:
     return dialect(
         path, delimiter=layout.delimiter if layout else None, quote=layout.quote if layout else None
     )
 
 
-def _names(path: Path, layout: Layout | None, found: Dialect) -> tuple[str, ...]:
+def _names(path: Path, layout: TableLayout | None, found: Dialect) -> tuple[str, ...]:
     """Return the names of the columns of a file without a header line, where the layout has them."""
     if layout and layout.headers and found.headless:
         return layout.header(found.width, where=str(path))

@@ -17,7 +17,7 @@ from curate.cli.layouts_page import markdown
 from curate.errors import RecipeError
 from curate.sources.table.layouts import guessing
 from curate.sources.table.layouts.guessing import Guess
-from curate.sources.table.layouts.layout import COLUMNS, Layout
+from curate.sources.table.layouts.layout import COLUMNS, TableLayout
 from curate.sources.table.layouts.published import LAYOUTS
 
 HTTP = "http://example.com/a b,c.jpg?x=1&y=%2C"
@@ -26,7 +26,7 @@ OPEN = '"an opened quotation that nobody closed'
 UMLAUT = "Käse – 奶酪 🧀"
 
 
-def read(relation: str, layout: Layout, *, where: str = "file") -> list[dict[str, Any]]:
+def read(relation: str, layout: TableLayout, *, where: str = "file") -> list[dict[str, Any]]:
     """Return the rows that a layout makes of a relation, by the SQL that it gives and DuckDB alone."""
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE file AS FROM {relation}")
@@ -51,7 +51,7 @@ def parquet(path: Path, kinds: Mapping[str, str], *rows: Sequence[Any]) -> str:
     return f"read_parquet('{path}')"
 
 
-def tsv(path: Path, layout: Layout, *lines: Sequence[str]) -> str:
+def tsv(path: Path, layout: TableLayout, *lines: Sequence[str]) -> str:
     """Write lines as they are, without quoting or header; return how DuckDB reads them as the layout says."""
     path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     names = list(layout.header(len(lines[0]), where="file"))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from curate.errors import RecipeError, printable
-from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, Layout
+from curate.sources.table.layouts.layout import COLUMNS, ColumnExpr, TableLayout
 from curate.sources.table.layouts.published import LAYOUTS
 
 LINKS = 0.9  # share of a column's values that begin with http, from which it holds the URLs
@@ -21,7 +21,7 @@ class Guess:
         why: which columns said so.
     """
 
-    layout: Layout
+    layout: TableLayout
     why: str
 
 
@@ -36,7 +36,7 @@ def names() -> list[str]:
     return [layout.name for layout in LAYOUTS]
 
 
-def find(name: str) -> Layout:
+def find(name: str) -> TableLayout:
     """Return a layout by name."""
     return next(layout for layout in LAYOUTS if layout.name == name)
 
@@ -72,7 +72,7 @@ def guess(there: Collection[str], *, where: str) -> Guess:
     taken = {name for one in found.values() for name in one}
     columns |= {c: (known[c],) for c in COLUMNS if c in known and c not in columns and known[c] not in taken}
     said = ", ".join(f"{column} from {name!r}" for column, (name, *_) in columns.items())
-    return Guess(Layout("auto", "", "", "", columns), f"no published layout; {said}")
+    return Guess(TableLayout("auto", "", "", "", columns), f"no published layout; {said}")
 
 
 def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> Guess:
@@ -94,7 +94,7 @@ def guess_headerless(sample: Sequence[Sequence[str | None]], *, where: str) -> G
     if width == 2 and len(links) == 1:
         order = ("url", "caption") if links == [0] else ("caption", "url")
         columns = {"url": ("url",), "caption": ("caption",)}
-        made = Layout("auto", "", "", "", columns, headers=(order,))
+        made = TableLayout("auto", "", "", "", columns, headers=(order,))
         return Guess(made, f"no header line; column {links[0] + 1} of 2 holds the URLs")
     if width == 1 and links:
         raise RecipeError(

@@ -50,7 +50,7 @@ class ColumnExpr(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How one set is published.
 
     Args:
@@ -184,7 +184,7 @@ class Layout:
 
 
 def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """Return the DuckDB type of each column that `Layout.select` chose of a file's."""
+    """Return the DuckDB type of each column that `TableLayout.select` chose of a file's."""
     own = {quoted(name): kind for name, kind in there.items()}
     return {c: own.get(sql) or (COLUMNS | {"captions": TEXTS})[c] for c, sql in chosen.items()}
 

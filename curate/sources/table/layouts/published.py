@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curate.sources.table.layouts.layout import ColumnExpr, Layout
+from curate.sources.table.layouts.layout import ColumnExpr, TableLayout
 
 
 def _joined(*parts: str) -> str:
@@ -31,7 +31,7 @@ _YFCC100M = (
 )  # fmt: skip
 
 LAYOUTS = (
-    Layout(
+    TableLayout(
         "laion",
         about="LAION-400M (413 million English pairs), LAION-5B (5.85 billion) and Re-LAION: alt-texts of Common "
         "Crawl; similarity is that of a CLIP ViT-B/32",
@@ -55,7 +55,7 @@ LAYOUTS = (
             ("url", "caption", "punsafe", "pwatermark"),  # what img2dataset keeps of it
         ),
     ),
-    Layout(
+    TableLayout(
         "cc3m",
         about="Conceptual Captions: 3,318,333 alt-texts, cleaned and with names made general, and 15,840 to validate",
         origin="https://ai.google.com/research/ConceptualCaptions/download (TSV without a header line: caption, URL); "
@@ -67,7 +67,7 @@ LAYOUTS = (
         delimiter="\t",
         quote="",
     ),
-    Layout(
+    TableLayout(
         "cc12m",
         about="Conceptual 12M: 12,423,374 alt-texts, persons' names replaced by a token",
         origin="https://github.com/google-research-datasets/conceptual-12m (cc12m.tsv without a header line: URL, "
@@ -79,7 +79,7 @@ LAYOUTS = (
         delimiter="\t",
         quote="",  # unverified: that no caption of the file is quoted
     ),
-    Layout(
+    TableLayout(
         "yfcc15m",
         about="the 14,829,396 photos of YFCC100M with a title or description in English that CLIP lists; "
         "the caption is Flickr's title and description",
@@ -117,7 +117,7 @@ LAYOUTS = (
         delimiter="\t",
         quote="",
     ),
-    Layout(
+    TableLayout(
         "redcaps",
         about="RedCaps: 12,011,121 titles of image posts in 350 subreddits; the caption is in lower case "
         "and without what stood in brackets, `raw_caption` is as posted",
@@ -133,7 +133,7 @@ LAYOUTS = (
         nested=("annotations",),
         rows="SELECT unnest(annotations, max_depth := 2) FROM {file}",
     ),
-    Layout(
+    TableLayout(
         "wit",
         about="WIT: 37.1 million rows of 108 Wikipedias to train on; the caption is the reference description, what "
         "stands under the image on its page, which 16.9 million have",
@@ -155,7 +155,7 @@ LAYOUTS = (
         delimiter="\t",
         quote='"',
     ),
-    Layout(
+    TableLayout(
         "shutterstock",
         about="stock photographs with the descriptions of those who sell them; Entezari et al. 2023 had 15,540,452",
         origin="not public: an export of your own",
@@ -168,7 +168,7 @@ LAYOUTS = (
             "height": ("height", "image_height", "original_height"),
         },
     ),
-    Layout(
+    TableLayout(
         "datacomp",
         about="DataComp's CommonPool (12.8 million to 12.8 billion pairs) and DataComp-1B (1.4 billion): alt-texts of "
         "Common Crawl; similarity is that of CLIP ViT-B/32, ViT-L/14's stays `clip_l14_similarity_score`",
@@ -187,7 +187,7 @@ LAYOUTS = (
             ("uid", "url", "text", "clip_l14_similarity_score"),
         ),
     ),
-    Layout(
+    TableLayout(
         "imagenet-captions",
         about="ImageNet-Captions: Flickr's title, tags and description of 463,622 images of ImageNet-1k. It has no "
         "URL, so there is nothing to fetch, and its rows are known by file name and text; `join` brings its texts to a "
@@ -207,7 +207,7 @@ LAYOUTS = (
         signatures=(("filename", "wnid", "title", "tags", "description"),),
         identity=("filename", "caption"),
     ),
-    Layout(
+    TableLayout(
         "sbu",
         about="SBU Captioned Photos: about a million Flickr photos with what their owners wrote",
         origin="https://www.cs.rice.edu/~vo9/sbucaptions/sbu-captions-all.tar.gz (a JSON object of parallel lists)",
