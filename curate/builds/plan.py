@@ -97,7 +97,9 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         RecipeError: with the step, the fault and what to do.
     """
-    source = open_source(recipe.source, where=f"{recipe.where}, source", base=recipe.base, given=recipe.given)
+    source = open_source(
+        recipe.source, where=f"{recipe.where}, source", base=recipe.base, user_values=recipe.user_values
+    )
     steps = tuple(_bind(recipe, *step) for step in recipe.parsed_steps())
     with duckdb.connect() as con:
         allow_only(con, files=[file for step in steps for file in step.reads])
@@ -211,9 +213,9 @@ def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = 
 
 def _allowed(recipe: Recipe, named: str, where: str) -> Path:
     """Return the path of a file or dataset that a step names, if the recipe may read it."""
-    path = placed(named, recipe.base, recipe.given)
+    path = placed(named, recipe.base, recipe.user_values)
     inside = path.resolve().is_relative_to(recipe.base.resolve())
-    if not inside and named not in recipe.given:
+    if not inside and named not in recipe.user_values:
         raise RecipeError(
             f"{where}: {named!r} is outside the recipe's folder",
             hint="put it beside the recipe, or name it by a variable and `--set`",

@@ -37,7 +37,7 @@ class Operation:
     @cached_property
     def signature(self) -> Signature:
         """The options a recipe may give."""
-        return Signature(self.function, given=("seed",))
+        return Signature(self.function, optional=("seed",))
 
     @property
     def doc(self) -> str:

@@ -1,4 +1,4 @@
-"""What stands in `${…}` of a recipe: a variable, or arithmetic over variables. Evaluating one runs no code."""
+"""Expressions in `${…}` of a recipe: a variable, or arithmetic over variables. No code runs to evaluate one."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _OPERATORS: dict[type, Callable[..., Any]] = {
 def variables(value: Any) -> set[str]:
     """Return the names of the variables in all `${…}` of a document."""
     if isinstance(value, str):
-        found = {name for hole in _HOLE.findall(value) for name in _NAME.findall(hole)}
-        return found - set(_FUNCTIONS) - set(_CONSTANTS) - {"if", "else"}
+        names = {name for hole in _HOLE.findall(value) for name in _NAME.findall(hole)}
+        return names - set(_FUNCTIONS) - set(_CONSTANTS) - {"if", "else"}
     if isinstance(value, Mapping):
         return set().union(*(variables(v) for v in [*value.keys(), *value.values()]))
     return set().union(*(variables(v) for v in value)) if isinstance(value, list) else set()
 
 
-def fill(value: Any, given: Mapping[str, Any], where: str) -> Any:
-    """Return a document with its `${…}` filled in: a text that is one hole takes its value's type.
+def fill(value: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Return a document with its `${…}` filled in; a text that is a single hole becomes the value, of its own type.
 
     A hole holds a variable or arithmetic: `+ - * / //`, comparisons, `min max round int` and `A if C else B`.
 
@@ -51,26 +51,26 @@ def fill(value: Any, given: Mapping[str, Any], where: str) -> Any:
         RecipeError: a variable has no value, or a hole holds something else.
     """
     if isinstance(value, Mapping):
-        return {fill(k, given, where): fill(v, given, where) for k, v in value.items()}
+        return {fill(k, values, where): fill(v, values, where) for k, v in value.items()}
     if isinstance(value, list):
-        return [fill(v, given, where) for v in value]
+        return [fill(v, values, where) for v in value]
     if not isinstance(value, str):
         return value
     whole = _HOLE.fullmatch(value)
     if whole:
-        return _evaluate(whole[1], given, where)
-    return _filled(value, given, where)
+        return _evaluate(whole[1], values, where)
+    return _filled(value, values, where)
 
 
-def _filled(text: str, given: Mapping[str, Any], where: str) -> str:
+def _filled(text: str, values: Mapping[str, Any], where: str) -> str:
     """Return a text with its holes filled in.
 
     Raises:
-        RecipeError: it would be longer than `MAX_TEXT`.
+        RecipeError: the result is longer than `MAX_TEXT`.
     """
     parts, length, last = list[str](), 0, 0
     for hole in _HOLE.finditer(text):
-        parts += [text[last : hole.start()], str(_evaluate(hole[1], given, where))]
+        parts += [text[last : hole.start()], str(_evaluate(hole[1], values, where))]
         length, last = length + len(parts[-2]) + len(parts[-1]), hole.end()
         if length > MAX_TEXT:
             raise RecipeError(
@@ -80,33 +80,32 @@ def _filled(text: str, given: Mapping[str, Any], where: str) -> str:
     return "".join([*parts, text[last:]])
 
 
-def _evaluate(text: str, given: Mapping[str, Any], where: str) -> Any:
+def _evaluate(text: str, values: Mapping[str, Any], where: str) -> Any:
     text = text.strip()
     if _NAME.fullmatch(text):
-        return _variable(text, given, where)
+        return _variable(text, values, where)
     try:
         if len(text) > MAX_LENGTH:
             raise SyntaxError
-        return _bounded(_value(ast.parse(text, mode="eval").body, given, where))
+        return _bounded(_value(ast.parse(text, mode="eval").body, values, where))
     except (SyntaxError, TypeError, ZeroDivisionError, ValueError, OverflowError) as error:
-        told = (
-            str(error) if isinstance(error, ZeroDivisionError | TypeError) else "not a variable or arithmetic"
-        )
+        known = isinstance(error, ZeroDivisionError | TypeError)
+        fault = str(error) if known else "not a variable or arithmetic"
         raise RecipeError(
-            f"{where}: ${{{text}}}: {told}",
+            f"{where}: ${{{text}}}: {fault}",
             hint="such as ${images} or ${round(images * scale)}: + - * / //, < <= ==, min, max, round, int, if else",
         ) from None
 
 
-def _value(node: ast.expr, given: Mapping[str, Any], where: str) -> Any:
+def _value(node: ast.expr, values: Mapping[str, Any], where: str) -> Any:
     def value(inner: ast.expr) -> Any:
-        return _value(inner, given, where)
+        return _value(inner, values, where)
 
     match node:
         case ast.Constant(value=constant) if constant is None or isinstance(constant, int | float | str):
             return constant
         case ast.Name(id=name):
-            return _variable(name, given, where)
+            return _variable(name, values, where)
         case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
             return _OPERATORS[type(sign)](value(operand))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
@@ -124,20 +123,20 @@ def _value(node: ast.expr, given: Mapping[str, Any], where: str) -> Any:
 
 
 def _bounded(value: Any) -> Any:
-    """Return what arithmetic came to.
+    """Return the result of arithmetic.
 
     Raises:
-        TypeError: it is larger than any number in a recipe, or none.
+        TypeError: it is beyond `MAX_NUMBER`, or not a number.
     """
     if isinstance(value, int | float) and not -MAX_NUMBER <= value <= MAX_NUMBER:
         raise TypeError(f"the result is beyond {MAX_NUMBER:.0e}")
     return value
 
 
-def _variable(name: str, given: Mapping[str, Any], where: str) -> Any:
-    if name in given:
-        return given[name]
+def _variable(name: str, values: Mapping[str, Any], where: str) -> Any:
+    if name in values:
+        return values[name]
     if name in _CONSTANTS:
         return _CONSTANTS[name]
-    near = did_you_mean(name, given)
+    near = did_you_mean(name, values)
     raise RecipeError(f"{where}: ${{{name}}} has no value", hint=near or f"add `--set {name}=VALUE`")

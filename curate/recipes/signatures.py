@@ -1,4 +1,4 @@
-"""A function's signature as the schema of what a recipe may say: types, ranges, defaults, docs."""
+"""Signatures: a function's parameters as the schema of a recipe's options: types, ranges, defaults, docs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Fraction = Annotated[float, Field(ge=0, le=1)]  # 0..1, never a percentage
 
 
 class WrittenInt(int):
-    """A whole number that a recipe writes otherwise than Python does: `0123` (83 in YAML), `0x1F`, `1_000`, `1:30`.
+    """A whole number that Python writes otherwise than the recipe: `0123` (83 in YAML), `0x1F`, `1_000`, `1:30`.
 
     Args:
-        written: how it stands there.
+        written: its text in the recipe.
     """
 
     written: str
 
     def __new__(cls, value: int, written: str) -> WrittenInt:
         """Make the number."""
-        made = super().__new__(cls, value)
-        made.written = written
-        return made
+        number = super().__new__(cls, value)
+        number.written = written
+        return number
 
 
 def _as_name(value: Any) -> Any:
-    """Take a whole number for the text that stands in the recipe; refuse what YAML does not give back as it stood."""
+    """Return a whole number as the text that the recipe has; refuse values whose text YAML does not keep."""
     if type(value) is int:
         return str(value)
     if isinstance(value, WrittenInt):
@@ -87,27 +87,27 @@ def documented(doc: str) -> dict[str, str]:
 
 
 class Signature:
-    """What a function takes by name, checked by pydantic.
+    """The keyword parameters of a function, checked by pydantic.
 
     Args:
-        function: its keyword parameters are the schema, positional ones are ours to give; of a dataclass, all.
-        given: names that the caller fills in when the recipe does not (such as the recipe's seed).
+        function: its keyword parameters are the schema, the caller passes positional ones; of a dataclass, all are.
+        optional: parameters that the caller fills in when the recipe does not (such as the recipe's seed).
     """
 
-    def __init__(self, function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> None:
+    def __init__(self, function: Callable[..., Any], *, optional: tuple[str, ...] = ()) -> None:
         hints = typing.get_type_hints(function, include_extras=True)
         self.parameters = {  # an option called as a word of Python has `_` behind it there: `as_`
             name.rstrip("_"): parameter
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY or inspect.isclass(function)
         }
-        self._given = given
+        self._optional = optional
         self.types = {name: hints[parameter.name] for name, parameter in self.parameters.items()}
         fields: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             default = parameter.default
             if default is parameter.empty:
-                default = None if name in given else ...
+                default = None if name in optional else ...
             kind = self.types[name] if default is not None else self.types[name] | None
             if typing.get_origin(kind) is tuple:  # YAML has lists only
                 kind = Annotated[kind, Field(strict=False)]
@@ -130,12 +130,12 @@ class Signature:
         return [name for name, kind in self.types.items() if _marks(kind, RecipeDataset)]
 
     def bind(self, value: Any, *, where: str) -> dict[str, Any]:
-        """Return the arguments that a YAML value stands for, defaults included.
+        """Return the arguments that a YAML value means, with defaults.
 
-        A mapping names its parameters; anything else is the first parameter; nothing is no argument.
+        A mapping names its parameters, any other value is the first parameter, and `None` means no arguments.
 
         Raises:
-            RecipeError: an unknown option, a wrong type, a value out of range, one that is missing.
+            RecipeError: an option is unknown, missing, of a wrong type or out of range.
         """
         bare, arguments = False, value
         if value is None:
@@ -155,23 +155,25 @@ class Signature:
             raise RecipeError(fault.message, hint=hint) from None
 
     def in_python(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return arguments under the names that the function itself has for them."""
+        """Return arguments under the function's own names: `as` is `as_` there."""
         return {self.parameters[n].name if n in self.parameters else n: v for n, v in arguments.items()}
 
     def _meant(self, value: Any) -> str | None:
-        """Return a hint: the options that would take a value which the first does not take."""
-        others = [n for n in self.names[1:] if n not in self._given]
-        if isinstance(value, str):  # a text that takes any is no hint, where the first is a choice of words
+        """Return a hint: the options that would accept a value that the first does not."""
+        others = [n for n in self.names[1:] if n not in self._optional]
+        if isinstance(
+            value, str
+        ):  # an option that accepts any text is no hint if the first is a choice of words
             number = _number(value)
             value = value if number is None else number
             chosen = typing.get_origin(self.types[self.names[0]]) is typing.Literal
             others = [n for n in others if not (chosen and self._takes(n, ""))]
-        found = [name for name in others if self._takes(name, value)]
-        needed = {name for name, p in self.parameters.items() if p.default is p.empty} - set(self._given)
-        if alone := [name for name in found if needed <= {name}]:
-            shown = json.dumps(value, ensure_ascii=False, default=str)
-            return f"did you mean {' or '.join(f'{{{name}: {shown}}}' for name in alone[:3])}?"
-        return f"such a value is for {' or '.join(found[:3])}" if found else None
+        fitting = [name for name in others if self._takes(name, value)]
+        needed = {name for name, p in self.parameters.items() if p.default is p.empty} - set(self._optional)
+        if alone := [name for name in fitting if needed <= {name}]:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            return f"did you mean {' or '.join(f'{{{name}: {text}}}' for name in alone[:3])}?"
+        return f"such a value is for {' or '.join(fitting[:3])}" if fitting else None
 
     def _takes(self, name: str, value: Any) -> bool:
         try:
@@ -198,24 +200,23 @@ def explain(
     """Return the first fault of a pydantic error as "option: what it should be, not VALUE".
 
     Args:
-        error: what pydantic found.
-        where: the place, which the message begins with.
-        model: what was to be made; its fields are offered where a name is unknown.
-        hints: option → what to do where it has another type or form.
+        where: what the message begins with.
+        model: the model that was validated; its fields are offered if a name is unknown.
+        hints: option → hint if its type or form is wrong.
     """
     faults = error.errors()
     first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     kind, value, place = first["type"], first["input"], first["loc"]
-    option = ".".join(_said(place))
+    option = ".".join(_recipe_parts(place))
     message = first["msg"].removeprefix("Value error, ")
-    told, hint = f"{option}: {message[0].lower()}{message[1:]}, not {value!r}", None
+    fault, hint = f"{option}: {message[0].lower()}{message[1:]}, not {value!r}", None
     if kind == "model_type":
-        told = f"{option}: should be a mapping, not {value!r}"
+        fault = f"{option}: should be a mapping, not {value!r}"
     if kind == "missing":
-        told = f"option {option!r} is missing"
+        fault = f"option {option!r} is missing"
     elif kind == "extra_forbidden":
         inside, known, name = *_inside(model, place[:-1]), str(place[-1])
-        told = f"{inside}: no option {name!r}" if inside else f"no option {name!r}"
+        fault = f"{inside}: no option {name!r}" if inside else f"no option {name!r}"
         hint = did_you_mean(name, known) or (f"it takes {', '.join(known)}" if known else None)
     elif kind == "literal_error":
         hint = did_you_mean(str(value), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
@@ -229,39 +230,39 @@ def explain(
     elif kind in ("dict_type", "list_type", "model_type", "string_pattern_mismatch"):
         hint = hints.get(option)
     if kind == "string_pattern_mismatch" and hint:
-        told = f"{option}: should be written otherwise, not {value!r}"
-    return RecipeError(f"{where}: {told}" if where else told, hint=hint)
+        fault = f"{option}: should be written otherwise, not {value!r}"
+    return RecipeError(f"{where}: {fault}" if where else fault, hint=hint)
 
 
-def _said(place: tuple[Any, ...]) -> Iterator[str]:
-    """Yield the parts of a fault's place that stand in a recipe: not which of several types pydantic had tried."""
+def _recipe_parts(place: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the parts of a fault's location that the recipe has, without the types that pydantic tried in turn."""
     for number, part in enumerate(place):
         if isinstance(part, int) or not (number and re.fullmatch(r"(\w|-)*\[.*\]|str|int|float|bool", part)):
             yield str(part)
 
 
 def _number(value: str) -> int | float | None:
-    """Return the number that a text such as `8`, `0.2` or `20%` stands for."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(%?)\s*", value)
-    if not found:
+    """Return the number that a text such as `8`, `0.2` or `20%` means."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?)\s*(%?)\s*", value)
+    if not match:
         return None
-    if found[2]:
-        return float(f"{float(found[1]) / 100:.12g}")  # 7 / 100 is 0.07 and not 0.07000000000000001
-    return float(found[1]) if re.search(r"[.eE]", found[1]) else int(found[1])
+    if match[2]:
+        return float(f"{float(match[1]) / 100:.12g}")  # 7 / 100 is 0.07 and not 0.07000000000000001
+    return float(match[1]) if re.search(r"[.eE]", match[1]) else int(match[1])
 
 
 def _inside(model: Any, place: tuple[Any, ...]) -> tuple[str, list[str]]:
-    """Return the place of a fault as a recipe says it, and the fields that the model there has."""
-    said = []
+    """Return the location of a fault as the recipe writes it, and the fields of the model there."""
+    parts = []
     for part in place:
         if model is not None and part == model.__name__:  # one of several types that a field may have
             continue
-        said.append(str(part))
+        parts.append(str(part))
         kind = (
             model.model_fields[part].annotation if model is not None and part in model.model_fields else None
         )
         models = (k for k in (kind, *typing.get_args(kind)) if hasattr(k, "model_fields"))
         model = next(models, None)
-    return ".".join(said), [] if model is None else [
+    return ".".join(parts), [] if model is None else [
         n for n, f in model.model_fields.items() if not f.exclude
     ]

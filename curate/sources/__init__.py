@@ -1,7 +1,7 @@
 """The sources: where rows come from, one a file; this folder is their registry.
 
-A source is described without being read (its columns, and its classes where it lists them), says cheaply
-whether it changed, and is indexed into a Parquet file that the build reads.
+A source is described before it is read (its columns, and its classes if it lists them), tells cheaply whether it
+changed, and is indexed into a Parquet file that the build reads.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Index:
 
     Args:
         classes: in label order.
-        digest: names the rows and classes.
-        rows: how many.
-        query: SQL that gives the rows.
-        files: what the query reads, on this machine.
-        streamed: whether the rows are read as they lie, in any order, and not from an index in key order. Keys may
-            then be there twice; of such rows one stays when they are first kept.
-        notes: what the ledger should say of the source.
-        left_out: reason → files or members that are no row, with up to 100 names each.
-        counts: reason → how many were left out for it.
+        digest: of the rows and classes.
+        rows: their number.
+        query: SQL that returns the rows.
+        files: the local files that the query reads.
+        streamed: whether each query reads the rows from the source's own files, in any order, and not from an index
+            in key order. Several rows may then share a key; they are reduced to one when the rows are first stored.
+        notes: lines for the ledger.
+        left_out: reason → up to 100 names of the files or members that became no row.
+        counts: reason → number of files or members that became no row.
     """
 
     classes: tuple[Class, ...]
@@ -61,38 +61,38 @@ class Index:
         left_out: Mapping[str, list[str]] = MappingProxyType({}),
         counts: Mapping[str, int] = MappingProxyType({}),
     ) -> Index:
-        """Return the index that a Parquet file is: the rows, core columns first, in key order."""
+        """Return the index of a Parquet file that has the rows, core columns first, in key order."""
         query = f"FROM {read_parquet(parquet)}"
         return cls(classes, digest, rows, query, (parquet,), left_out=left_out, counts=counts)
 
 
 class Source(ABC):
-    """What a recipe's `source:` opens to."""
+    """An opened `source:` of a recipe."""
 
-    root: str  # what `file` is relative to: a folder or a URL
+    root: str  # the folder or URL that `file` is relative to
     columns: dict[str, str]  # column → DuckDB type
-    classes: tuple[Class, ...] | None = None  # None: known only once it is indexed
+    classes: tuple[Class, ...] | None = None  # None: not known before it is indexed
     rows: int | None = None  # likewise
-    has_bytes: bool = True  # whether its rows' images are somewhere to be read
-    why: str | None = None  # what was guessed of how it is to be read
+    has_bytes: bool = True  # whether the images of its rows can be read
+    why: str | None = None  # what was guessed about how to read it
 
     @property
     def homes(self) -> list[str]:
-        """Where it lies: what a build must not replace."""
+        """The paths of the source, which a build must not replace."""
         return [self.root]
 
     @property
     def outside(self) -> list[str]:
-        """Where images lie that nobody who wrote the recipe named: see `contracts.outside`."""
+        """The places of images that the recipe does not name: see `contracts.outside`."""
         return []
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return what changes when the source does; cheap, and only comparable on this machine."""
+        """Return a text that changes with the source; cheap, and comparable on this machine only."""
 
     @abstractmethod
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
-        """Return the rows, from the cache where the fingerprint is that of the last time."""
+        """Return the rows, from the cache if the fingerprint has not changed."""
 
 
 _registry = Registry[Callable[..., Source]](__name__, "source")
@@ -105,18 +105,18 @@ def doc(name: str) -> str:
 
 
 def open_source(
-    spec: Mapping[str, Any], *, where: str = "source", base: Path = Path(), given: Collection[str] = ()
+    spec: Mapping[str, Any], *, where: str = "source", base: Path = Path(), user_values: Collection[str] = ()
 ) -> Source:
-    """Open what a recipe's `source:` says: `{folder: PATH, …}`; the first option stands beside the name.
+    """Open a recipe's `source:`, such as `{folder: PATH, …}`; the value beside the name is the first option.
 
     Args:
         spec: the YAML mapping.
-        where: its place, for messages.
-        base: relative paths are taken from here;
-        given: but those that begin with one of these, which a user gave, from the working directory.
+        where: what errors begin with.
+        base: the folder that relative paths start from.
+        user_values: a path that is one of these, or begins with one, is taken from the working directory.
 
     Raises:
-        RecipeError: an unknown source or option, a wrong type, or a path with nothing there.
+        RecipeError: a source or option is unknown, a value has a wrong type, or a path does not exist.
     """
     named = [name for name in spec if name in names()]
     if len(named) != 1:
@@ -136,23 +136,22 @@ def open_source(
         options[signature.names[0]] = head
     arguments = signature.bind(options, where=f"{where} ({name})")
     if "parts" in arguments:
-        places = {part: f"{where}, {part}" for part in arguments["parts"]}
-        opened = {
-            p: open_source(s, where=places[p], base=base, given=given) for p, s in arguments["parts"].items()
+        arguments["parts"] = {
+            name: open_source(part, where=f"{where}, {name}", base=base, user_values=user_values)
+            for name, part in arguments["parts"].items()
         }
-        arguments["parts"] = opened
     path = arguments.get("path")
     if path is not None:
-        named = path if isinstance(path, list) else [path]
-        found = [p if is_remote(p) else str(placed(p, base, given)) for p in named]
-        arguments["path"] = found if isinstance(path, list) else found[0]
+        paths = path if isinstance(path, list) else [path]
+        paths = [p if is_remote(p) else str(placed(p, base, user_values)) for p in paths]
+        arguments["path"] = paths if isinstance(path, list) else paths[0]
     try:
         return function(**signature.in_python(arguments))
     except CurateError as error:
         raise located(error, where) from error
 
 
-def placed(path: str, base: Path, given: Collection[str]) -> Path:
-    """Return where a path of a recipe leads: from the recipe's folder, or from here where a user gave it."""
-    ours = any(path == g or path.startswith(g.rstrip("/") + "/") for g in given)
-    return (Path() if ours else base) / Path(path).expanduser()
+def placed(path: str, base: Path, user_values: Collection[str]) -> Path:
+    """Resolve a path of a recipe: against the recipe's folder, or the working directory if the user gave it."""
+    from_user = any(path == g or path.startswith(g.rstrip("/") + "/") for g in user_values)
+    return (Path() if from_user else base) / Path(path).expanduser()

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from curate.errors import RecipeError, reject_unknown
-from curate.recipes.recipe import NAME, Expect, Recipe, filled, load, parse, read_yaml
+from curate.recipes.documents import read_yaml
+from curate.recipes.recipe import NAME, Expect, Recipe, filled, load, parse
 from curate.recipes.signatures import Count, Seed, Strict, explain
 
 VALIDATION = "validation"  # the folder, beside the datasets', of the rows that none of them trains on
