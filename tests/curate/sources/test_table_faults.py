@@ -20,7 +20,7 @@ from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.recipes.recipe import parse
 from curate.rows.readers import jsons
-from curate.sources.table import files, table
+from curate.sources.table import table, usable
 from curate.sources.table.layouts.guessing import find, guess
 from curate.sources.table.layouts.layout import RESERVED
 
@@ -191,8 +191,8 @@ def test_writers_of_java_are_looked_at(tmp_path: Path, slice_of: Slice) -> None:
 
 def test_statistics_that_are_no_utf8_prove_nothing(tmp_path: Path) -> None:
     pq.write_table(pairs(1).set_column(1, "caption", bad_texts([b"caf\xe9"])), tmp_path / "t.parquet")
-    assert not files._proven_usable(tmp_path / "t.parquet", {"caption": '"caption"'})
-    assert files._proven_usable(tmp_path / "t.parquet", {"url": '"url"'})
+    assert not usable.proven_usable(tmp_path / "t.parquet", {"caption": '"caption"'})
+    assert usable.proven_usable(tmp_path / "t.parquet", {"url": '"url"'})
 
 
 @pytest.mark.parametrize("odd", ["http:foo", "httpa://a.example", "https:/a.example", "http;"])

@@ -18,7 +18,7 @@ from curate.builds.build import build
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError, RecipeError
 from curate.recipes.recipe import parse
-from curate.sources.table import files
+from curate.sources.table import usable
 
 Slice = Callable[..., Dataset]
 URL = "https://a.example/{}.jpg".format
@@ -296,11 +296,11 @@ def test_numbers_of_parquet_that_its_statistics_prove_are_not_read(
 ) -> None:
     table = {"url": [URL(0), URL(1)], "caption": ["a", "b"], "width": [2**31 - 1, 5], "height": [1.0, 2.5]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    assert files._proven_small(tmp_path / "t.parquet", "width", "BIGINT")
+    assert usable._proven_small(tmp_path / "t.parquet", "width", "BIGINT")
     made = slice_of(tmp_path / "t.parquet")
     assert texts(made, "width", "height") == [(2**31 - 1, 1), (5, None)]
     pq.write_table(pa.table(table | {"width": [2**31, 5]}), tmp_path / "u.parquet")
-    assert not files._proven_small(tmp_path / "u.parquet", "width", "BIGINT")
+    assert not usable._proven_small(tmp_path / "u.parquet", "width", "BIGINT")
 
 
 def test_types_of_a_table_are_pandas_types(tmp_path: Path, slice_of: Slice) -> None:
