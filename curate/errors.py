@@ -1,6 +1,6 @@
-"""What goes wrong for people, told in three parts: what, where, what next.
+"""Errors that people can act on, and checks that raise them. A message says what is wrong, where, and what to do.
 
-Anything else that is raised is a fault of ours and may show a traceback.
+Any other exception is a fault of this code and may show a traceback.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 
 class CurateError(Exception):
-    """An error a person can act on.
+    """An error that a person can act on.
 
     Args:
         message: what is wrong and where, with the value.
-        hint: what to do next, as a sentence or a command.
+        hint: what to do, as a sentence or a command.
     """
 
     code = 1
@@ -37,26 +37,26 @@ class RecipeError(CurateError):
 
 
 class DataError(CurateError):
-    """The data is not what it was said to be (exit code 3)."""
+    """The data is not what it should be (exit code 3)."""
 
     code = 3
 
 
 class MissingError(CurateError):
-    """Something that is needed is not there: a package, a file, a device (exit code 4)."""
+    """A package, a file or a device is missing (exit code 4)."""
 
     code = 4
 
 
 def located(error: CurateError, where: str) -> CurateError:
-    """Return the same error with its place in front: "recipe.yaml, step 3 (noise): …"."""
+    """Return the same error with its location in front: "recipe.yaml, step 3 (noise): …"."""
     return type(error)(f"{where}: {error.message}", hint=error.hint)
 
 
-def of_machine(error: Exception) -> MissingError | None:
-    """Return what to say of an error of the disk, the memory or the file system; None of any other.
+def machine_error(error: Exception) -> MissingError | None:
+    """Return an error of the disk, the memory or the file system as one to act on; None for any other exception.
 
-    A full disk, a folder that may not be written, a file where a folder is wanted: nothing that a traceback explains.
+    A full disk, a read-only folder or a file in place of a folder needs no traceback.
     """
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # numpy's, and torch's
         return MissingError("not enough memory on this machine", hint="ask for less at once")
@@ -65,12 +65,11 @@ def of_machine(error: Exception) -> MissingError | None:
         return None
     number = getattr(error, "errno", None)
     why = getattr(error, "strerror", None) or str(error).strip() or kind[1]
-    places = [
-        str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name
-    ]
+    names = (getattr(error, "filename", None), getattr(error, "filename2", None))
+    paths = [str(name) for name in names if name]
     full = number in (errno.ENOSPC, errno.EDQUOT) or "space" in why.lower() or "is full" in why.lower()
     return MissingError(
-        f"{' to '.join(places)}: {why}" if places else why,
+        f"{' to '.join(paths)}: {why}" if paths else why,
         hint="make room, then run the same command"
         if full
         else _HINTS.get(number or 0, "see that the place is there, and may be read and written"),
@@ -92,15 +91,12 @@ _HINTS = {
 
 
 def printable(text: str) -> str:
-    """Return a text that a terminal can be shown: what strangers wrote may hold its control codes.
-
-    Line breaks and tabs stay.
-    """
+    """Return an untrusted text without control codes of a terminal; line breaks and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return "did you mean 'x'?" for the nearest of `known`, or None."""
+    """Return "did you mean 'x'?" for the nearest of `known`; None if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else None
 
@@ -126,20 +122,20 @@ def reject_unknown(name: object, known: Collection[Any], message: str, *, hint: 
 
 
 def require(ok: bool, name: str, value: object, must: str) -> None:
-    """Refuse the value of an option unless it is good.
+    """Refuse the value of an option unless a condition holds.
 
     Raises:
-        RecipeError: it is not.
+        RecipeError: the condition is false.
     """
     if not ok:
         raise RecipeError(f"{name} is {value}", hint=f"it must be {must}")
 
 
 def require_one_of(kind: Any, name: str, value: str) -> None:
-    """Refuse a word that is not among those of a `Literal`.
+    """Refuse a value that is not one of a `Literal`.
 
     Raises:
-        RecipeError: it is not.
+        RecipeError: the value is none of them.
     """
     words = get_args(kind)
     reject_unknown(value, words, f"{name} is {value!r}", hint=f"it must be one of: {', '.join(words)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.errors import CurateError, RecipeError, of_machine, printable
+from curate.errors import CurateError, RecipeError, machine_error, printable
 
 if TYPE_CHECKING:
     from curate.io.progress import Quiet
@@ -62,7 +62,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, KeyboardInterrupt) or str(error) == "Query interrupted":
                 typer.echo("stopped; the same command goes on from here", err=True)
                 raise typer.Exit(130) from None
-            if (said := of_machine(error)) is None:
+            if (said := machine_error(error)) is None:
                 raise
             try:
                 sys.stdout.flush()

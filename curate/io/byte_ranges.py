@@ -1,4 +1,4 @@
-"""Byte ranges: a file, a member of a tar and a remote object are read the same way."""
+"""Byte ranges: one reader for files, members of tars and remote objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curate.io.paths import RemotePath
 from curate.io.stores import ATTEMPTS, WAIT_S, filesystem, lacks_credentials, store_failure
 from curate.io.tars.headers import BadTar, number
 
-FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a manifest may point at a pipe, which is not waited for
+FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a manifest may name a pipe, which must not block
 OPEN_FILES = 256  # tars kept open by one reader
 GAP_BYTES = 64 << 10  # between two ranges of an object that are still fetched as one
 HEAD_BYTES = 512  # of a tar, before each member
@@ -24,13 +24,13 @@ Range = tuple[str, int, int | None]  # URL, first byte, one past the last (None:
 
 
 class ByteRangeReader:
-    """Read the bytes of rows under one root. Safe for threads. A context; its end closes what it holds open.
+    """Read the bytes of rows under one root; safe for threads; a context manager, which closes its tars.
 
-    A row with offset 0 is a whole file, and is refused when its length is no longer `size`. Anything
-    else is a range of a tar (members never start at 0); the last tars are kept open.
+    A row with offset 0 is a whole file, which is refused if its length is no longer `size`. Any other row is a range
+    of a tar, since no member starts at 0. The last tars stay open.
 
     Args:
-        root: the folder or URL that the rows' `file` is relative to.
+        root: the folder or URL that `file` of the rows is relative to.
     """
 
     def __init__(self, root: str | Path | RemotePath) -> None:
@@ -44,25 +44,25 @@ class ByteRangeReader:
         self.close()
 
     def close(self) -> None:
-        """Close the tars that are kept open; the next read opens them again."""
+        """Close all tars; the next read opens them again."""
         self._tar.cache_clear()
 
     def read(self, file: str, offset: int | None, size: int | None) -> bytes:
         """Return the bytes of one row.
 
         Raises:
-            DataError: the file is gone, shorter than the range, or not the length it was indexed with,
-                or its name leads out of the root.
+            DataError: the file is missing, shorter than the range or longer than indexed, or its name leads out of
+                the root.
         """
         if self._is_remote(file):
-            [found] = self.read_many([file], [offset], [size])
-            if isinstance(found, DataError):
-                raise found
-            return found
-        return self._read_here(file, offset, size, whole=not offset)
+            [data] = self.read_many([file], [offset], [size])
+            if isinstance(data, DataError):
+                raise data
+            return data
+        return self._read_local(file, offset, size, whole=not offset)
 
-    def _read_here(self, file: str, start: int | None, size: int | None, *, whole: bool) -> bytes:
-        path = self._place(file)
+    def _read_local(self, file: str, start: int | None, size: int | None, *, whole: bool) -> bytes:
+        path = self._path(file)
         try:
             data = self._read_whole(path, size) if whole else self._tar(path).read(start or 0, size or 0)
         except OSError as error:
@@ -72,10 +72,10 @@ class ByteRangeReader:
     def read_many(
         self, files: Sequence[str], offsets: Sequence[int | None], sizes: Sequence[int | None]
     ) -> list[bytes | DataError]:
-        """Return the bytes of many rows in order; for each that cannot be read, the error that says why.
+        """Return the bytes of many rows in order, or the error of each row that cannot be read.
 
-        Ranges of objects in a store are fetched at once, and those that lie close together as one. A store that
-        fails is asked three times in all, each time only for what is missing.
+        Ranges of objects in a store are fetched concurrently, and close ranges as one. If a store fails, the missing
+        ranges are requested again, three times in all.
         """
         return self._read_ranges(files, offsets, sizes, [not offset for offset in offsets])
 
@@ -86,34 +86,34 @@ class ByteRangeReader:
         sizes: Sequence[int | None],
         wholes: Sequence[bool],
     ) -> list[bytes | DataError]:
-        """Do what `read_many` does; a range that is no whole file may begin at byte 0, as a tar's first header."""
-        found: list[bytes | DataError] = [b""] * len(files)
+        """Read as `read_many`, also ranges that begin at byte 0 of a larger file, as a tar's first header does."""
+        results: list[bytes | DataError] = [b""] * len(files)
         remote: dict[int, Range] = {}
         for i, (file, start, size, whole) in enumerate(zip(files, starts, sizes, wholes, strict=True)):
             try:
                 if not self._is_remote(file):
-                    found[i] = self._read_here(file, start, size, whole=whole)
-                else:  # of a whole file one byte more than indexed, which tells one that has grown
+                    results[i] = self._read_local(file, start, size, whole=whole)
+                else:  # one byte more than indexed of a whole file, to notice one that has grown
                     end = None if size is None else (start or 0) + size + whole
-                    remote[i] = (self._place(file), start or 0, end)
+                    remote[i] = (self._path(file), start or 0, end)
             except DataError as error:
-                found[i] = error
+                results[i] = error
         for i, data in _fetch(remote).items():
             try:
-                found[i] = data if isinstance(data, DataError) else _checked(remote[i][0], data, sizes[i])
+                results[i] = data if isinstance(data, DataError) else _checked(remote[i][0], data, sizes[i])
             except DataError as error:
-                found[i] = error
-        return found
+                results[i] = error
+        return results
 
     def read_all_into(
         self, files: Sequence[str], offsets: Sequence[int | None], views: Sequence[memoryview]
     ) -> None:
-        """Read the bytes of many rows to where they are wanted; as many as each view holds.
+        """Read the bytes of many rows into buffers, as many as each buffer holds.
 
-        A member of a tar is refused unless the header before it still says its size.
+        A member of a tar is refused unless the header before it still has its size.
 
         Raises:
-            DataError: as `read`.
+            DataError: see `read`.
         """
         if any(map(self._is_remote, files)):
             heads = [HEAD_BYTES if offset else 0 for offset in offsets]
@@ -123,7 +123,7 @@ class ByteRangeReader:
                 if isinstance(data, DataError):
                     raise data
                 if heads[i]:
-                    _check_member(self._place(files[i]), data, len(views[i]))
+                    _check_member(self._path(files[i]), data, len(views[i]))
                 views[i][:] = data[heads[i] :]
             return
         head = bytearray(HEAD_BYTES)
@@ -131,27 +131,27 @@ class ByteRangeReader:
             self._read_into(file, offset, view, head)
 
     def _read_into(self, file: str, offset: int | None, view: memoryview, head: bytearray) -> None:
-        path, before = self._place(file), HEAD_BYTES if offset else 0
+        path, before = self._path(file), HEAD_BYTES if offset else 0
         count = -1
         try:
             if offset:
-                tar = self._tar(path)  # held as long as it is read from: the cache may let it go meanwhile
+                tar = self._tar(path)  # a reference, for the cache may drop the tar meanwhile
                 count = os.preadv(tar.handle, [head, view], offset - before)
             else:
                 handle = os.open(path, FLAGS)
-                try:  # one byte more than indexed tells a file that has grown
+                try:  # one byte more than indexed, to notice a file that has grown
                     count = os.readv(handle, [view, head[:1]])
                 finally:
                     os.close(handle)
         except OSError:
             pass
-        if count != before + len(view):  # seldom: the way that says what is wrong
+        if count != before + len(view):  # seldom: read again in the way that raises the right error
             view[:] = self.read(file, offset, len(view))
             head[:before] = self.read(file, (offset or 0) - before, before) if before else b""
         if offset:
             _check_member(path, head, len(view))
 
-    def __getstate__(self) -> dict[str, str]:  # a reader travels to a worker without its open files
+    def __getstate__(self) -> dict[str, str]:  # a worker gets the reader without its open files
         return {"root": self.root}
 
     def __setstate__(self, state: dict[str, str]) -> None:
@@ -160,7 +160,7 @@ class ByteRangeReader:
     def _is_remote(self, file: str) -> bool:
         return "://" in self.root or "://" in file
 
-    def _place(self, file: str) -> str:
+    def _path(self, file: str) -> str:
         """Return the path or URL of a row's file."""
         if "://" in file:
             return file
@@ -171,8 +171,8 @@ class ByteRangeReader:
         handle = os.open(path, FLAGS)
         try:
             length = os.fstat(handle).st_size
-            size = length if size is None else min(size, length)  # a manifest may claim any size
-            data = os.read(handle, size + 1)  # one byte more than indexed tells a file that has grown
+            size = length if size is None else min(size, length)  # a manifest may have any size
+            data = os.read(handle, size + 1)  # one byte more than indexed, to notice a file that has grown
             while 0 < len(data) < size:
                 more = os.read(handle, size + 1 - len(data))
                 if not more:
@@ -184,11 +184,11 @@ class ByteRangeReader:
 
 
 class _Tar:
-    """A tar kept open; closed when nobody holds it, so that no thread has it taken from under it."""
+    """An open tar, closed with its last reference, so that no thread loses it while it reads."""
 
     def __init__(self, path: str) -> None:
         self.handle = os.open(path, FLAGS)
-        self.size = os.fstat(self.handle).st_size  # bytes; a manifest may claim any
+        self.size = os.fstat(self.handle).st_size  # bytes; a manifest may have any size
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self.handle, min(size, self.size), offset)
@@ -206,12 +206,12 @@ def _inside(file: str) -> str:
 
 
 def _check_member(path: str, head: bytes | bytearray, size: int) -> None:
-    """Refuse bytes of a tar whose header is not that of a member of this size."""
+    """Refuse a header of a tar that is not that of a member of this size."""
     try:
-        found = number(bytes(head[124:136]), 0)
+        header_size = number(bytes(head[124:136]), 0)
     except BadTar:
-        found = -1
-    if found != size:
+        header_size = -1
+    if header_size != size:
         raise DataError(
             f"{path}: where a member of {size} bytes was indexed, there is none",
             hint="the tar changed after it was indexed; build again",
@@ -235,8 +235,8 @@ def _checked(path: str, data: bytes, size: int | None) -> bytes:
 
 
 def _fetch(wanted: dict[int, Range]) -> dict[int, bytes | DataError]:
-    """Fetch ranges of objects: close ones as one, all at once, what failed again."""
-    found: dict[int, bytes | DataError] = {}
+    """Fetch ranges of objects concurrently, close ones as one; retry those that fail."""
+    results: dict[int, bytes | DataError] = {}
     spans = _spans(wanted)
     for attempt in range(1, ATTEMPTS + 1):
         failed: list[tuple[Range, list[int]]] = []
@@ -245,30 +245,30 @@ def _fetch(wanted: dict[int, Range]) -> dict[int, bytes | DataError]:
             if isinstance(data, bytes):
                 for i in members:
                     _, start, end = wanted[i]
-                    found[i] = data[start - first : None if end is None else end - first]
+                    results[i] = data[start - first : None if end is None else end - first]
             elif isinstance(data, DataError):
-                found |= dict.fromkeys(members, data)
+                results |= dict.fromkeys(members, data)
             elif _is_final(data):
-                found |= {i: _unreadable(url, data) for i in members}
+                results |= {i: _unreadable(url, data) for i in members}
             elif attempt == ATTEMPTS or lacks_credentials(data):
-                found |= {i: store_failure(url, data) for i in members}
+                results |= {i: store_failure(url, data) for i in members}
             else:
                 failed.append((span, members))
         if not failed:
             break
         spans = failed
         time.sleep(WAIT_S * 2 ** (attempt - 1))
-    return found
+    return results
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether asking again will not help: the object is not there, not ours to read, or shorter than the range."""
+    """Tell whether a retry cannot help: the object is missing, forbidden, or shorter than the range."""
     known = isinstance(error, FileNotFoundError | PermissionError)
     return known or (isinstance(error, OSError) and error.errno == errno.EINVAL)
 
 
 def _spans(wanted: dict[int, Range]) -> list[tuple[Range, list[int]]]:
-    """Join ranges of one object that lie close together; each with the rows that are in it."""
+    """Join close ranges of one object; return each span with the positions of its rows."""
     spans: list[tuple[Range, list[int]]] = []
     for i, (url, start, end) in sorted(wanted.items(), key=lambda item: item[1][:2]):
         if spans and end is not None:
@@ -282,7 +282,7 @@ def _spans(wanted: dict[int, Range]) -> list[tuple[Range, list[int]]]:
 
 
 def _cat(ranges: list[Range]) -> list[bytes | BaseException]:
-    """Fetch ranges of one store at once; for what fails, the exception."""
+    """Fetch ranges of one store concurrently; return the exception of each that fails."""
     if not ranges:
         return []
     try:

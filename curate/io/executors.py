@@ -1,4 +1,4 @@
-"""Executors: the same tasks, in order, on threads here or on a Ray cluster."""
+"""Executors: tasks on local threads or on a Ray cluster, with results in order."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def cores() -> int:
 
 
 def require(executor: str) -> None:
-    """Refuse an executor that there is not, before any work is done for it.
+    """Refuse an unknown or uninstalled executor before any work begins.
 
     Raises:
-        RecipeError: no such executor.
+        RecipeError: the executor is unknown.
         MissingError: Ray is not installed.
     """
     reject_unknown(executor, get_args(Executor), f"--executor {executor}: no such executor")
@@ -42,16 +42,16 @@ def require(executor: str) -> None:
 def ordered(
     task: Callable[[int], T], numbers: Iterable[int], *, executor: str = "local", workers: int
 ) -> Iterator[T]:
-    """Do a task for each number and yield the results in order. What is raised ends it; so does Ctrl-C.
+    """Run a task for each number and yield the results in order; an exception or Ctrl-C stops the rest.
 
     Args:
-        task: a pure function of the number; for Ray it is pickled, so it holds paths rather than tables.
-        executor: `local` (threads) or `ray` (tasks; where no cluster is joined yet, `RAY_ADDRESS` or a new one).
-        workers: threads; with Ray a cluster's own cores decide, and this many start where none is there.
+        task: a pure function of the number; Ray pickles it, so it should hold paths rather than tables.
+        executor: `local` (threads) or `ray` (tasks; without a cluster yet, that of `RAY_ADDRESS` or a new one).
+        workers: threads; with Ray the cluster's cores decide, and a new cluster gets this many.
 
     Raises:
-        RecipeError, MissingError: as `require`.
-        DataError: a task lost its worker six times; and what the task raises.
+        RecipeError, MissingError: see `require`.
+        DataError: a task lost its worker six times; also whatever the task raises.
     """
     require(executor)
     if executor == "ray":
@@ -63,16 +63,14 @@ def ordered(
 def unordered(
     task: Callable[[int], T], numbers: Iterable[int], *, workers: int, gpus: float = 0
 ) -> Iterator[T]:
-    """Do a task for each number on Ray and yield each result as it is done.
+    """Run a task for each number on Ray and yield each result when it is ready.
 
     Args:
-        task: as for `ordered`.
-        numbers: of the tasks.
-        workers: as for `ordered`.
-        gpus: that a task has to itself, where the cluster has any.
+        task, workers: see `ordered`.
+        gpus: that each task gets, if the cluster has any.
 
     Raises:
-        RecipeError, MissingError, DataError: as `ordered`.
+        RecipeError, MissingError, DataError: see `ordered`.
     """
     require("ray")
     ray = _joined(workers)
@@ -128,24 +126,22 @@ def _run(task: Callable[[int], T], number: int) -> T:
 
 
 def _joined(workers: int) -> Any:
-    """Return Ray, joined to a cluster and quiet."""
+    """Return Ray, connected to a cluster and silent."""
     import ray
 
     if not ray.is_initialized():
-        here: dict[str, Any] = (
-            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-        )
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
+        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
     return ray
 
 
 def in_order(tasks: Iterable[Callable[[], T]], workers: int, ahead: int) -> Generator[T, None, None]:
-    """Yield what the tasks return, in their order; close the iterator and the work stops.
+    """Run tasks on threads and yield their results in order; close the iterator to stop.
 
     Args:
-        tasks: taken one by one, never more than `ahead` before they are needed.
-        workers: threads; with 0 the tasks run in the caller's.
-        ahead: tasks that may be under way or waiting to be taken.
+        tasks: drawn from the iterable as they are needed.
+        workers: threads; with 0 the tasks run in the caller's thread.
+        ahead: how many tasks may be running, or finished and not yet yielded.
     """
     if not workers:
         yield from (task() for task in tasks)

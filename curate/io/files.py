@@ -1,4 +1,4 @@
-"""Files that are there wholly or not at all, and the cache for what can be made again."""
+"""Files that are written whole or not at all, and the folder of the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNFINISHED = re.compile(r"\..+\.([1-9][0-9]{0,8})\.tmp")  # as `unfinished` nam
 
 
 def write_atomic(path: AnyPath, data: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, never a part."""
+    """Write a file so that a crash at any moment leaves the old content or the new one, never a part."""
     if isinstance(path, RemotePath):
         path.write_bytes(data)
         return
@@ -25,9 +25,9 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a name to write a file under, beside its own, which it gets when the block ends.
+    """Yield a temporary path beside a file, to write to; the end of the block renames it to the file.
 
-    A block that fails leaves what was there. A process that is killed leaves a name that `is_unfinished` knows.
+    If the block fails, the old file stays. A killed process leaves a name that `is_unfinished` recognises.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,10 +41,10 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def inside(folder: Path, below: str) -> Path:
-    """Return a path below a folder where something is to be written; no name and no link leads out of it.
+    """Return the path of something to write below a folder.
 
     Raises:
-        DataError: one does.
+        DataError: a name or a link leads out of the folder.
     """
     path = folder / below
     parts = PurePath(below).parts
@@ -58,20 +58,20 @@ def inside(folder: Path, below: str) -> Path:
 
 
 def is_unfinished(name: str) -> bool:
-    """Tell whether a file has a name of `unfinished`: somebody writes it, or was killed while he did."""
+    """Tell whether a name is one of `unfinished`: a process writes it, or was killed while it did."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 def clear_unfinished(*folders: Path) -> None:
-    """Remove what killed processes left of files in some folders, not in what is below them.
+    """Remove unfinished files of killed processes from some folders, not from their subfolders.
 
-    What a process of this machine still writes stays, and so does whatever else ends in `.tmp`.
+    Files that a process of this machine still writes stay, and so does anything else that ends in `.tmp`.
     """
     for folder in folders:
         if folder.is_symlink() or not folder.is_dir():
             continue
         for entry in folder.iterdir():
-            if (found := _UNFINISHED.fullmatch(entry.name)) and not _runs(int(found[1])):
+            if (match := _UNFINISHED.fullmatch(entry.name)) and not _runs(int(match[1])):
                 entry.unlink(missing_ok=True)
 
 
@@ -80,13 +80,13 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it runs, and is somebody else's
+    except OSError:  # it runs, as another user
         return True
     return True
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
+    """Flush a file's bytes to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,12 +95,12 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until a folder's names are on the disk."""
+    """Flush a folder's names to the disk."""
     sync_file(path)
 
 
 def cache_folder() -> Path:
-    """Return where things are kept that can be made again: `$CURATE_CACHE`, else `~/.cache/curate`."""
+    """Return the folder of what can be made again: `$CURATE_CACHE`, else `~/.cache/curate`."""
     folder = os.environ.get("CURATE_CACHE")
     return (
         Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "curate"

@@ -1,6 +1,6 @@
-"""Names and texts that strangers wrote, as Markdown that shows them and does nothing else.
+"""Markdown that shows untrusted names and texts as they are.
 
-Terminals are `curate.errors.printable`'s, HTML is `html.escape`'s.
+`curate.errors.printable` does the same for terminals, and `html.escape` for HTML.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|~$#!]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_])|(
 
 
 def markdown(text: str) -> str:
-    """Return a text in one line of Markdown, in which it shows as it is: no markup, links, HTML, cells or formulas.
+    """Return a text as one line of Markdown without markup, links, HTML, table cells or formulas.
 
-    An underscore inside a word stays, as it does no more than that in Markdown either.
+    An underscore inside a word stays, since Markdown gives it no meaning.
     """
     return _SPECIAL.sub(r"\\\g<0>", " ".join(printable(text).split()))
 
 
 def code(text: str) -> str:
     """Return a text as a code span of Markdown; it may hold backticks."""
-    shown = " ".join(printable(text).split())
-    fence = "`" * (_longest_run(shown) + 1)
-    inner = f" {shown} " if shown.startswith("`") or shown.endswith("`") else shown
+    line = " ".join(printable(text).split())
+    fence = "`" * (_longest_run(line) + 1)
+    inner = f" {line} " if line.startswith("`") or line.endswith("`") else line
     return f"{fence}{inner}{fence}"
 
 

@@ -1,4 +1,4 @@
-"""Progress that work reports and somebody may show."""
+"""Progress of work: reported to an object that may show it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ LINE_S = 60.0  # between two lines in a log
 
 
 class Quiet:
-    """Takes reports and shows nothing; what the library uses unless told otherwise."""
+    """Accept reports and show nothing; the default of the library."""
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
-        """Begin a piece of work of so many units; None when that is not known."""
+        """Begin a piece of work.
+
+        Args:
+            total: units of work; None if unknown.
+        """
         yield Stage()
 
     def say(self, line: str) -> None:
-        """Tell something worth a line."""
+        """Report a line of information."""
 
     def warn(self, line: str) -> None:
-        """Tell what a person must see before the work begins, whatever else is not shown."""
+        """Report what a person must see before the work begins, even with `--quiet`."""
 
 
 class Warnings(Quiet):
-    """Shows on stderr what a person must see, and nothing else."""
+    """Show warnings on stderr, and nothing else."""
 
     def warn(self, line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
 
 class Stage:
-    """A piece of work under way."""
+    """A piece of work in progress."""
 
     def advance(self, done: int = 1, total: int | None = None) -> None:
-        """Report so many more units done."""
+        """Report finished units; `total` corrects the number of all units."""
 
     def tell(self, line: str) -> None:
-        """Report how it goes, in a line that takes the place of the one before."""
+        """Report the state in a line that replaces the one before."""
 
 
 class Bars(Warnings):
-    """Shows a bar for each stage on stderr, and lines above them."""
+    """Show a bar for each stage on stderr, and lines above the bars."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -73,7 +77,7 @@ class Bars(Warnings):
 
 
 class _Lines(Stage):
-    """How it goes, a line a minute."""
+    """Show the state in a line a minute."""
 
     def __init__(self, console, title: str) -> None:
         self.console, self.title, self.last = console, title, time.monotonic()

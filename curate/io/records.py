@@ -1,4 +1,4 @@
-"""Records: the JSON documents that finish a folder (`dataset.json`, `run.json`), written last and read strictly."""
+"""Records: JSON documents that complete a folder (`dataset.json`, `run.json`), written last and read strictly."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from curate.io.paths import AnyPath
 
 
 class Record(BaseModel):
-    """A document, or a part of one: no fields but its own, and none that changes."""
+    """A document or a part of one: immutable, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Return what a record says of where a folder was made: this `machine`, and the `versions` of some packages."""
+    """Return the provenance of a folder for its record: this `machine`, and the `versions` of some packages."""
     from importlib.metadata import version
 
     machine = {"python": platform.python_version(), "system": platform.platform(), "cores": cores()}
@@ -35,11 +35,11 @@ def read_record(path: AnyPath, kind: type[R], *, format_version: int, hint: str)
 
     Args:
         format_version: the `format` that this version reads.
-        hint: what to do where it is damaged.
+        hint: what to do if it is damaged.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is none.
-        DataError: it is damaged or of another format.
+        FileNotFoundError, NotADirectoryError: the file does not exist.
+        DataError: the document is damaged or of another format.
     """
     try:
         document = json.loads(path.read_text())

@@ -26,7 +26,7 @@ from curate.builds.build import build as build_set
 from curate.cli.app import build, shard, synth
 from curate.cli.fetch import fetch
 from curate.datasets.dataset import Dataset
-from curate.errors import MissingError, RecipeError, of_machine
+from curate.errors import MissingError, RecipeError, machine_error
 from curate.io.files import clear_unfinished, unfinished
 from curate.recipes.recipe import load
 from train.cli.__main__ import app
@@ -151,12 +151,12 @@ def test_output_that_cannot_be_written_is_told() -> None:
     ],
 )
 def test_errors_of_the_machine_say_what_where_and_what_next(error: Exception, words: str) -> None:
-    told = of_machine(error)
+    told = machine_error(error)
     assert isinstance(told, MissingError)
     assert words in told.message
     assert told.hint
-    assert of_machine(ValueError("ours")) is None
-    assert of_machine(RuntimeError("ours")) is None
+    assert machine_error(ValueError("ours")) is None
+    assert machine_error(RuntimeError("ours")) is None
 
 
 def _numeric(function: Callable[..., Any]) -> list[str]:
