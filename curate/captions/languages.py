@@ -1,4 +1,4 @@
-"""Language detectors: functions from a text to the code of its language, opened when first asked."""
+"""Language detectors: functions from a text to the code of its language, loaded at the first text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _names = itertools.count()
 
 
 def detector(name: str, model: str | None) -> Callable[[], Detect]:
-    """Return what opens a detector.
+    """Return a function that loads a detector, once.
 
     Args:
         name: py3langid, fasttext or gcld3.
-        model: fasttext's model file; the others have none.
+        model: fasttext's model file; None for the others.
 
     Raises:
-        RecipeError: a model is missing, or is given to a detector that takes none.
+        RecipeError: fasttext has no model, or another detector has one.
         MissingError: the package is not installed.
     """
     if (name == "fasttext") != (model is not None):
@@ -38,7 +38,7 @@ def detector(name: str, model: str | None) -> Callable[[], Detect]:
 
 
 def register(con: Any, open_detector: Callable[[], Detect]) -> str:
-    """Make a detector a function of a DuckDB connection and return the function's name; a blank text gives ''."""
+    """Register a detector as a function of a DuckDB connection and return its name; a blank text gives ''."""
     import pyarrow as pa
 
     def detect(texts: Any) -> Any:
@@ -67,8 +67,8 @@ def _fasttext(model: str | None) -> Detect:
 
 
 def _gcld3(model: str | None) -> Detect:
-    found = importlib.import_module("gcld3").NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
-    return lambda text: found.FindLanguage(text=text).language
+    identifier = importlib.import_module("gcld3").NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
+    return lambda text: identifier.FindLanguage(text=text).language
 
 
 OPENERS: dict[str, Callable[[str | None], Detect]] = {

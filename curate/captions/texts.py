@@ -1,7 +1,7 @@
-"""A row's texts: `caption`, the list `captions` of all that it may be learned with, and both before they were spoilt.
+"""Texts of a row: `caption`, the list `captions` of all its captions, and both as they were before any noise.
 
-Whatever writes texts goes through here, so that all of a row's texts have one fate. A row that has `captions` has a
-`caption` that is one of them; `clean_caption` and `clean_captions` are the texts before any noise.
+Every step that writes texts uses this module, so that all texts of a row change together. If a row has `captions`, its
+`caption` is one of them; `clean_caption` and `clean_captions` are the texts before any noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check_list(rows: Rows) -> None:
     """Refuse a column `captions` that is no list of texts.
 
     Raises:
-        RecipeError: it is a list of something else, or no list.
+        RecipeError: the column has another type.
     """
     kind = rows.columns.get(LIST, LIST_TYPE)
     if kind == LIST_TYPE:
@@ -37,12 +37,12 @@ def check_list(rows: Rows) -> None:
 
 
 def replaced(rows: Rows, caption: str, captions: str | None = None, *, where: str | None = None) -> Rows:
-    """Return the rows with new texts in place of all that they had, clean ones too.
+    """Return the rows with new texts in place of all old ones, clean texts included.
 
     Args:
         caption: a SQL expression.
-        captions: a SQL expression of all texts that a row may have, `caption` among them; without it there is no list.
-        where: a SQL condition, to give them to some rows only.
+        captions: a SQL expression for the list of all captions, `caption` among them; None for no list.
+        where: a SQL condition for the rows that get new texts; None for all.
     """
     check_list(rows)
     if where is None:

@@ -1,10 +1,10 @@
-"""Chance that belongs to the row: a hash of its key, never a generator's position.
+"""Chance of a row: a hash of its key, not the state of a generator.
 
 `chance(key, seed, salt)` is a number in [0, 2**64), the first eight bytes of the MD5 of
-`salt:seed:key`, little-endian. DuckDB and Python compute it equal bit for bit, so who is
-chosen does not depend on the order of rows, the number of threads or a library's version.
-Every decision has a salt of its own ("noise/hit", "noise/target"), so decisions are
-independent of each other; an exact count comes from ranks of chance with ties broken by key.
+`salt:seed:key`, little-endian. DuckDB and Python compute the same bits, so a draw does not
+depend on the order of rows, the number of threads or the version of a library. Every decision
+has a salt of its own ("noise/hit", "noise/target"), so that decisions are independent. For an
+exact count, rows are ranked by chance, with ties broken by key.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ def chance_sql(seed: int, salt: str, key: str = "key") -> str:
 def order_sql(seed: int) -> str:
     """Return a DuckDB expression to order rows by: the whole MD5 of `order:seed:key`, little-endian.
 
-    Twice as long as `chance`, it needs no second column to break ties by, which would double the sort's time.
+    It has twice the bits of `chance`, so that no second column is needed to break ties, which would double the time.
     """
     return f"md5_number('order:{seed}:' || key)"

@@ -1,4 +1,4 @@
-"""SQL conditions from a recipe: one row in, true or false out, and nothing else within reach."""
+"""SQL conditions of a recipe: they see one row and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curate.rows.functions import ALLOWED, CARRIES_NAN, CHANGING, FAMILIES, LONG
 from curate.rows.relation import FLOATS, number
 from curate.rows.syntax import Node, arguments, constant, describe, nodes
 
-# What a condition on one row cannot need, by the parser's name, and what to say of it.
+# Kinds of nodes, by the parser's name, that a condition on one row never needs, and what the error says.
 _REFUSED = {
     "SUBQUERY": "holds a query of its own; a condition sees one row and reads no tables or files",
     "WINDOW": "looks at other rows; take `sample` or `per_class` to choose by rank or count",
@@ -22,20 +22,10 @@ _REFUSED = {
     "STAR": "holds a star; name columns",
     "POSITIONAL_REFERENCE": "counts columns; name them",
 }
-_TAKEN = frozenset(
-    [
-        "COLUMN_REF",
-        "CONSTANT",
-        "COMPARISON",
-        "CONJUNCTION",
-        "BETWEEN",
-        "OPERATOR",
-        "CASE",
-        "CAST",
-        "FUNCTION",
-        "TYPE",
-    ]
-) | {"COLLATE", "LAMBDA", "LAMBDA_REF"}
+_TAKEN = frozenset({
+    "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA",
+    "LAMBDA_REF", "OPERATOR", "TYPE",
+})  # fmt: skip
 MAX_LENGTH = 20_000  # characters of a condition
 MAX_WIDTH = 1_000  # characters that `lpad` and the like fill up to
 MAX_MADE = 1_000_000  # characters that an expression may make of columns of 100 each
@@ -45,11 +35,14 @@ _FORMATS = ("printf", "format")
 
 
 def checked(condition: str, columns: Mapping[str, str], *, constant: bool = False) -> str:
-    """Return a condition, or another expression over one row, that is safe to put into a query.
+    """Check a condition or another expression over one row, and return it as SQL that is safe in a query.
 
-    It is parsed, not searched for words: no subquery, no function but those of `curate.rows.functions`, which answer
-    from their arguments alone, nothing that makes endless texts or lists; and unless it may be constant it names
-    a column. What is not a number in the middle of it is NULL, so that no comparison takes it for a large one.
+    It is parsed, not searched for words. It has no subquery, only functions of `curate.rows.functions`, whose results
+    depend on their arguments alone, and nothing that makes endless texts or lists. NaN inside it becomes NULL, because
+    comparisons would take NaN for a large number.
+
+    Args:
+        constant: whether an expression without a column is allowed.
 
     Raises:
         RecipeError: with the fault and what to do.
@@ -72,8 +65,8 @@ def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: boo
     for node in nodes(tree):
         kind = node["class"]
         if kind not in _TAKEN:
-            told = _REFUSED.get(kind, f"holds {kind.lower()!r}, which a condition on one row cannot need")
-            raise RecipeError(f"{describe(condition)} {told}")
+            fault = _REFUSED.get(kind, f"holds {kind.lower()!r}, which a condition on one row cannot need")
+            raise RecipeError(f"{describe(condition)} {fault}")
         if kind == "FUNCTION":
             _check_function(node, condition)
         if kind == "COLUMN_REF":
@@ -96,7 +89,7 @@ def _checked(condition: str, columns: Mapping[str, str], *, may_be_constant: boo
 
 
 def _check_function(node: Node, condition: str) -> None:
-    """Refuse a function that is not known to answer from its arguments alone, or that fills up without a bound."""
+    """Refuse a function whose result may depend on more than its arguments, or may be of any length."""
     name = node["function_name"].lower()
     if name in CHANGING:
         raise RecipeError(
@@ -110,23 +103,24 @@ def _check_function(node: Node, condition: str) -> None:
             f"{describe(condition)}: no function {name}() for one row",
             hint=f"{near + '; ' if near else ''}docs/reference.md lists them: {families}",
         )
-    given = [constant(argument) for argument in arguments(node)]
-    if name in _FILLS and not _is_width(given[1] if len(given) > 1 else None):
+    constants = [constant(argument) for argument in arguments(node)]
+    if name in _FILLS and not _is_width(constants[1] if len(constants) > 1 else None):
         raise RecipeError(
             f"{describe(condition)}: {name}() must say its length as a number, at most {MAX_WIDTH:,}"
         )
-    if name in _FORMATS and (not given or given[0] is None or re.search(r"\d{4}|\*|\{[^}]*\{", given[0])):
+    form = constants[0] if constants else None
+    if name in _FORMATS and (form is None or re.search(r"\d{4}|\*|\{[^}]*\{", form)):
         raise RecipeError(
             f"{describe(condition)}: {name}() must begin with a format whose widths have at most 3 digits"
         )
 
 
-def _is_width(given: str | None) -> bool:
-    return given is not None and re.fullmatch(r"\d{1,4}", given) is not None and int(given) <= MAX_WIDTH
+def _is_width(text: str | None) -> bool:
+    return text is not None and re.fullmatch(r"\d{1,4}", text) is not None and int(text) <= MAX_WIDTH
 
 
 def _size(tree: Any, lambdas: set[str]) -> int:
-    """Return a bound on the characters or elements that an expression makes, were each column 100 long."""
+    """Return a bound on the characters or elements that an expression makes if each column has 100."""
     if not isinstance(tree, dict):
         return 0
     if tree["class"] == "COLUMN_REF":
@@ -152,13 +146,13 @@ def _lambda_names(tree: Any) -> set[str]:
 
 
 def _without_nan(tree: Any, condition: str, columns: Mapping[str, str]) -> str | None:
-    """Return the expression with NULL wherever a number in it may be none; None where it has no such place.
+    """Return the expression with NULL in place of NaN wherever it may occur; None if it cannot.
 
     DuckDB sorts NaN above all numbers: `0 / 0 > 3` would be true, and so would `'nan'::DOUBLE > 3`.
     """
-    found = _candidates(tree)
-    kinds = syntax.types(found, columns) if found else None
-    floats = {id(n) for n, kind in zip(found, kinds or [], strict=False) if kind in FLOATS}
+    candidates = _candidates(tree)
+    kinds = syntax.types(candidates, columns) if candidates else None
+    floats = {id(n) for n, kind in zip(candidates, kinds or [], strict=False) if kind in FLOATS}
     if not floats:
         return None
     frame = syntax.parse(number("x"))
@@ -169,26 +163,26 @@ def _without_nan(tree: Any, condition: str, columns: Mapping[str, str]) -> str |
 
 
 def _candidates(tree: Any) -> list[Node]:
-    """Return the nodes that may be numbers with a fraction; what is inside a lambda has no type of its own."""
-    found, waiting = list[Node](), [tree]
+    """Return the nodes that may have a floating-point type; nodes inside a lambda have no type of their own."""
+    candidates, waiting = list[Node](), [tree]
     while waiting:
         node = waiting.pop()
         if not isinstance(node, dict) or node["class"] == "LAMBDA":
             continue
         nested = node["class"] == "COLUMN_REF" and len(node["column_names"]) > 1
         if nested or node["class"] in ("FUNCTION", "CAST", "OPERATOR", "CASE"):
-            found.append(node)
+            candidates.append(node)
         waiting += arguments(node)
-    return found
+    return candidates
 
 
 def _wrapped(value: Any, floats: set[int], frame: Node, *, carried: bool) -> tuple[Any, int]:
-    """Return a tree with the numbers in it framed, and how deep frames nest.
+    """Return a tree with its floating-point nodes framed, and how deep frames nest.
 
     Args:
-        floats: the ids of the nodes that are numbers with a fraction.
-        frame: the tree to put such a node into, in place of its column.
-        carried: whether the node around this one is framed, and is no number where this is none.
+        floats: the ids of the nodes with a floating-point type.
+        frame: the tree that such a node is put into, in place of the frame's column.
+        carried: whether the node around this one is framed and is NaN if this one is.
     """
     if isinstance(value, list):
         pairs = [_wrapped(v, floats, frame, carried=carried) for v in value]
@@ -201,10 +195,10 @@ def _wrapped(value: Any, floats: set[int], frame: Node, *, carried: bool) -> tup
         inside = is_float and carries
     else:
         inside = carried
-    found = {k: _wrapped(v, floats, frame, carried=inside) for k, v in value.items()}
-    node = {k: v for k, (v, _) in found.items()}
-    depth = max((depth for _, depth in found.values()), default=0)
-    if is_float and not carried:  # what it is called, as a part of a struct, the frame is called
+    parts = {k: _wrapped(v, floats, frame, carried=inside) for k, v in value.items()}
+    node = {k: v for k, (v, _) in parts.items()}
+    depth = max((depth for _, depth in parts.values()), default=0)
+    if is_float and not carried:  # the frame takes over the name that the node has in a struct
         return _put(frame, node | {"alias": ""}) | {"alias": node["alias"]}, depth + 1
     return node, depth
 

@@ -1,4 +1,4 @@
-"""The manifest: the rows of a set in their final order, and the digest that names them."""
+"""The manifest: the rows of a dataset in their final order, their core columns, and their digest."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ROWS_PER_CHUNK = 65_536  # rows under one node of the digest's tree
 
 @dataclass(frozen=True)
 class Class:
-    """One class of a set.
+    """A class of a dataset.
 
     Args:
-        name: unique within the set, readable.
-        wnid: its WordNet synset, where it is one.
-        fine: the ids (wnid, else name) of the source's classes that were merged into it; empty for itself.
+        name: readable, and unique within the dataset.
+        wnid: its WordNet synset, if it has one.
+        fine: ids (wnid, else name) of the source's classes that were merged into it; empty if none were.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Class:
 
     @property
     def id(self) -> str:
-        """The wnid where there is one, else the name: what chance and maps go by."""
+        """The wnid if there is one, else the name; chance and maps use it."""
         return self.wnid or self.name
 
 
@@ -57,14 +57,14 @@ def ordered(columns: Iterable[str]) -> list[str]:
 def rows_digest(con: Any, table: str, position: str, columns: Sequence[str]) -> str:
     """Return the digest of a table's rows in order: "sha256:…".
 
-    It hashes the rows' values, not the Parquet bytes, which carry the library's version. A row is the JSON
-    of its columns in the given order; chunks of 65,536 rows are hashed apart, so memory stays flat.
+    It hashes values and not the bytes of Parquet, which hold the library's version. A row is the JSON of its columns
+    in order; chunks of 65,536 rows are hashed separately, so that memory stays flat.
 
     Args:
         con: a DuckDB connection.
-        table: what to select from.
-        position: an expression that numbers the rows 0, 1, 2, … in order.
-        columns: the columns, in the manifest's order.
+        table: a relation.
+        position: a SQL expression that numbers the rows 0, 1, 2, … in order.
+        columns: in the manifest's order.
     """
     body = ", ".join(f"{quoted(c)} := {quoted(c)}" for c in columns)
     chunks = con.execute(
@@ -76,7 +76,7 @@ def rows_digest(con: Any, table: str, position: str, columns: Sequence[str]) -> 
 
 
 def content_digest(rows: str, classes: Iterable[Class]) -> str:
-    """Return the digest that names a set, from that of its rows and its classes in label order."""
+    """Return the digest of a dataset, from the digest of its rows and its classes in label order."""
     return digest([rows, [[c.name, c.wnid, list(c.fine)] for c in classes]])
 
 

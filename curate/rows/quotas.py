@@ -1,4 +1,4 @@
-"""Who is drawn, where it matters how many each class gives."""
+"""Quotas: how many rows of each class are drawn, and which."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from curate.rows.first_rows import mark_first_rows, marked_rows
 from curate.rows.relation import Rows, keep_classes
 
 SALT = "per_class"  # of every draw inside classes, so that draws of several operations nest
-UNLABELLED = -1  # the rows without a label, where they count as one class more
+UNLABELLED = -1  # stands for the rows without a label, which count as one more class
 
 
 def sizes(rows: Rows) -> list[int]:
-    """Return how many rows each class has, in label order."""
-    found = dict(rows.con.execute(f"SELECT label, count(*) FROM {rows} GROUP BY label").fetchall())
-    return [found.get(label, 0) for label in range(len(rows.classes))]
+    """Return the number of rows of each class, in label order."""
+    counts = dict(rows.con.execute(f"SELECT label, count(*) FROM {rows} GROUP BY label").fetchall())
+    return [counts.get(label, 0) for label in range(len(rows.classes))]
 
 
 def by_chance(rows: Rows, seed: int, salt: str) -> list[int]:
-    """Return the labels in an order of chance, which goes by the classes' ids and not by their labels."""
+    """Return the labels in random order, which depends on the ids of the classes and not on their labels."""
     ids = [c.id for c in rows.classes]
     return sorted(range(len(ids)), key=lambda label: (chance(ids[label], seed, salt), label))
 
 
 def draw(rows: Rows, quotas: Sequence[int], seed: int) -> Rows:
-    """Return by chance so many rows of each class; classes with a quota of 0 and rows without a label go."""
+    """Draw rows of each class by chance; classes with a quota of 0 and rows without a label are dropped."""
     wanted = {label: quota for label, quota in enumerate(quotas) if quota}
     return keep_classes(marked_rows(mark(rows, "_drawn", wanted, seed, SALT), "_drawn"), wanted)
 
 
 def strata(rows: Rows) -> dict[int, int]:
-    """Return label → rows, with the rows without a label under `UNLABELLED`."""
-    found = rows.con.execute(
+    """Return label → number of rows, with `UNLABELLED` for the rows without a label."""
+    counts = rows.con.execute(
         f"SELECT coalesce(label, {UNLABELLED}), count(*) FROM {rows} GROUP BY 1"
     ).fetchall()
-    return dict(sorted(found))
+    return dict(sorted(counts))
 
 
 def allocate(
     rows: Rows, number: int, allocation: Literal["equal", "proportional"], seed: int, salt: str
 ) -> dict[int, int]:
-    """Return how many of so many rows each class gives; of a larger number, no class gives fewer.
+    """Share out a number of rows among the classes; for a larger number, no class gets a smaller quota.
 
-    equal: every class gives its first row before any gives its second. proportional: the n-th row of a class has
-    its turn at (n - ½) / size of the class, the rule of Webster, so that any number has of each class its share.
-    Where turns tie, classes go in an order of chance. Rows without a label count as one class more.
+    equal: every class gives its first row before any gives its second. proportional: the n-th row of a class has its
+    turn at (n - ½) / size of the class, Webster's rule, so that each class keeps its share. Ties between classes are
+    broken by chance. Rows without a label count as one more class.
     """
     have = strata(rows)
     number = min(number, sum(have.values()))
@@ -74,7 +74,7 @@ def allocate(
 
 
 def _sure_seats(have: Mapping[int, int], number: int) -> dict[int, int]:
-    """Return for each class how many of its rows have their turn before that of the last of so many, nearly."""
+    """Return a lower bound, nearly tight, on the proportional quota of each class."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -87,7 +87,7 @@ def _sure_seats(have: Mapping[int, int], number: int) -> dict[int, int]:
 
 
 def _level(have: Mapping[int, int], number: int) -> int:
-    """Return the most that every class may give, those that have fewer giving all, within so many rows."""
+    """Return the largest equal quota that fits into a number of rows if smaller classes give all they have."""
     left, sizes = number, sorted(have.values())
     for passed, size in enumerate(sizes):
         if size * (len(sizes) - passed) > left:
@@ -97,6 +97,6 @@ def _level(have: Mapping[int, int], number: int) -> int:
 
 
 def mark(rows: Rows, column: str, quotas: Mapping[int, int], seed: int, salt: str) -> Rows:
-    """Return the rows with a boolean column that is true, by chance, for so many of each class (see `strata`)."""
+    """Return the rows with a boolean column that is true for a quota of each class (see `strata`), drawn by chance."""
     group = f"coalesce(label, {UNLABELLED})"
     return mark_first_rows(rows, column, order=chance_sql(seed, salt), wanted=quotas, group=group)

@@ -1,4 +1,4 @@
-"""Rows: what an operation takes and gives back, a DuckDB relation with the classes its labels mean."""
+"""Rows: what operations take and return, a DuckDB relation with the classes of its labels."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from curate.rows.sql import quoted
 
 
 class NotKnownYet(Exception):
-    """Raised while planning when a step needs what only the rows can tell; the build checks it then."""
+    """Raised while planning if a step needs to read rows; the build checks the step later."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a set. Formatting one into SQL names it: `rows.sql(f"SELECT * FROM {rows} WHERE …")`.
+    """The rows of a dataset. In an f-string they are their name: `rows.sql(f"SELECT * FROM {rows} WHERE …")`.
 
     Args:
         con: the build's DuckDB connection; it reads no files.
-        name: the view or table that holds the rows.
-        columns: column → DuckDB type, as the relation has them.
-        known: the classes in label order; None while planning over a source that has not been read.
-        planning: whether there are no rows behind this, only their shape.
-        root: what `file` is relative to, for an operation that reads bytes; None while planning.
-        progress: where an operation that reads bytes reports how far it is.
-        refused: a relation with the `reason` of every row that this step dropped or flagged for one.
-        notes: what else the ledger should say of this step.
-        streamed: whether each query reads the rows anew, where they lie, however many they are.
-        known_count: how many rows there are, where that was counted already.
+        name: of the view or table that holds the rows.
+        columns: column → DuckDB type, in the relation's order.
+        known: the classes in label order; None while planning over a source that is not read yet.
+        planning: whether the relation has columns but no rows.
+        root: the folder or URL that `file` is relative to, for operations that read bytes; None while planning.
+        progress: gets the progress of operations that read bytes.
+        refused: a relation with the `reason` of every row that this step dropped or flagged.
+        notes: further lines for the ledger about this step.
+        streamed: whether each query reads the rows from the source's files again.
+        known_count: the number of rows, if it was counted already.
     """
 
     con: Any
@@ -61,7 +61,7 @@ class Rows:
         return self.known
 
     def sql(self, query: str, *, classes: Sequence[Class] | None = None, refused: str | None = None) -> Rows:
-        """Return the rows of a query, with other classes, and what was refused on the way, where given."""
+        """Return the rows of a query, with other classes if given."""
         name = f"rows_{next(_names)}"
         self.con.execute(f"CREATE TEMP VIEW {name} AS {query}")
         known = self.known if classes is None else tuple(classes)
@@ -76,17 +76,17 @@ class Rows:
         classes: Sequence[Class] | None = None,
         **named: str,
     ) -> Rows:
-        """Return the rows with columns set to SQL expressions over the old ones, added where absent."""
+        """Return the rows with columns set to SQL expressions over the old columns; unknown columns are added."""
         expressions = {**(set_to or {}), **named}
         old = [
             f"{expressions.pop(c)} AS {quoted(c)}" if c in expressions else quoted(c) for c in self.columns
         ]
         new = [f"{expression} AS {quoted(c)}" for c, expression in expressions.items()]
-        made = self.sql(f"SELECT {', '.join(old + new)} FROM {self}", classes=classes)
-        return replace(made, known_count=self.known_count)
+        rows = self.sql(f"SELECT {', '.join(old + new)} FROM {self}", classes=classes)
+        return replace(rows, known_count=self.known_count)
 
     def lookup(self, columns: dict[str, tuple[str, Sequence[Any]]]) -> str:
-        """Put small columns (name → (type, values)) into a table and return its name."""
+        """Create a table of small columns (name → (type, values)) and return its name."""
         name = f"lookup_{next(_names)}"
         parts = ", ".join(f"{quoted(c)} {kind}" for c, (kind, _) in columns.items())
         self.con.execute(f"CREATE TEMP TABLE {name} ({parts})")
@@ -97,19 +97,19 @@ class Rows:
         return name
 
     def read(self, file: str, *, columns: Collection[str] | None = None, texts: Collection[str] = ()) -> str:
-        """Return the name of a view of a table that a step names: CSV, TSV, JSON lines or Parquet.
+        """Create a view of a file that a step names (CSV, TSV, JSON lines or Parquet) and return its name.
 
-        A column of a text file has the type that all of its values have: whole numbers of 64 bits, numbers, truths,
-        days or moments in ISO's form; else it is a text, such as numbers that begin with 0.
+        A column of a text file gets the type of all its values: 64-bit integer, number, boolean, or date or timestamp
+        in ISO form. Otherwise it is text, as are numbers with leading zeros.
 
         Args:
-            file: the path; the plan has made sure that the recipe may read it.
+            file: the path; the plan has checked that the recipe may read it.
             columns: those whose type matters; None for all.
-            texts: columns to take as texts, whatever they look like.
+            texts: columns that are texts whatever they look like.
 
         Raises:
             RecipeError: the file is no such table.
-            DataError: a line of it is no row.
+            DataError: a line of the file is no row.
         """
         name = f"table_{next(_names)}"
         try:
@@ -122,17 +122,17 @@ class Rows:
         return name
 
     def count(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         return self.scalar(f"SELECT count(*) FROM {self}") if self.known_count is None else self.known_count
 
     def distinct(self) -> int:
-        """Return how many rows with different keys there are; only streamed rows may have one key twice."""
+        """Return the number of different keys; only streamed rows may share a key."""
         return self.scalar(f"SELECT count(DISTINCT key) FROM {self}") if self.streamed else self.count()
 
     def kept(self, query: str | None = None) -> Rows:
-        """Return the rows, or those of a query, in a table; of streamed rows with one key, one stays.
+        """Return the rows, or those of a query, in a table. Streamed rows that share a key are reduced to one.
 
-        Where such rows differ in other columns, it is that whose JSON comes first.
+        If these rows differ, the one whose JSON sorts first stays.
         """
         name = self.keep(query or f"FROM {self}")
         rows = replace(
@@ -156,32 +156,32 @@ class Rows:
         )
 
     def keep(self, query: str) -> str:
-        """Run a query once, into a table, and return its name; while planning the table is empty."""
+        """Store the result of a query in a table and return its name; while planning the table is empty."""
         name = f"kept_{next(_names)}"
         self.con.execute(f"CREATE TEMP TABLE {name} AS {query}{' LIMIT 0' if self.planning else ''}")
         return name
 
     def reject(self, reason: str, *, keep: Literal["drop", "flag"]) -> Rows:
-        """Drop the rows that have a reason to go, or mark them with it in the column `rejected`.
+        """Drop the rows that have a reason, or flag them with it in the column `rejected`.
 
-        A row that is marked already keeps its first reason. The ledger counts by reason what is dropped or flagged.
+        A row that is flagged already keeps its first reason. The ledger counts dropped and flagged rows by reason.
 
         Args:
             reason: a SQL expression, NULL for the rows that stay.
-            keep: whether to drop the others or to flag them.
+            keep: `drop` or `flag`.
         """
         if keep == "flag":
             had = "rejected" if "rejected" in self.columns else "NULL"
-            found = f"SELECT {reason} AS reason FROM {self} WHERE {had} IS NULL"
-            refused = f"(SELECT 'flagged: ' || reason AS reason FROM ({found}) WHERE reason IS NOT NULL)"
+            reasons = f"SELECT {reason} AS reason FROM {self} WHERE {had} IS NULL"
+            refused = f"(SELECT 'flagged: ' || reason AS reason FROM ({reasons}) WHERE reason IS NOT NULL)"
             return replace(self.with_columns(rejected=f"coalesce({had}, {reason})"), refused=refused)
         judged = self.sql(f"SELECT *, {reason} AS reason_to_go FROM {self}")
         refused = f"(SELECT reason_to_go AS reason FROM {judged} WHERE reason_to_go IS NOT NULL)"
-        kept = judged.sql(f"SELECT * EXCLUDE (reason_to_go) FROM {judged} WHERE reason_to_go IS NULL")
-        return replace(kept, refused=refused)
+        rows = judged.sql(f"SELECT * EXCLUDE (reason_to_go) FROM {judged} WHERE reason_to_go IS NULL")
+        return replace(rows, refused=refused)
 
     def noted(self, note: str) -> Rows:
-        """Return the same rows with something more for the ledger to say of this step."""
+        """Return the same rows with another note for the ledger."""
         return replace(self, notes=(*self.notes, note))
 
     def scalar(self, query: str) -> Any:
@@ -192,7 +192,7 @@ class Rows:
         """Refuse rows without a column.
 
         Raises:
-            RecipeError: there is none.
+            RecipeError: the column is missing.
         """
         if column not in self.columns:
             raise RecipeError(f"the rows have no column {column!r}", hint=hint)
@@ -228,10 +228,10 @@ def columns_of(con: Any, name: str) -> dict[str, str]:
 
 
 def without_nan(columns: Mapping[str, str]) -> str:
-    """Return what makes of `SELECT *` a selection that has NULL where a number is none.
+    """Return the SQL after `SELECT *` that turns NaN into NULL.
 
-    DuckDB sorts NaN above all numbers and says that it is at least any of them, so it would be the best score. What
-    rows bring along passes here once, as they enter; expressions over them see to it in `curate.rows.conditions`.
+    DuckDB sorts NaN above all numbers, so it would be the best score. Columns of a source are cleaned here once;
+    `curate.rows.conditions` does the same for expressions.
 
     Args:
         columns: column → DuckDB type.
@@ -241,7 +241,7 @@ def without_nan(columns: Mapping[str, str]) -> str:
 
 
 def number(sql: str) -> str:
-    """Return SQL for a number with a fraction, NULL where it is not a number.
+    """Return SQL for a floating-point number with NULL in place of NaN.
 
     Neither `isnan(x)` nor a comparison with NaN would do: Parquet's statistics leave NaN out, and DuckDB 2.0 answers
     both from them.
@@ -250,7 +250,7 @@ def number(sql: str) -> str:
 
 
 def class_ids(rows: Rows, wanted: Sequence[str], *, where: str) -> list[int]:
-    """Return the labels of classes given by wnid or name.
+    """Return the labels of classes, by wnid or name.
 
     Raises:
         RecipeError: a class is unknown; the hint names the nearest.
@@ -270,9 +270,9 @@ def remap(
     *,
     unlabelled: Literal["keep", "drop"] = "drop",
 ) -> Rows:
-    """Return the rows under other classes; rows whose class maps to None go.
+    """Return the rows under other classes; rows whose class maps to None are dropped.
 
-    `clean_label`, where there is one, follows; it becomes NULL where the true class is gone.
+    `clean_label`, if there is one, is mapped too; it becomes NULL if the true class is dropped.
 
     Args:
         new: the new label of each old one.
@@ -293,6 +293,6 @@ def remap(
 
 def keep_classes(rows: Rows, labels: Iterable[int], *, unlabelled: Literal["keep", "drop"] = "drop") -> Rows:
     """Return the rows of some classes, labelled 0, 1, 2, … in the order of their old labels."""
-    kept = {old: new for new, old in enumerate(sorted(set(labels)))}
-    new = [kept.get(i) for i in range(len(rows.classes))]
-    return remap(rows, new, [rows.classes[i] for i in kept], unlabelled=unlabelled)
+    new_labels = {old: new for new, old in enumerate(sorted(set(labels)))}
+    new = [new_labels.get(i) for i in range(len(rows.classes))]
+    return remap(rows, new, [rows.classes[i] for i in new_labels], unlabelled=unlabelled)

@@ -20,23 +20,23 @@ def text(value: str) -> str:
 
 
 def plain(path: object) -> str:
-    """Return a path in which `*`, `?` and `[` stand for themselves where DuckDB reads it, as a pattern it does not."""
+    """Return a path that DuckDB does not take for a pattern: `*`, `?` and `[` are escaped."""
     return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
 
 def parquet(*paths: object, literal: bool = True, **options: bool) -> str:
-    """Return SQL that reads Parquet files, and their columns alone: a folder called `caption=x` makes none.
+    """Return SQL that reads the columns of Parquet files; a folder named `caption=x` adds none.
 
     Args:
-        literal: whether `*` and the like stand for themselves in the paths.
+        literal: whether the paths are no patterns.
         options: of DuckDB's `read_parquet`, such as `file_row_number`.
     """
     files = ", ".join(text(plain(p) if literal else str(p)) for p in paths)
-    told = "".join(f", {name} = {str(value).lower()}" for name, value in options.items())
-    return f"read_parquet([{files}], hive_partitioning = false{told})"
+    settings = "".join(f", {name} = {str(value).lower()}" for name, value in options.items())
+    return f"read_parquet([{files}], hive_partitioning = false{settings})"
 
 
 def copy_parquet(con: Any, query: str, path: Path) -> None:
-    """Write what a query of DuckDB gives to a Parquet file, wholly or not at all."""
+    """Write the result of a DuckDB query to a Parquet file, whole or not at all."""
     with unfinished(path) as beside:
         con.execute(f"COPY ({query}) TO {text(str(beside))} (FORMAT parquet, COMPRESSION zstd)")

@@ -1,4 +1,4 @@
-"""SQL expressions as trees: parsed and written out by DuckDB, so that nobody searches SQL for words."""
+"""SQL expressions as trees, parsed and written by DuckDB; SQL is never searched for words."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def parse(condition: str) -> Any:
     """Return the tree of an expression over one row.
 
     Raises:
-        RecipeError: it is no SQL, or more than an expression.
+        RecipeError: the text is no SQL, or more than an expression.
     """
     queries, plain = _queries(condition), _queries("true")
     where = queries[0].pop("where_clause", None)
     del plain[0]["where_clause"]
-    if queries != plain:  # it closed our bracket and went on: LIMIT, UNION, USING SAMPLE, …
+    if queries != plain:  # the text closes our bracket and goes on: LIMIT, UNION, USING SAMPLE, …
         raise RecipeError(f"{describe(condition)} is more than one condition")
     return where
 
@@ -40,7 +40,7 @@ def written(trees: list[Node]) -> list[str]:
     """Return the SQL of trees."""
     answer = _serialized("SELECT 1")
     query = answer["statements"][0]["node"]
-    found = []
+    texts = []
     with duckdb.connect() as con:
         for tree in trees:
             query["select_list"] = [tree | {"alias": ""}]
@@ -48,12 +48,12 @@ def written(trees: list[Node]) -> list[str]:
             [(sql,)] = con.execute(
                 f"SELECT json_deserialize_sql({text(json.dumps(answer))}::JSON)"
             ).fetchall()
-            found.append(sql.removeprefix("SELECT ").removesuffix(";"))
-    return found
+            texts.append(sql.removeprefix("SELECT ").removesuffix(";"))
+    return texts
 
 
 def types(trees: list[Node], columns: Mapping[str, str]) -> list[str] | None:
-    """Return the DuckDB types of trees over rows with these columns; None where one cannot be bound."""
+    """Return the DuckDB types of trees over rows with these columns; None if a tree cannot be bound."""
     chosen = ", ".join(f"{sql} AS t{i}" for i, sql in enumerate(written(trees)))
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE rows ({', '.join(f'{quoted(c)} {kind}' for c, kind in columns.items())})")
@@ -64,7 +64,7 @@ def types(trees: list[Node], columns: Mapping[str, str]) -> list[str] | None:
 
 
 def nodes(tree: Any) -> Iterator[Node]:
-    """Yield the nodes of a tree, outer ones before those inside."""
+    """Yield the nodes of a tree, outer nodes first."""
     waiting = [tree]
     while waiting:
         value = waiting.pop()

@@ -1,7 +1,7 @@
-"""The reader of tables, one for sources and for steps: CSV, TSV, JSON and JSON lines, plain or packed, and Parquet.
+"""The reader of tables, for sources and steps: CSV, TSV, JSON and JSON lines, plain or compressed, and Parquet.
 
-No type is guessed from a file's first rows. Of text files every row is looked at; what is no row is counted (by a
-source) or refused by its line (by a step).
+Types are not guessed from the first rows: every row of a text file is read. A source counts the lines that are no
+rows; a step refuses the first of them, by its number.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from curate.rows.sql import copy_parquet, parquet
 def make_view(
     con: Any, name: str, file: str, *, columns: Collection[str] | None, texts: Collection[str]
 ) -> None:
-    """Make a view of a table that a step names, each column of the type that all of its values have.
+    """Create a view of a file that a step names; each column has the type of all its values.
 
     Args:
-        con: a DuckDB connection that may read the file; what it cannot read as it stands becomes a table in it.
+        con: a DuckDB connection that may read the file; a file that DuckDB cannot read directly becomes a table.
         name: of the view.
-        columns: those whose type is wanted, the others of a CSV are texts; None for all.
-        texts: columns that are texts, whatever they look like.
+        columns: those whose type matters, the others of a CSV are texts; None for all.
+        texts: columns that are texts whatever they look like.
 
     Raises:
-        DataError: it is no such table, or a line of it is no row.
+        DataError: the file is no such table, or a line is no row.
         duckdb.Error: likewise.
     """
     path = Path(file)
@@ -52,7 +52,7 @@ def make_view(
 def _as_it_stands(
     path: Path, file: str, columns: Collection[str] | None, texts: Collection[str]
 ) -> str | None:
-    """Return SQL that reads a text file; None where DuckDB cannot, though all of its lines are rows.
+    """Return SQL that reads a text file; None if DuckDB cannot read it directly, although all lines are rows.
 
     Raises:
         DataError: a line is no row.
@@ -69,7 +69,7 @@ def _as_it_stands(
 
 
 def _rewritten(path: Path, work: Path, columns: Collection[str] | None, texts: Collection[str]) -> str:
-    """Return SQL that reads a copy of a text file that DuckDB can read."""
+    """Copy a text file into a form that DuckDB reads; return the SQL."""
     copy = work / f"rows.{ending(path)}"
     if is_json(path):
         with as_utf8(path) as readable:
@@ -81,7 +81,7 @@ def _rewritten(path: Path, work: Path, columns: Collection[str] | None, texts: C
 
 
 def _import(con: Any, name: str, query: str, copy: Path) -> None:
-    """Bring what a query gives into a table of a connection that may not read its files."""
+    """Store the result of a query as a table of a connection that may not read the query's files."""
     import pyarrow.parquet as pq
 
     with duckdb.connect() as other:
@@ -100,8 +100,8 @@ def _from_csv(path: Path, found: Dialect, columns: Collection[str] | None, texts
     status = path.stat()
     typed = tuple(c for c in found.header if c not in texts and (columns is None or c in columns))
     kinds = _kinds(path, found, status.st_mtime_ns, status.st_size, typed)
-    told = ", ".join(cast(c, kinds.get(c, "VARCHAR")) for c in found.header)
-    return f"SELECT {told} FROM {delimited.relation(path, found, strict=True)}"
+    selected = ", ".join(cast(c, kinds.get(c, "VARCHAR")) for c in found.header)
+    return f"SELECT {selected} FROM {delimited.relation(path, found, strict=True)}"
 
 
 @lru_cache(maxsize=64)
