@@ -6,7 +6,7 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.rows.relation import NotKnownYet, Rows
 from curate.rows.sql import quoted
-from curate.sources._index_cache import class_list, in_order
+from curate.sources._index_cache import class_list, sorted_ids
 
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)").fullmatch
 MAX_WHOLE = 10**15  # beyond, not every whole number is a DOUBLE
@@ -45,7 +45,7 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
             raise NotKnownYet
         found = rows.con.execute(f"SELECT DISTINCT {value} FROM {rows} WHERE {name} IS NOT NULL").fetchall()
         values = [value for (value,) in found]
-        classes = class_list(sorted(values, key=float) if _NUMBER(kind) else in_order(values))
+        classes = class_list(sorted(values, key=float) if _NUMBER(kind) else sorted_ids(values))
     index = {c.name: i for i, c in enumerate(classes)} | {c.id: i for i, c in enumerate(classes)}
     if not any(called.isdecimal() for called in index):
         index |= {str(i): i for i in range(len(classes))}

@@ -1,4 +1,4 @@
-"""The index of a source: made once, kept in the cache, good for as long as the fingerprint stays."""
+"""The index of a source: made once and cached until the source's fingerprint changes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _ODD = re.compile(r"[^A-Za-z0-9_/-]|_(?=x[0-9A-F]{2})")
 
 
 def make_key(name: str) -> str:
-    """Return the key of a file's name without its extension: one-to-one, `[A-Za-z0-9_/-]` only, ≤ 200 long.
+    """Return the key of a file's name without extension: unique, of `[A-Za-z0-9_/-]`, at most 200 characters.
 
-    Any other character becomes `_xHH` for each byte of its UTF-8, and so does a `_` that would read as such.
-    A name too long keeps its start and ends in its MD5.
+    Each byte of another character's UTF-8 becomes `_xHH`, and so does a `_` that would read as such an escape. A name
+    that is too long keeps its beginning and ends in its MD5.
     """
     if not _PLAIN(name) or "_x" in name:
         name = _ODD.sub(
@@ -48,7 +48,7 @@ def make_key(name: str) -> str:
 
 
 def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
-    """Return the classes of ids in this order; wnids get their WordNet name, others are their own."""
+    """Return the classes of some ids, in order; a wnid gets its WordNet name, any other id is its own name."""
     from curate.wordnet import nouns, unique_names
 
     wnids = [i for i in ids if i in nouns()]
@@ -56,20 +56,20 @@ def class_list(ids: Sequence[str]) -> tuple[Class, ...]:
     taken = set(names.values())
     for name in (i for i in ids if i not in names):
         names[name] = name
-        while names[name] in taken:  # a folder called as WordNet calls another
+        while names[name] in taken:  # a folder that has the WordNet name of another
             names[name] += " (folder)"
         taken.add(names[name])
     return tuple(Class(names[i], i if i in nouns() else None) for i in ids)
 
 
-def in_order(ids: Iterable[str]) -> list[str]:
-    """Return the ids of classes in their order: sorted, and by value where all are whole numbers."""
+def sorted_ids(ids: Iterable[str]) -> list[str]:
+    """Return the ids of classes in label order: sorted, by value if all are whole numbers."""
     ids = list(ids)
     return sorted(ids, key=int) if all(map(_WHOLE, ids)) else sorted(ids)
 
 
 class LeftOut:
-    """What became no row, and why; and what else the ledger should say of the rows."""
+    """The files and members that became no row, by reason, and further notes for the ledger."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -77,11 +77,11 @@ class LeftOut:
         self.notes: list[str] = []
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count a file, or so many rows of it, under a reason."""
+        """Count a file, or `count` of its rows, under a reason."""
         self.counts[reason] += count
-        kept = self.names.setdefault(reason, [])
-        if len(kept) < NAMES_KEPT:  # bytes that are no UTF-8 are shown, for JSON could not hold them
-            kept.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+        names = self.names.setdefault(reason, [])
+        if len(names) < NAMES_KEPT:  # bytes that are no UTF-8 are escaped, for JSON
+            names.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
     def take(self, counts: Mapping[str, int], names: Mapping[str, list[str]]) -> None:
         """Add what another source left out."""
@@ -101,29 +101,28 @@ def cached(
     fingerprint: str,
     make: Callable[[], tuple[pa.Table | str, tuple[Class, ...], LeftOut]],
 ) -> Index:
-    """Return the index kept for this fingerprint, or make and keep it.
+    """Return the cached index of this fingerprint, or make and cache it.
 
     Args:
-        kind: the source's name.
-        identity: what tells this source from others (path and options).
-        make: reads the source: its rows with any columns (a table, or SQL over files that gives one), its
-            classes, what it left out.
+        kind: the name of the source.
+        identity: path and options, which distinguish this source from others.
+        make: reads the source; returns its rows (a table, or SQL over files), its classes, and what it left out.
     """
-    place = hashlib.sha256(json.dumps([kind, identity], sort_keys=True).encode()).hexdigest()[:24]
+    stem = hashlib.sha256(json.dumps([kind, identity], sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_folder() / "indexes"
-    kept = folder / f"{place}.json"
+    description = folder / f"{stem}.json"
     try:
-        record = json.loads(kept.read_text())
+        record = json.loads(description.read_text())
         parquet = folder / record["parquet"]
         if record["fingerprint"] == fingerprint and record["version"] == INDEX_VERSION and parquet.exists():
             return _index(record, parquet)
     except (OSError, ValueError, KeyError):
-        pass  # nothing kept, or nothing usable
+        pass  # nothing usable in the cache
     table, classes, left_out = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record = _write(folder, place, table, classes, left_out) | {"fingerprint": fingerprint}
-        write_atomic(kept, json.dumps(record).encode())
+        record = _write(folder, stem, table, classes, left_out) | {"fingerprint": fingerprint}
+        write_atomic(description, json.dumps(record).encode())
     except OSError as error:
         raise DataError(
             f"{folder}: the index cannot be written ({error.strerror})",
@@ -133,21 +132,21 @@ def cached(
 
 
 def _write(
-    folder: Path, place: str, table: pa.Table | str, classes: tuple[Class, ...], left_out: LeftOut
+    folder: Path, stem: str, table: pa.Table | str, classes: tuple[Class, ...], left_out: LeftOut
 ) -> dict[str, Any]:
     """Write the rows in key order and return the record that describes them."""
-    parquet = folder / f"{place}.parquet"
+    parquet = folder / f"{stem}.parquet"
     with tempfile.TemporaryDirectory(dir=folder) as work, duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(work)}")
         if isinstance(table, str):
-            con.execute(f"CREATE TEMP VIEW found AS {table}")
+            con.execute(f"CREATE TEMP VIEW source_rows AS {table}")
         else:
-            con.register("found", table)
-        columns = ordered(columns_of(con, "found"))
+            con.register("source_rows", table)
+        columns = ordered(columns_of(con, "source_rows"))
         chosen = ", ".join(
             f"{quoted(c)}::{CORE[c]} AS {quoted(c)}" if c in CORE else quoted(c) for c in columns
         )
-        con.execute(f"CREATE TEMP TABLE indexed AS SELECT {chosen} FROM found ORDER BY key")
+        con.execute(f"CREATE TEMP TABLE indexed AS SELECT {chosen} FROM source_rows ORDER BY key")
         _refuse_duplicates(con)
         rows = rows_digest(con, "indexed", "rowid", columns)
         [count] = con.execute("SELECT count(*) FROM indexed").fetchall()[0]
@@ -182,12 +181,12 @@ def _index(record: dict[str, Any], parquet: Path) -> Index:
     return replace(index, notes=tuple(record["notes"]))
 
 
-def require_rows(count: int, place: str, left_out: LeftOut, what: str = "images") -> None:
-    """Refuse a source that gave no rows.
+def require_rows(count: int, path: str, left_out: LeftOut, what: str = "images") -> None:
+    """Refuse a source without rows.
 
     Raises:
-        RecipeError: nothing was found, and why.
+        RecipeError: there are no rows; the message says why.
     """
     if not count:
         reasons = f": {left_out}" if left_out.counts else ""
-        raise RecipeError(f"{place}: no {what}{reasons}", hint="is this the right place?")
+        raise RecipeError(f"{path}: no {what}{reasons}", hint="is this the right place?")

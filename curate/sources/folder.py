@@ -33,7 +33,7 @@ FILES_PER_TASK = 256
 
 
 class SplitFolder(NamedTuple):
-    """A folder that holds class folders: its path, what files' names begin with, and the split that it is."""
+    """A folder of class folders: its path, the prefix of its files' names, and its split."""
 
     path: str
     prefix: str
@@ -41,7 +41,7 @@ class SplitFolder(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """A file below the root: where, in which split and class folder, and its size in bytes."""
+    """A file below the root: its relative path, split, class folder, and size in bytes."""
 
     file: str
     split: str | None
@@ -88,7 +88,7 @@ class FolderSource(Source):
             self.columns["wnid"] = "VARCHAR"
 
     def _layout(self) -> tuple[list[SplitFolder], list[str]]:
-        """Return the folders that hold class folders, and the names of all classes, without looking further."""
+        """Return the folders that hold class folders, and the names of all classes."""
         below = {entry.name: entry.path for entry in _folders(self.root)}
         splits = [
             SplitFolder(path, f"{n}/", SPLITS[n.lower()]) for n, path in below.items() if n.lower() in SPLITS
@@ -119,10 +119,12 @@ class FolderSource(Source):
         for entry in _entries(path):
             name = entry.name
             if is_folder(entry):
-                here = _identity(entry.path)
-                if here not in up:  # a link to a folder above would never end
+                identity = _identity(entry.path)
+                if identity not in up:  # a link to a folder above would never end
                     inner = f"{prefix}{name}/"
-                    yield from self._below(left_out, entry.path, inner, split, folder or name, (*up, here))
+                    yield from self._below(
+                        left_out, entry.path, inner, split, folder or name, (*up, identity)
+                    )
             elif os.path.splitext(name)[1][1:].lower() in EXTENSIONS:
                 status = _status(entry)
                 if status is None:
@@ -160,12 +162,12 @@ class FolderSource(Source):
             for task, answers in zip(
                 tasks, pool.map(lambda t: [_probe(self.root, f) for f in t], tasks), strict=True
             ):
-                for found, answer in zip(task, answers, strict=True):
+                for file, answer in zip(task, answers, strict=True):
                     if isinstance(answer, Header):
-                        good.append(found)
+                        good.append(file)
                         headers.append(answer)
                     else:
-                        left_out.add(answer, found.file)
+                        left_out.add(answer, file.file)
                 if progress:
                     progress(len(task), len(files))
         broken = sum(n for reason, n in left_out.counts.items() if reason not in PASSED_OVER)
@@ -205,20 +207,20 @@ def _status(entry: os.DirEntry) -> os.stat_result | None:
 def _is_utf8(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # the system's way to carry bytes that are not
+    except UnicodeEncodeError:  # Python decodes other bytes to surrogates
         return False
     return True
 
 
-def _probe(root: str, found: ImageFile) -> Header | str:
+def _probe(root: str, image: ImageFile) -> Header | str:
     """Return the header of an image, or the reason why it has none."""
     try:
-        handle = os.open(f"{root}/{found.file}", os.O_RDONLY)
+        handle = os.open(f"{root}/{image.file}", os.O_RDONLY)
         try:
             try:
                 return probe(os.read(handle, HEADER_BYTES))
             except NeedMore:
-                return probe(os.pread(handle, found.size, 0))
+                return probe(os.pread(handle, image.size, 0))
         finally:
             os.close(handle)
     except NeedMore:

@@ -13,7 +13,7 @@ from curate.io.stores import is_remote
 from curate.rows.manifest import CORE, KEY_LIMIT, Class, digest
 from curate.rows.sql import quoted, text
 from curate.sources import Index, Progress, Source
-from curate.sources._index_cache import LeftOut, cached, in_order
+from curate.sources._index_cache import LeftOut, cached, sorted_ids
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
 SOURCE = "source"
@@ -57,20 +57,20 @@ class UnionSource(Source):
 
     @property
     def homes(self) -> list[str]:
-        """Where the parts lie."""
+        """The paths of the parts."""
         return [home for part in self.parts.values() for home in part.homes]
 
     @property
     def outside(self) -> list[str]:
-        """What the parts say."""
-        return [place for part in self.parts.values() for place in part.outside]
+        """The outside images of the parts."""
+        return [path for part in self.parts.values() for path in part.outside]
 
     def fingerprint(self) -> str:
-        """Join those of the parts."""
+        """Return the digest of the fingerprints of the parts."""
         return digest([[name, part.fingerprint()] for name, part in self.parts.items()])
 
     def index(self, *, fingerprint: str, progress: Progress | None = None) -> Index:
-        """Index the parts and put their rows together; where one part is a table, they are read as they lie."""
+        """Index the parts and join their rows; if a part is a table, each query reads the rows from the files."""
         roots = {name: [type(p).__name__, os.path.abspath(p.root)] for name, p in self.parts.items()}
         identity = {"parts": roots, "duplicates": self.duplicates}
         if self.has_bytes:
@@ -99,15 +99,15 @@ class UnionSource(Source):
         return {n: p.index(fingerprint=p.fingerprint(), progress=progress) for n, p in self.parts.items()}
 
     def _joined(self, indexes: dict[str, Index]) -> tuple[str, tuple[Class, ...], LeftOut]:
-        """Return SQL for the rows of all parts, their classes, and what they left out."""
+        """Return SQL for the rows of all parts, their classes, and what was left out."""
         left_out = LeftOut()
         for name, index in indexes.items():
             left_out.take(index.counts, index.left_out)
             left_out.notes += [f"{name}: {note}" for note in index.notes]
-        classes, place = _classes([index.classes for index in indexes.values()])
+        classes, labels = _classes([index.classes for index in indexes.values()])
         left_out.notes += _apart(classes)
         selects = [
-            self._select(number, name, index, [place[c.id] for c in index.classes])
+            self._select(number, name, index, [labels[c.id] for c in index.classes])
             for number, (name, index) in enumerate(indexes.items())
         ]
         rows = " UNION ALL BY NAME ".join(selects)
@@ -136,38 +136,38 @@ class UnionSource(Source):
 
 
 def _columns(parts: dict[str, Source]) -> dict[str, str]:
-    """Return the columns of all parts; refuse one that has two types."""
-    found: dict[str, str] = dict(CORE)
+    """Return the columns of all parts; refuse a column with two types."""
+    columns: dict[str, str] = dict(CORE)
     first: dict[str, str] = {}
     for name, part in parts.items():
         for column, kind in part.columns.items():
-            if found.setdefault(column, kind) != kind:
+            if columns.setdefault(column, kind) != kind:
                 raise RecipeError(
-                    f"column {column!r} is {found[column]} in {first.get(column, 'the core')} and {kind} in {name}",
+                    f"column {column!r} is {columns[column]} in {first.get(column, 'the core')} and {kind} in {name}",
                     hint="build one of them first and change or drop the column there",
                 )
             first.setdefault(column, name)
-    return found
+    return columns
 
 
 def _classes(lists: list[tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[str, int]]:
-    """Return the classes of all parts, and the label of each by the id that it had in its part.
+    """Return the classes of all parts, each id once, and id → label.
 
-    Each id is there once, in the order of the ids unless all lists are the same.
+    They are in the order of their ids, or in that of the lists if all lists are the same.
     """
-    found: dict[str, Class] = {}
-    for one in (c for classes in lists for c in classes):
-        before = found.setdefault(one.id, one)
-        fine = tuple(dict.fromkeys([*before.fine, *one.fine]))
-        found[one.id] = Class(before.name, before.wnid, fine)
+    by_id: dict[str, Class] = {}
+    for cls in (c for classes in lists for c in classes):
+        first = by_id.setdefault(cls.id, cls)
+        fine = tuple(dict.fromkeys([*first.fine, *cls.fine]))
+        by_id[cls.id] = Class(first.name, first.wnid, fine)
     same = all(classes == lists[0] for classes in lists)
-    numbers = all([c.id for c in classes] == in_order(c.id for c in classes) for classes in lists)
-    order = [c.id for c in lists[0]] if same else in_order(found) if numbers else sorted(found)
+    numbers = all([c.id for c in classes] == sorted_ids(c.id for c in classes) for classes in lists)
+    order = [c.id for c in lists[0]] if same else sorted_ids(by_id) if numbers else sorted(by_id)
     taken: set[str] = set()
     named = []
-    for c in (found[i] for i in order):
+    for c in (by_id[i] for i in order):
         name = c.name
-        while name in taken:  # a folder called as WordNet calls another class
+        while name in taken:  # a folder that has the WordNet name of another class
             name += f" ({c.id})"
         taken.add(name)
         named.append(Class(name, c.wnid, c.fine))
@@ -175,25 +175,27 @@ def _classes(lists: list[tuple[Class, ...]]) -> tuple[tuple[Class, ...], dict[st
 
 
 def _apart(classes: tuple[Class, ...]) -> list[str]:
-    """Return a note of the classes that are called alike, one by its wnid and one by its name alone: two they stay."""
+    """Return a note about pairs of classes with one name, of which only one has a wnid; they stay two classes."""
     from curate.wordnet import unique_names
 
     wnids = [c.wnid for c in classes if c.wnid is not None]
-    called: dict[str, str] = {}
+    wnid_of: dict[str, str] = {}
     for wnid in wnids:
-        called.setdefault(_plain(unique_names([wnid])[0]), wnid)
+        wnid_of.setdefault(_plain(unique_names([wnid])[0]), wnid)
     bare = [
         c.name for c in classes if c.wnid is None
     ]  # maybe with its name again in brackets, after one that is taken
     pairs = [
-        (n, called[_plain(n.partition(" (")[0])]) for n in bare if _plain(n.partition(" (")[0]) in called
+        (n, wnid_of[_plain(n.partition(" (")[0])]) for n in bare if _plain(n.partition(" (")[0]) in wnid_of
     ]
     if not pairs:
         return []
-    shown = ", ".join(f"{name!r} and {wnid}" for name, wnid in pairs[:3]) + (", …" if len(pairs) > 3 else "")
+    examples = ", ".join(f"{name!r} and {wnid}" for name, wnid in pairs[:3]) + (
+        ", …" if len(pairs) > 3 else ""
+    )
     name, wnid = pairs[0]
     return [
-        f"{len(pairs):,} classes are called as WordNet calls another, and stay apart from it ({shown}); "
+        f"{len(pairs):,} classes are called as WordNet calls another, and stay apart from it ({examples}); "
         f"`relabel: {{map: {{{name!r}: {wnid}}}, others: keep}}` makes one of two"
     ]
 

@@ -1,4 +1,4 @@
-"""WebDataset tars, ours or anyone's: one row a sample, pointing at the image's bytes inside its tar."""
+"""WebDataset tars of any origin: one row a sample, which points at the bytes of its image inside the tar."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from curate.rows.relation import columns_of
 from curate.rows.sql import parquet
 from curate.sources import Index, Progress, Source
 from curate.sources._index_cache import LeftOut, cached, make_key, require_rows
-from curate.sources.shards.column_types import cast, told_types
+from curate.sources.shards.column_types import cast, declared_types
 from curate.sources.shards.fields import side_columns, side_kinds
-from curate.sources.shards.tars import peeked, read_tar
+from curate.sources.shards.tars import peek, read_tar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,12 +59,12 @@ class ShardsSource(Source):
             )
         _refuse_names(self.tars)
         self.root = _common(self.tars)
-        self.types = told_types(self.tars)
-        kinds = side_kinds(peeked(self.tars[0]))
+        self.types = declared_types(self.tars)
+        kinds = side_kinds(peek(self.tars[0]))
         self.columns = dict(CORE) | kinds | {c: t for c, t in self.types.items() if c in kinds}
 
     def fingerprint(self) -> str:
-        """Name, size and time of each tar; for a remote one what its store says of it."""
+        """Return name, size and time of each tar; for a remote tar, what its store says of it."""
         if is_remote(self.root):
             files, _ = filesystem(self.root)
             return json.dumps([[t, files.size(t), str(files.ukey(t))] for t in self.tars])
@@ -75,8 +75,8 @@ class ShardsSource(Source):
         identity = {"tars": self.tars, "duplicates": self.duplicates, "types": self.types}
         index = cached("shards", identity, fingerprint, lambda: self._read(progress))
         with duckdb.connect() as con:  # the first samples need not have all columns, nor their widest types
-            con.execute(f"CREATE TEMP VIEW found AS FROM {parquet(*index.files)}")
-            self.columns = columns_of(con, "found")
+            con.execute(f"CREATE TEMP VIEW indexed AS FROM {parquet(*index.files)}")
+            self.columns = columns_of(con, "indexed")
         return index
 
     def _read(self, progress: Progress | None) -> tuple[pa.Table, tuple[Class, ...], LeftOut]:

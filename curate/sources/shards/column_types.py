@@ -1,4 +1,4 @@
-"""Types of columns that a `.json` cannot tell, such as timestamps; beside shards of ours stands what they had."""
+"""Types of columns that JSON does not have, such as timestamps: a dataset of ours declares those of its shards."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def told_types(tars: Iterable[str]) -> dict[str, str]:
-    """Return column → DuckDB type as the datasets say whose shards these tars are; only what all of them say.
+def declared_types(tars: Iterable[str]) -> dict[str, str]:
+    """Return column → DuckDB type as declared by the datasets that these tars are shards of, if all agree.
 
-    Texts are left out: a `.json` holds them as they are.
+    Texts are left out, since JSON holds them as they are.
     """
-    found: dict[str, str] | None = None
+    common: dict[str, str] | None = None
     for folder, files in _by_folder(tars).items():
         types = _types(folder, files)
-        found = types if found is None else {c: t for c, t in found.items() if types.get(c) == t}
-    return found or {}
+        common = types if common is None else {c: t for c, t in common.items() if types.get(c) == t}
+    return common or {}
 
 
 def _by_folder(tars: Iterable[str]) -> dict[str, list[str]]:
@@ -52,7 +52,7 @@ def _types(folder: str, files: list[str]) -> dict[str, str]:
 
 
 def _canonical(kind: str) -> str:
-    """Return a type as DuckDB writes it, so that nothing else gets into SQL; nothing where it is none."""
+    """Return a type as DuckDB writes it, which is safe in SQL; an empty text if it is no type."""
     try:
         return str(duckdb.sqltype(kind))
     except duckdb.Error:
@@ -60,13 +60,13 @@ def _canonical(kind: str) -> str:
 
 
 def cast(table: pa.Table, types: Mapping[str, str]) -> tuple[pa.Table, dict[str, int]]:
-    """Return a table whose columns of JSON have their types; and of each how many values have not."""
-    there = {c: t for c, t in types.items() if c in table.column_names}
-    if not there:
+    """Cast the JSON columns of a table; return it, and the number of values of each column that did not fit."""
+    present = {c: t for c, t in types.items() if c in table.column_names}
+    if not present:
         return table, {}
-    made = ", ".join(f"TRY_CAST({quoted(c)}::JSON AS {t}) AS {quoted(c)}" for c, t in there.items())
+    made = ", ".join(f"TRY_CAST({quoted(c)}::JSON AS {t}) AS {quoted(c)}" for c, t in present.items())
     with duckdb.connect(config={"enable_external_access": False}) as con:
-        con.register("found", table)
-        done = con.sql(f"SELECT * REPLACE ({made}) FROM found").to_arrow_table()
-    lost = {c: done[c].null_count - table[c].null_count for c in there}
+        con.register("side_fields", table)
+        done = con.sql(f"SELECT * REPLACE ({made}) FROM side_fields").to_arrow_table()
+    lost = {c: done[c].null_count - table[c].null_count for c in present}
     return done, {c: n for c, n in lost.items() if n}

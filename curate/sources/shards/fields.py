@@ -1,4 +1,4 @@
-"""Labels, captions and columns of the samples of tars, from what their `.cls`, `.txt` and `.json` say."""
+"""Labels, captions and columns of the samples of tars, from their `.cls`, `.txt` and `.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curate.sources._index_cache import class_list
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What a row of ours says in its JSON about where it came from; here it comes from the tar.
+# Columns that the JSON of our own shards has of the row's first location; now the tar tells them.
 LOCATION = frozenset({"key", "file", "offset", "size", "ext", "width", "height"})
 LABELS = ("label", "clean_label")
 CAPTIONS = "captions"
@@ -28,20 +28,20 @@ Fault = Callable[[str, str], None]  # takes an extension and what is wrong with 
 
 
 def side_values(contents: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
-    """Return the columns of a sample: label, caption and what else its fields tell.
+    """Return the columns of a sample: label, caption, split and the others of its side fields.
 
-    `.cls` and `.txt` come before what the `.json` says of the same; `captions` is a list of all texts.
+    `.cls` and `.txt` win over the same columns of the `.json`; `captions` is the list of all texts.
 
     Args:
-        contents: extension → what `FieldReader` made of it.
-        fault: is told what cannot be a label, a caption or a split.
+        contents: extension → value, from `FieldReader`.
+        fault: called with an extension and what is wrong, for a value that can be no label, caption or split.
     """
-    told = contents.get("json") or {}
-    values = {k: v for k, v in told.items() if v is not None and k and k not in _TAKEN}
+    fields = contents.get("json") or {}
+    values = {k: v for k, v in fields.items() if v is not None and k and k not in _TAKEN}
     captions: Sequence[str] = ()
     for column in (CAPTIONS, "caption"):
-        if told.get(column) is not None and (texts := _texts(told[column], column, fault)) is not None:
-            if CAPTIONS not in values and (column == CAPTIONS or isinstance(told[column], Nested)):
+        if fields.get(column) is not None and (texts := _texts(fields[column], column, fault)) is not None:
+            if CAPTIONS not in values and (column == CAPTIONS or isinstance(fields[column], Nested)):
                 values[CAPTIONS] = texts
             captions = (*texts, *captions)
     caption = contents.get("txt") or next(filter(None, captions), None)
@@ -51,10 +51,10 @@ def side_values(contents: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
             values[CAPTIONS] = [caption, *known]
     label = (contents.get("cls") or "").strip()
     for column in LABELS:
-        name = (column == "label" and label) or _label(told.get(column), column, fault)
+        name = (column == "label" and label) or _label(fields.get(column), column, fault)
         if name:
             values[column] = name
-    if (split := told.get("split")) not in (None, ""):
+    if (split := fields.get("split")) not in (None, ""):
         if isinstance(split, Nested | bool | float):
             fault("json", "whose split is no text")
         else:
@@ -63,19 +63,19 @@ def side_values(contents: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
 
 
 def _texts(value: Any, column: str, fault: Fault) -> list[str] | None:
-    """Return the texts of a value that is one, or a list of them; None where it is neither."""
-    found = [value]
+    """Return the texts of a value that is a text or a list of texts; None if it is neither."""
+    texts = [value]
     if isinstance(value, Nested):
         read = json.loads(value)
-        found = [v for v in read if v is not None] if isinstance(read, list) else [read]
-    if all(isinstance(v, str) for v in found):
-        return found
+        texts = [v for v in read if v is not None] if isinstance(read, list) else [read]
+    if all(isinstance(v, str) for v in texts):
+        return texts
     fault("json", f"whose {column} {'are no texts' if column == CAPTIONS else 'is no text'}")
     return None
 
 
 def _label(value: Any, column: str, fault: Fault) -> str | None:
-    """Return what a label is called; pandas writes whole numbers as 3.0 where others are missing."""
+    """Return the name of a label; 3.0 is `3`, since pandas writes whole numbers so if some are missing."""
     if value is None:
         return None
     if isinstance(value, Nested):
@@ -87,7 +87,7 @@ def _label(value: Any, column: str, fault: Fault) -> str | None:
 
 
 def side_kinds(sides: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the columns that samples have besides the core, and their DuckDB types."""
+    """Return the columns of samples besides the core columns, and their DuckDB types."""
     kinds = {n: _kind([s.get(n) for s in sides]) for n in sorted({n for s in sides for n in s} - set(CORE))}
     kinds |= {name: "INTEGER" for name in LABELS if name in kinds}
     return kinds | ({CAPTIONS: "VARCHAR[]"} if CAPTIONS in kinds else {})
@@ -96,10 +96,10 @@ def side_kinds(sides: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def side_columns(
     sides: Sequence[Mapping[str, Any]], types: Mapping[str, str]
 ) -> tuple[dict[str, pa.Array], tuple[Class, ...], list[str]]:
-    """Return label, caption, split and the columns besides the core; the classes; and what to note of the columns.
+    """Return label, caption, split and the columns besides the core columns; the classes; notes about the columns.
 
     Args:
-        types: column → DuckDB type, where that is known; such columns come as JSON, to be cast.
+        types: column → DuckDB type, if known; such columns are returned as JSON, to be cast.
     """
     import pyarrow as pa
 
@@ -144,27 +144,27 @@ def _kind(values: Sequence[Any]) -> str:
 
 
 def _labels(sides: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[int | None]], tuple[Class, ...]]:
-    """Return both labels of each sample, and the classes: by number, by wnid where it is told, or by name."""
+    """Return both labels of each sample, and the classes: by number, by wnid if each has one, or by name."""
     words = {name: [side.get(name) for side in sides] for name in LABELS}
-    found = {word for column in words.values() for word in column if word is not None}
-    numbered = all(w.isascii() and w.isdigit() and len(w) <= MAX_DIGITS for w in found)
-    ids = sorted(found, key=_rank)
+    names = {word for column in words.values() for word in column if word is not None}
+    numbered = all(w.isascii() and w.isdigit() and len(w) <= MAX_DIGITS for w in names)
+    ids = sorted(names, key=_rank)
     index = {word: i for i, word in enumerate(ids)}
     if numbered:
-        ids = [str(i) for i in range(max(map(int, found), default=-1) + 1)]
-        index = {word: int(word) for word in found}
+        ids = [str(i) for i in range(max(map(int, names), default=-1) + 1)]
+        index = {word: int(word) for word in names}
     labels = {name: [None if w is None else index[w] for w in column] for name, column in words.items()}
     if numbered:
         wnids: dict[int | None, set[str]] = {}
         for label, side in zip(labels["label"], sides, strict=True):
             wnids.setdefault(label, set()).add(str(side.get("wnid")))
         wnids.pop(None, None)
-        told = {label: next(iter(w)) for label, w in wnids.items() if len(w) == 1 and w != {"None"}}
-        if len(told) == len(wnids) == len(set(told.values())):
-            ids = [told.get(i, word) for i, word in enumerate(ids)]
+        wnid_of = {label: next(iter(w)) for label, w in wnids.items() if len(w) == 1 and w != {"None"}}
+        if len(wnid_of) == len(wnids) == len(set(wnid_of.values())):
+            ids = [wnid_of.get(i, word) for i, word in enumerate(ids)]
     return labels, class_list(ids)
 
 
 def _rank(word: str) -> tuple[bool, float, str]:
-    """Return what classes are ordered by: numbers by their value, then names."""
+    """Return the sort key of a class: numbers by value, then names."""
     return (False, float(word), word) if _NUMBER(word) else (True, 0.0, word)

@@ -1,4 +1,4 @@
-"""One tar as rows: its samples, joined where their members stand apart, and what becomes none, by reason."""
+"""One tar as rows: its samples, joined if their members stand apart, and what becomes no row, by reason."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Faults = tuple[tuple[str, str], ...]
 
 @dataclass
 class TarRows:
-    """What a tar comes to.
+    """The rows of a tar.
 
     Args:
-        rows: of each sample with an image its name, what it is and where it lies, and what its side fields tell.
+        rows: for each sample with an image: its name, the columns of its image, and those of its side fields.
         left_out: what became no row, and fields that could not be read.
-        samples: how many there are.
-        apart: how many of them were put together of members that stand apart.
+        samples: number of samples.
+        apart: number of samples whose members stand apart in the tar.
     """
 
     rows: list[tuple[str, Row, Row]]
@@ -44,14 +44,14 @@ class TarRows:
 
 
 @dataclass(slots=True)
-class _Found:
-    """A sample so far.
+class _SamplePart:
+    """A sample, or a part of one.
 
     Args:
         extensions: of its members.
-        header: of the image, or why it has none.
-        sides: extension → what that field says.
-        faults: reason and member, where a field could not be read.
+        header: of the image, or the reason why it has none.
+        sides: extension → value of the side field.
+        faults: (reason, member) of each field that could not be read.
     """
 
     name: str
@@ -62,16 +62,16 @@ class _Found:
     sides: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sample: TarSample, faults: Faults) -> _Found:
-        found = cls(sample.key, tuple(sample.members), faults, sides=sample.contents)
+    def of(cls, sample: TarSample, faults: Faults) -> _SamplePart:
+        part = cls(sample.key, tuple(sample.members), faults, sides=sample.contents)
         for extension, member in sample.members.items():
             if extension in EXTENSIONS:
-                found.image, found.header = member, sample.contents[extension]
+                part.image, part.header = member, sample.contents[extension]
                 break
-        return found
+        return part
 
-    def joined(self, other: _Found) -> bool:
-        """Take what stands apart from the rest of the sample; False where that has the same members already."""
+    def joined(self, other: _SamplePart) -> bool:
+        """Join another part of the same sample; return False if both have a member of one extension."""
         if not set(self.extensions).isdisjoint(other.extensions):
             return False
         self.extensions += other.extensions
@@ -99,7 +99,7 @@ def read_tar(path: str) -> TarRows:
 
 
 def _read_together(path: str, tar: Tar) -> TarRows | None:
-    """Read a tar in which the members of each sample stand together; None where a key comes again."""
+    """Read a tar whose samples each stand together; return None if a key comes again."""
     walk = _Walk(path)
     keys: set[str] = set()
     rows = []
@@ -113,35 +113,35 @@ def _read_together(path: str, tar: Tar) -> TarRows | None:
 
 
 def _read_apart(path: str, tar: Tar) -> TarRows:
-    """Read any tar; all that its fields tell is kept until its end."""
+    """Read any tar; the values of all fields stay in memory until its end."""
     walk = _Walk(path)
-    found: dict[str, _Found] = {}
-    again: list[_Found] = []
+    parts: dict[str, _SamplePart] = {}
+    again: list[_SamplePart] = []
     apart: set[str] = set()
     for part in walk.parts(tar):
-        first = found.setdefault(part.name, part)
+        first = parts.setdefault(part.name, part)
         if first is not part:
             if first.joined(part):
                 apart.add(part.name)
             else:
                 again.append(part)
-    samples = (*found.values(), *again)
-    rows = [row for one in samples if (row := walk.row(one))]
+    samples = (*parts.values(), *again)
+    rows = [row for sample in samples if (row := walk.row(sample))]
     return TarRows(rows, walk.left_out, len(samples), len(apart))
 
 
-def peeked(path: str) -> list[Row]:
-    """Return what side fields of the first samples of a tar tell, from which the columns are known while planning."""
+def peek(path: str) -> list[Row]:
+    """Return the side fields of a tar's first samples, from which the plan knows the columns."""
     walk = _Walk(path, images=False)
     most = PEEKED_REMOTE_SAMPLES if is_remote(path) else PEEKED_SAMPLES
-    told: list[Row] = []
+    values: list[Row] = []
     with _sound(path) as tar:
         for number, part in enumerate(walk.parts(tar)):
-            if number >= most or len(told) >= PEEKED_JSONS:
+            if number >= most or len(values) >= PEEKED_JSONS:
                 break
             if part.sides.get("json") or "cls" in part.sides:
-                told.append(side_values(part.sides, lambda *_: None))
-    return told
+                values.append(side_values(part.sides, lambda *_: None))
+    return values
 
 
 @contextmanager
@@ -154,23 +154,23 @@ def _sound(path: str) -> Iterator[Tar]:
 
 
 class _Walk:
-    """One walk through a tar: what it makes of members and samples, and counts of them.
+    """One pass over a tar, which reads members and counts what it leaves out.
 
     Args:
-        images: whether to look at images too.
+        images: whether to read the headers of images.
     """
 
     def __init__(self, path: str, *, images: bool = True) -> None:
         self.path, self.images = path, images
         self.left_out = LeftOut()
         self._fields = FieldReader()
-        self._faults: Faults = ()  # of the fields of the sample at hand
+        self._faults: Faults = ()  # of the fields of the current sample
 
-    def parts(self, tar: Tar) -> Iterator[_Found]:
-        """Yield the samples, or their parts where members stand apart."""
+    def parts(self, tar: Tar) -> Iterator[_SamplePart]:
+        """Yield the samples; a sample whose members stand apart comes in parts."""
         for sample in samples(tar.members(), self._tell, partial(self._look, tar)):
             faults, self._faults = self._faults, ()
-            yield _Found.of(sample, faults)
+            yield _SamplePart.of(sample, faults)
 
     def _tell(self, kind: str, member: str, what: str) -> None:
         if kind == "no key":
@@ -185,31 +185,31 @@ class _Walk:
         if extension in SIDE_FIELDS:
             if member.size > MAX_FIELD_BYTES:
                 return self._fault(member.name, extension, TOO_LONG)
-            found = self._fields.read(extension, tar.read(member.offset, member.size))
+            value = self._fields.read(extension, tar.read(member.offset, member.size))
             for fault in self._fields.faults:
                 self._fault(member.name, extension, fault)
-            return found
+            return value
         return _header(tar, member) if self.images and extension in EXTENSIONS else None
 
     def _fault(self, member: str, extension: str, what: str) -> None:
         self._faults += ((f".{extension} {what}", member),)
 
-    def row(self, found: _Found) -> tuple[str, Row, Row] | None:
-        """Return the row of a sample, or count why it is none."""
-        if further := further_images(found.extensions):
-            self._leave_out(LEFT_OUT["several images"], found.name, further)
-        image, header = found.image, found.header
+    def row(self, sample: _SamplePart) -> tuple[str, Row, Row] | None:
+        """Return the row of a sample; count the reason if it has none."""
+        if further := further_images(sample.extensions):
+            self._leave_out(LEFT_OUT["several images"], sample.name, further)
+        image, header = sample.image, sample.header
         if image is None or isinstance(header, str):
-            self._leave_out(LEFT_OUT["no image"] if image is None else str(header), found.name)
+            self._leave_out(LEFT_OUT["no image"] if image is None else str(header), sample.name)
             return None
         row = {"offset": image.offset, "size": image.size, "ext": header.ext, "width": header.width,
                "height": header.height}  # fmt: skip
-        sides = side_values(found.sides, partial(self._fault, found.name))
-        if found.faults or self._faults:  # not before: a sample that is no row is counted once
-            for reason, member in (*found.faults, *self._faults):
+        sides = side_values(sample.sides, partial(self._fault, sample.name))
+        if sample.faults or self._faults:  # not before: a sample that is no row is counted once
+            for reason, member in (*sample.faults, *self._faults):
                 self._leave_out(reason, member)
             self._faults = ()
-        return found.name, row, sides
+        return sample.name, row, sides
 
 
 def _header(tar: Tar, member: Member) -> Header | str:
