@@ -1,4 +1,4 @@
-"""Plain tars (USTAR), the same bytes for the same members."""
+"""Writing of plain tars (USTAR): the same members give the same bytes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _FIXED_SUM = sum(_OWNER) + sum(_REST) + 8 * 32 + sum(_KIND)  # the checksum coun
 def header(name: str, size: int) -> bytes:
     """Return the header of a plain file: mode 0644, owner 0, time 0.
 
-    Names over 100 bytes get a prefix where they can be cut at a slash, else a GNU long-name header before.
+    A name over 100 bytes is split at a slash into prefix and name, or gets a GNU long-name header before.
 
     Raises:
-        DataError: a member of 8 GiB or more.
+        DataError: the size is 8 GiB or more.
     """
     if size > MAX_MEMBER_BYTES:
         raise DataError(f"{name}: {size:,} bytes do not fit into a tar member", hint="leave this sample out")
@@ -47,7 +47,7 @@ def header(name: str, size: int) -> bytes:
 
 
 def headers(names: Sequence[bytes] | np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return the headers of many plain files with names of at most 100 bytes, as `header` makes them, in bulk.
+    """Return the headers of many plain files, as `header` does, for names of at most 100 bytes.
 
     Returns:
         uint8 of shape (M, 512).
@@ -77,14 +77,14 @@ def _long(name: str, size: int) -> bytes:
 
 
 class TarWriter:
-    """Write a tar so that nothing has its name before `close`, which makes it durable.
+    """Write a tar that gets its name at `close`, once it is complete and durable.
 
-    On this machine it is written beside, synced and renamed; in a store it is one multipart upload. Writing and
-    hashing go on behind the caller, one block at a time.
+    A local tar is written to a temporary file, synced and renamed; in a store it is a multipart upload. A thread writes
+    and hashes one block while the caller prepares the next.
 
     Args:
-        path: the final name.
-        scratch: a folder of the same disk for the unfinished file; that of `path` if None.
+        path: of the tar.
+        scratch: a folder on the same disk for the temporary file; the folder of `path` if None.
     """
 
     def __init__(self, path: AnyPath, scratch: AnyPath | None = None) -> None:
@@ -99,14 +99,14 @@ class TarWriter:
         self._last: Future[None] | None = None
 
     def put(self, block: memoryview | bytes) -> None:
-        """Write whole blocks of members. The memory belongs to the writer from now on."""
+        """Write whole blocks of members; the caller must not change their memory any more."""
         self.bytes += len(block)
         last, self._last = self._last, self._behind.submit(self._put, block)
         if last:
             last.result()
 
     def close(self) -> str:
-        """Finish and name the tar; return its sha256 in hex."""
+        """Complete the tar; return its sha256 in hex."""
         self.put(bytes(-(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE + 2 * BLOCK))
         self._behind.shutdown()
         assert self._last is not None
@@ -115,7 +115,7 @@ class TarWriter:
         return self._sha.hexdigest()
 
     def abort(self) -> None:
-        """Leave nothing."""
+        """Discard the tar."""
         self._behind.shutdown(cancel_futures=True)
         self._stream.discard()
 
@@ -125,11 +125,11 @@ class TarWriter:
 
 
 class _File:
-    """A file written in a scratch folder, until `finish` puts it in its place."""
+    """A temporary file that `finish` renames to its path."""
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.path = path
-        # Another worker may be at the same shard, when it was lost and came back.
+        # A worker that was believed lost may write the same shard.
         self._beside = scratch / f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp"
         self._stream = open(self._beside, "wb", buffering=0)  # noqa: SIM115 - closed by finish or discard
 
@@ -149,7 +149,7 @@ class _File:
 
 
 class _Upload:
-    """A multipart upload; the object is there when `finish` is through, and not before."""
+    """A multipart upload; the object exists once `finish` returns."""
 
     def __init__(self, url: RemotePath) -> None:
         store, path = filesystem(str(url))

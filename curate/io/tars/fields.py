@@ -1,4 +1,4 @@
-"""What `.cls`, `.txt` and `.json` beside an image in a tar say; anybody may have written them."""
+"""Side fields in tars: untrusted `.cls`, `.txt` and `.json` members beside an image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Nested(str):
 
 
 class FieldReader:
-    """Read side fields, one after the other; each thread needs a reader of its own.
+    """Read side fields one after the other; not safe for threads.
 
     Attributes:
-        faults: what is wrong with the field that was read last, in the words of the ledger: ".txt not UTF-8".
+        faults: of the field that was read last, in the words of the ledger, such as "not UTF-8".
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class FieldReader:
         self.faults: list[str] = []
 
     def read(self, extension: str, data: bytes) -> Any:
-        """Return what a field says: a text, of a `.json` its columns; None where it cannot be read.
+        """Return the value of a field: a text, or the columns of a `.json`; None if it cannot be read.
 
-        Columns are in lower case, for SQL's names have none. Their values are texts, numbers, booleans and `Nested`.
+        Columns are in lower case, because names in SQL have no case. Values are texts, numbers, booleans and `Nested`.
 
         Args:
             extension: one of SIDE_FIELDS.
@@ -89,20 +89,20 @@ class FieldReader:
         self._fault("with a number that is none")
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        values = dict(pairs)
+        if len(values) < len(pairs):
             self._fault("with a name twice")
-        return found
+        return values
 
 
 @lru_cache(maxsize=1024)
 def column_name(name: str) -> str | None:
-    """Return what a name of a `.json` is called as a column; None where it is no text."""
+    """Return the column of a name in a `.json`; None if it is no valid Unicode."""
     return name.lower() if is_unicode(name) else None
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be stored: JSON may hold halves of a character."""
+    """Tell whether a text is valid Unicode: JSON may have lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What linting finds: each kind of fault with its severity, the first of each kept, all of them counted."""
+"""Findings of linting: kinds and severities, the first findings of each kind, and counts of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 KEPT = 100  # findings of a kind, in full; the rest are counted
 NAME_CHARACTERS = 200  # of a name, shown; a tar may have names of a megabyte
 
-# Errors: a sample is lost, merged with another, or cannot be read. Warnings: it is read, not as one would think.
+# Error: a sample is lost, merged with another or unreadable. Warning: it is read otherwise than expected.
 KINDS = {
     "unreadable": "error",
     "not a sound tar": "error",
@@ -42,8 +42,8 @@ KINDS = {
     "CMYK": "note",
     "16 bits a channel": "note",
 }
-# What `build` counts a member or a sample by, where a finding costs it one. It reads what else there is as it should
-# be, or refuses the tar.
+# Kind of finding → reason by which `build` counts a lost member or sample. With other findings it loses nothing, or
+# refuses the tar.
 LEFT_OUT = {
     "link": "not a plain file in its tar",
     "device": "not a plain file in its tar",
@@ -62,7 +62,7 @@ NO_NAME, NO_EXTENSION = "without a name", "without an extension"  # of "no key"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about a tar: how grave, of which kind, where, and what exactly.
+    """A finding about a tar.
 
     Args:
         severity: "error", "warning" or "note".
@@ -78,12 +78,12 @@ class Finding:
 
 @dataclass
 class Report:
-    """What linting some tars came to.
+    """The result of linting some tars.
 
     Args:
-        counts: kind → how many; `findings` has the first 100 of each kind.
+        counts: kind → number of findings; `findings` has the first 100 of each kind.
         bytes: of the tars.
-        images: kind of image → how many were decoded.
+        images: kind of image → number of decoded images.
     """
 
     shards: int = 0
@@ -95,28 +95,28 @@ class Report:
     kept: dict[str, list[Finding]] = field(default_factory=dict)
 
     def add(self, kind: str, shard: str, member: str, what: str) -> None:
-        """Count a finding, and keep it where it is among the first of its kind."""
+        """Count a finding, and keep it if it is among the first of its kind."""
         self.counts[kind] += 1
         kept = self.kept.setdefault(kind, [])
         if len(kept) < KEPT:
             kept.append(Finding(KINDS[kind], kind, shown(shard), shown(member), plain(what)))
 
     def raise_to(self, kind: str, count: int) -> None:
-        """Count so many findings of a kind, of which only the first were added."""
+        """Set the count of a kind of which only the first findings were added."""
         if count:
             self.counts[kind] = count
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings that were kept, the gravest kinds first."""
+        """The first findings of each kind, most severe kinds first."""
         return self.first(KEPT)
 
     def first(self, count: int) -> list[Finding]:
-        """Return so many findings of each kind, the gravest kinds first."""
+        """Return the first `count` findings of each kind, most severe kinds first."""
         return [finding for kind in KINDS for finding in self.kept.get(kind, [])[:count]]
 
     def count(self, severity: str) -> int:
-        """Return how many findings are of a severity."""
+        """Return the number of findings of a severity."""
         return sum(n for kind, n in self.counts.items() if KINDS[kind] == severity)
 
     @property
@@ -125,18 +125,18 @@ class Report:
         return self.count("error") > 0
 
     def document(self) -> Mapping[str, Any]:
-        """Return it as JSON has it."""
+        """Return the report as a JSON document."""
         numbers = {n: getattr(self, n) for n in ("shards", "samples", "members", "bytes", "images", "counts")}
         severities = {f"{s}s": self.count(s) for s in ("error", "warning", "note")}
         return numbers | severities | {"findings": [vars(f) for f in self.findings]}
 
 
 def plain(name: str) -> str:
-    """Return a name as text that can be stored and printed: whatever is not printable is escaped."""
+    """Return a name with all unprintable characters escaped."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def shown(name: str) -> str:
-    """Return a name for a person, not too long."""
+    """Return a name for people: printable and not too long."""
     name = plain(name)
     return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""The headers of a tar, read: names, sizes, kinds and PAX records, as USTAR, V7, GNU, star and PAX write them."""
+"""Headers of tars: names, sizes, kinds and PAX records, of USTAR, V7, GNU, star and PAX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DIGITS = 20  # of a size; Python makes no number of thousands
 
 
 class BadTar(ValueError):
-    """A tar that cannot be walked to its end; the message says what is wrong and at which byte."""
+    """A tar that cannot be read to its end; the message says what is wrong and at which byte."""
 
 
 def padded(size: int) -> int:
@@ -25,21 +25,21 @@ def padded(size: int) -> int:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a block is a member's header: whether its checksum is right."""
+    """Tell whether a block is a header: its checksum is right."""
     try:
-        told = int(block[148:156].strip(b" \0"), 8)
+        checksum = int(block[148:156].strip(b" \0"), 8)
     except ValueError:
         return False
     # The sum of a header's bytes, its own field taken as spaces. Adler-32's lower half is the sum of all bytes
     # plus one, modulo 65,521: it comes from C, and `sum` would take more time than all the rest.
     spaced = block[:148] + b"        " + block[156:]
-    if (zlib.adler32(spaced) & 0xFFFF) == (told + 1) % 65_521:
+    if (zlib.adler32(spaced) & 0xFFFF) == (checksum + 1) % 65_521:
         return True
-    return told == sum(b - 256 if b > 127 else b for b in spaced)  # as some old tars counted
+    return checksum == sum(b - 256 if b > 127 else b for b in spaced)  # as some old tars counted
 
 
 def no_header(block: bytes, at: int, last: str) -> str:
-    """Return why there is no header where one should be."""
+    """Return why a block that should be a header is none."""
     if at:
         return f"no header at byte {at}, after {last!r}: damaged, or a wrong size before"
     for magic, kind in _PACKED.items():
@@ -49,7 +49,7 @@ def no_header(block: bytes, at: int, last: str) -> str:
 
 
 def number(field: bytes, at: int) -> int:
-    """Read a number as tars have it: octal digits, or base 256 behind a first byte of 0x80."""
+    """Read a number of a header: octal digits, or base 256 after a first byte of 0x80."""
     try:
         if field[0] == 0x80:
             value = int.from_bytes(field[1:], "big")
@@ -65,12 +65,12 @@ def number(field: bytes, at: int) -> int:
 
 
 def header_text(field: bytes) -> str:
-    """Return a text up to its NUL; bytes that are no UTF-8 as Python's surrogates."""
+    """Return a text up to its NUL; bytes that are no UTF-8 become surrogates."""
     return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def member_name(block: bytes) -> str:
-    """Return the name in a header; one that does not fit is in a header before it."""
+    """Return the name in a header; a longer name is in a header before it."""
     name = header_text(block[:100])
     if block[345] and block[257:263] == b"ustar\0":  # GNU tar keeps other things at the place of the prefix
         name = f"{header_text(block[345:500])}/{name}"
@@ -92,14 +92,14 @@ def records(text: bytes, at: int) -> dict[str, str]:
     return found
 
 
-def changed(told: dict[str, str], name: str, size: int, kind: str, at: int) -> tuple[str, int, str]:
+def changed(pax: dict[str, str], name: str, size: int, kind: str, at: int) -> tuple[str, int, str]:
     """Return name, size and kind as PAX records change them; an empty value changes nothing."""
-    name = told.get("path") or name
-    if value := told.get("size"):
+    name = pax.get("path") or name
+    if value := pax.get("size"):
         digits = value.lstrip("0") or "0"
         if not (value.isascii() and value.isdigit() and len(digits) <= MAX_DIGITS):
             raise BadTar(f"a size that is no number at byte {at}: {digits[:MAX_DIGITS]!r}")
         size = int(digits)
-    if any(keyword.startswith("GNU.sparse.") for keyword in told):
-        name, kind = told.get("GNU.sparse.name") or name, SPARSE
+    if any(keyword.startswith("GNU.sparse.") for keyword in pax):
+        name, kind = pax.get("GNU.sparse.name") or name, SPARSE
     return name, size, kind

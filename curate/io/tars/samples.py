@@ -1,4 +1,4 @@
-"""What makes a sample of the members of a tar, and what a reader passes over: for `verify` and for sources alike."""
+"""Samples: the members of a tar grouped by name, as sources and `verify` both need them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Look = Callable[[str, Member], Any]  # takes an extension and its member
 
 @dataclass(slots=True)
 class TarSample:
-    """Members that stand together and share a name up to the first dot, as webdataset makes a sample.
+    """Adjacent members that share a name up to the first dot, which is a sample in webdataset.
 
     Args:
         key: the name up to the first dot.
         members: extension in lower case → member.
-        contents: extension → what was made of the member's bytes.
+        contents: extension → result of `look` for the member.
     """
 
     key: str
@@ -33,16 +33,17 @@ class TarSample:
 
 
 def samples(members: Iterable[Member], tell: Tell, look: Look | None = None) -> Iterator[TarSample]:
-    """Yield the samples that the members of a tar make, in order.
+    """Group the members of a tar into samples, in order.
 
-    A sample whose members stand apart comes in parts. What came before a fault of the tar is yielded first.
+    A sample whose members stand apart comes in parts. The samples before a fault of the tar are yielded first.
 
     Args:
-        tell: is told of each member that readers pass over, merge or lose.
-        look: is shown each member while its bytes are near; what it returns is kept in `contents`.
+        tell: called for each member that readers skip, merge or lose.
+        look: called for each member while its bytes are in memory; `contents` gets the result.
 
     Raises:
-        BadTar: as `Tar.members`; OSError or DataError: the tar cannot be read on.
+        BadTar: see `Tar.members`.
+        OSError, DataError: the tar cannot be read.
     """
     sample: TarSample | None = None
     try:
@@ -91,10 +92,10 @@ def _tell_of_no_file(member: Member, tell: Tell) -> None:
 
 
 def further_images(extensions: Iterable[str]) -> int:
-    """Return how many images a sample has after its first; `2.jpg` is one too, cut off from the name `cat.2.jpg`."""
+    """Return the number of images of a sample after its first; `2.jpg`, of the name `cat.2.jpg`, is one too."""
     return max(sum(e.rpartition(".")[2] in EXTENSIONS for e in extensions) - 1, 0)
 
 
 def count(members: Iterable[Member]) -> int:
-    """Return how many samples members make."""
+    """Return the number of samples of some members."""
     return sum(1 for _ in samples(members, lambda *_: None))

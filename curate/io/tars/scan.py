@@ -1,4 +1,4 @@
-"""The members of a tar by its headers alone, in a sixth of the time that Python's tarfile takes, and its faults."""
+"""Members of a tar, read from its headers alone, six times as fast as Python's tarfile; and its faults."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Member(NamedTuple):
     """One member of a tar.
 
     Args:
-        name: as it is written; bytes that are no UTF-8 as Python's surrogates.
+        name: as written; bytes that are no UTF-8 are surrogates.
         kind: FILE, FOLDER, LINK, DEVICE, SPARSE or UNKNOWN.
-        offset: where its bytes begin.
-        size: how many there are.
-        pax: bytes of PAX headers before its own one.
+        offset: of its first byte.
+        size: in bytes.
+        pax: bytes of PAX headers before its own header.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Member(NamedTuple):
 
 @dataclass
 class _Ahead:
-    """What headers before a member say of it: its name, PAX records; and the bytes of all and of the PAX ones."""
+    """What the headers before a member say: its name and PAX records; the bytes of all and of PAX headers."""
 
     name: str | None = None
     records: dict[str, str] = field(default_factory=dict)
@@ -70,15 +70,15 @@ class _Ahead:
 
 
 class Tar:
-    """A plain tar, open for one walk through its members and for reading bytes near where the walk is.
+    """An open plain tar: one pass over its members, and reads close to the current member.
 
     Args:
-        stream: a file object that can seek; it is closed with the tar.
-        url: where it comes from, if that is a store: reads are tried again.
+        stream: a seekable file object; it is closed with the tar.
+        url: of a tar in a store; failed reads are retried.
 
     Attributes:
-        bytes: the size of the whole file.
-        end: where the end-of-archive marker stands, once `members` has come there.
+        bytes: size of the file.
+        end: offset of the end-of-archive marker, once `members` has reached it.
     """
 
     def __init__(self, stream: IO[bytes], url: str | None = None) -> None:
@@ -97,10 +97,10 @@ class Tar:
         self._stream.close()
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes of the file; fewer where it ends before."""
+        """Return bytes of the file; fewer at its end."""
         begin = offset - self._start
         if begin < 0 or begin + size > len(self._window):
-            # Members that follow closely are read many at once; between large ones only the headers are.
+            # Many small members are read at once; of large members only the headers are.
             near = 0 <= begin <= len(self._window) + self._reach
             self._reach = min(self._reach * 2, MAX_WINDOW) if near else MIN_WINDOW
             self._window = self._fetch(offset, max(size, self._reach))
@@ -120,15 +120,13 @@ class Tar:
         return data
 
     def members(self, start: int = 0) -> Iterator[Member]:
-        """Yield the members in order.
-
-        Understands USTAR, V7, GNU (long names, sizes in base 256) and PAX (path and size, also global).
+        """Yield the members in order: of USTAR, V7, GNU (long names, base-256 sizes), PAX (path, size, global headers).
 
         Args:
-            start: the byte at which the first header stands.
+            start: offset of the first header.
 
         Raises:
-            BadTar: the tar is cut, damaged, compressed or none at all; what came before has been yielded.
+            BadTar: the file is truncated, damaged, compressed or no tar; earlier members have been yielded.
         """
         at = start  # of the next header
         last = ""
@@ -169,7 +167,7 @@ class Tar:
                 ahead = _Ahead()
 
     def _extended(self, flag: bytes, at: int, size: int, ahead: _Ahead, everywhere: dict[str, str]) -> int:
-        """Read a header that says more of the next member, or of all that follow; return where the next begins."""
+        """Read an extended header, of the next member or of all that follow; return the offset of the next header."""
         if size > MAX_HEADER_BYTES:
             raise BadTar(f"a long name or PAX header of {size} bytes at byte {at}")
         text = self.read(at + BLOCK, size)
@@ -187,7 +185,7 @@ class Tar:
         return at + length
 
     def _close(self, at: int, block: bytes, last: str, ahead: _Ahead) -> None:
-        """Look at the place where the tar ends, with a block of zeros or without."""
+        """Check the end of the tar, where a block of zeros should be."""
         length = len(block)
         if not self.bytes:
             raise BadTar("an empty file")
@@ -202,7 +200,7 @@ class Tar:
         self.end = at
 
     def _sparse_maps(self, block: bytes, at: int) -> int:
-        """Return the length of the maps that stand between the header of an old GNU sparse file and its bytes."""
+        """Return the length of the maps between the header of an old GNU sparse file and its bytes."""
         length = 0
         more = block[482]
         while more:
@@ -214,18 +212,18 @@ class Tar:
         return length
 
     def member_at(self, at: int) -> bool:
-        """Whether a member's header stands at a byte."""
+        """Tell whether there is a header at an offset."""
         block = self.read(at, BLOCK)
         return len(block) == BLOCK and is_header(block)
 
     def behind(self) -> Iterator[Member]:
-        """Yield the members behind the end-of-archive marker, as far as one can come; `tar -i` reads them too."""
+        """Yield the readable members after the end-of-archive marker; `tar -i` reads them too."""
         with suppress(BadTar):
             while (at := self.beyond()) is not None and self.member_at(at):
                 yield from self.members(at)
 
     def beyond(self) -> int | None:
-        """Return where something stands behind the end-of-archive marker; None where all is zeros."""
+        """Return the offset of the first nonzero byte after the end-of-archive marker; None if there is none."""
         assert self.end is not None
         for at in range(self.end, self.bytes, MAX_WINDOW):
             data = self._fetch(at, min(MAX_WINDOW, self.bytes - at))
@@ -236,16 +234,16 @@ class Tar:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the sample that a member belongs to, and its extension: cut at the first dot of the last part.
+    """Split a member's name into its sample and extension at the first dot of the last part, as webdataset does.
 
-    So does webdataset. The sample has no name of its own where the last part begins with a dot.
+    The sample's last part is empty if the member's begins with a dot.
     """
     dot = name.find(".", name.rfind("/") + 1)
     return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
 
 
 def find_tars(path: str) -> list[str]:
-    """Return the tars at a path, compressed ones too; see `find_files`."""
+    """Return the tars at a path, also compressed ones; see `find_files`."""
     return find_files(path, ENDINGS, "tar")
 
 
@@ -257,8 +255,8 @@ def open_tar(path: str) -> Tar:
         DataError: a store does not answer.
     """
     if not is_remote(path):
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would block
             raise OSError(f"{path}: not a plain file")
         return Tar(open(path, "rb", buffering=0))  # closed with the tar
-    files, place = filesystem(path)
-    return retry(path, lambda: Tar(files.open(place, "rb"), path))
+    files, inner = filesystem(path)
+    return retry(path, lambda: Tar(files.open(inner, "rb"), path))

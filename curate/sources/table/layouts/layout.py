@@ -1,4 +1,4 @@
-"""What a layout is: which columns of a published table are what, as data."""
+"""Layouts as data: which column of a published table is the URL, the caption, and so on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curate.rows.manifest import CORE
 from curate.rows.sql import quoted
 from curate.sources.table.layouts.texts import TEXTS, is_list, is_nested, refuse, texts_sql
 
-# What a table's rows may say of an image and its text, besides columns of their own: column → DuckDB type.
+# Columns that a layout may name, besides a table's own: column → DuckDB type.
 COLUMNS = {
     "url": "VARCHAR",
     "caption": "VARCHAR",
@@ -20,13 +20,13 @@ COLUMNS = {
     "height": "INTEGER",
     "similarity": "DOUBLE",  # of image and caption, by a CLIP model that the layout names
     "language": "VARCHAR",  # ISO 639-1
-    "nsfw": "VARCHAR",  # as the table says it: UNLIKELY, UNSURE, NSFW; or a probability as text
+    "nsfw": "VARCHAR",  # as published: UNLIKELY, UNSURE, NSFW; or a probability as text
     "sha256": "VARCHAR",  # of the image's bytes, in hex
-    "title": "VARCHAR",  # of which a caption was made, with the description
+    "title": "VARCHAR",  # a caption may be made of it and the description
     "description": "VARCHAR",
 }
 
-# Names that steps give columns of their own while they work, or that DuckDB gives: no column of a table has them.
+# Names of temporary columns of steps, and of DuckDB's own columns: a table's column of such a name is renamed.
 RESERVED = {
     "_drawn", "below_group", "below_limit", "elsewhere", "file_row_number", "in_table", "is_top", "part_number",
     "place", "ranks_at", "ranks_group", "ranks_key", "ranks_order", "ranks_place", "ranks_wanted", "reason_to_go",
@@ -36,12 +36,12 @@ NEEDED = ("url", "caption")
 
 
 class ColumnExpr(NamedTuple):
-    """A column as SQL over columns of the file.
+    """A column as a SQL expression over the columns of a file.
 
     Args:
-        needs: the columns that must be there for it; it stands for them, so they are not carried besides.
+        needs: columns that the file must have; the expression replaces them, so they are not carried along.
         sql: the expression; column names in it have no case.
-        beside: columns that must be there too, and go on under their own names.
+        beside: columns that the file must have too, and that are carried along.
     """
 
     needs: tuple[str, ...]
@@ -60,8 +60,8 @@ class TableLayout:
         terms: what its publishers say of its use.
         columns: column of ours → where it comes from: a column of the file or SQL over some, in the order of
             preference. Releases differ; the first whose columns are all there is taken.
-        signatures: sets of columns by which `auto` knows it: all of one must be there. None: it is never guessed.
-        unlike: columns that speak against it, though a signature is there.
+        signatures: sets of columns by which `auto` knows it: all of one must be present. None: it is never guessed.
+        unlike: columns that speak against it, though a signature is present.
         headers: the columns where files have no header line, one tuple for each number of columns.
         delimiter: of text files.
         quote: the quotation mark of text files; empty where quotes are part of the text.
@@ -114,45 +114,44 @@ class TableLayout:
             hint="a first line with the columns' names says what they are",
         )
 
-    def unnesting(self, there: Collection[str], file: str) -> str | None:
-        """Return SQL that makes one row a pair, where a file of these columns needs it.
+    def unnesting(self, present: Collection[str], file: str) -> str | None:
+        """Return SQL that makes a row of each pair in a nested file; None if a file with these columns needs none.
 
         Args:
-            there: the columns of the file as it is read.
-            file: what stands after FROM to read it.
+            file: SQL that reads the file, as after FROM.
         """
-        inside = self.nested and {n.lower() for n in there}.issuperset(self.nested)
+        inside = self.nested and {n.lower() for n in present}.issuperset(self.nested)
         return self.rows.format(file=file) if inside and self.rows else None
 
-    def source_of(self, column: str, there: Mapping[str, str]) -> str | None:
-        """Return the file's column that one of ours is taken from as it is; None where it is made, or is not there.
+    def source_of(self, column: str, present: Mapping[str, str]) -> str | None:
+        """Return the file's column that a column of ours is copied from; None if it is computed or missing.
 
-        A list or a struct is no number and no word, so it is passed over; one for the URL or the caption is not.
+        Lists and structs are skipped, except for the URL and the caption.
         """
-        names = {name.lower(): name for name in there}
+        names = {name.lower(): name for name in present}
         for candidate in map(_as_expr, self.columns.get(column, ())):
             if names.keys() >= {n.lower() for n in _all_of(candidate)}:
                 name = names[candidate.needs[0].lower()] if len(candidate.needs) == 1 else ""
                 plain = name and candidate.sql == quoted(candidate.needs[0])
-                if not plain or column in NEEDED or not is_nested(there[name]):
+                if not plain or column in NEEDED or not is_nested(present[name]):
                     return name if plain else None
         return None
 
-    def select(self, there: Mapping[str, str], *, where: str) -> dict[str, str]:
-        """Return column → SQL over a file's columns: what the layout names, then the others under their own names.
+    def select(self, present: Mapping[str, str], *, where: str) -> dict[str, str]:
+        """Return column → SQL over a file's columns: those that the layout names, then the others.
 
-        A column that the file lacks is left out, but for the URL and the caption, which are needed. A caption that is
-        a list of texts becomes `captions`, and the first of them the caption. Others get their names in lower case;
-        one that would be taken for a core column or a step's own is called `table_NAME`.
+        Columns that the file lacks are left out, except the URL and the caption, which are required. A caption that is
+        a list of texts becomes `captions`, and its first text the caption. The other columns get their names in lower
+        case; a column whose name a core column or a step uses becomes `table_NAME`.
 
         Args:
-            there: the file's columns and their DuckDB types.
+            present: the file's columns and their DuckDB types.
             where: the file, for messages.
 
         Raises:
             RecipeError: the file has no column for the URL or the caption, or one that is no text.
         """
-        types = {name.lower(): kind for name, kind in there.items()}
+        types = {name.lower(): kind for name, kind in present.items()}
         chosen: dict[str, str] = {}
         used: set[str] = set()
         for column, candidates in self.columns.items():
@@ -169,12 +168,12 @@ class TableLayout:
                 wanted = " or ".join(" with ".join(_all_of(_as_expr(c))) for c in self.columns[needed])
                 raise RecipeError(
                     f"{where}: no column for the {needed} (layout {self.name!r} has it as {wanted})",
-                    hint=f"its columns are {printable(', '.join(there))}; `as:` names the layout",
+                    hint=f"its columns are {printable(', '.join(present))}; `as:` names the layout",
                 )
-        taken, own = {*chosen, *RESERVED, *CORE}, {n: n.lower() for n in there if n.lower() not in used}
+        taken, own = {*chosen, *RESERVED, *CORE}, {n: n.lower() for n in present if n.lower() not in used}
         free = set(own.values()) - taken
         for name, plain in own.items():
-            if _is_another(plain, there[name]):
+            if _is_another(plain, present[name]):
                 taken.add(plain)
             while plain in taken or (plain != name.lower() and plain in free):
                 plain = f"table_{plain}"
@@ -183,43 +182,43 @@ class TableLayout:
         return chosen
 
 
-def kinds(chosen: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """Return the DuckDB type of each column that `TableLayout.select` chose of a file's."""
-    own = {quoted(name): kind for name, kind in there.items()}
+def kinds(chosen: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
+    """Return the DuckDB type of each column that `TableLayout.select` returned."""
+    own = {quoted(name): kind for name, kind in present.items()}
     return {c: own.get(sql) or (COLUMNS | {"captions": TEXTS})[c] for c, sql in chosen.items()}
 
 
 def _is_another(name: str, kind: str) -> bool:
-    """Whether a column is not what its name says: `captions` are a list of texts, and what is told is no list."""
+    """Tell whether a column is not what its name says: `captions` is a list of texts, the others are no lists."""
     return kind != TEXTS if name == "captions" else name in COLUMNS and is_nested(kind)
 
 
 def whole(sql: str) -> str:
-    """Return SQL for a value as an INTEGER from 0; NULL where it is none, and so where it has decimals."""
+    """Return SQL for a value as an INTEGER from 0; NULL for any other value, also one with decimals."""
     number = f"TRY_CAST({sql} AS INTEGER)"
     return f"CASE WHEN TRY_CAST({sql} AS DOUBLE) = {number} AND {number} >= 0 THEN {number} END"
 
 
 def _typed(expr: ColumnExpr, column: str, types: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the SQL of a column, and of `captions` where it is the first of several texts.
+    """Return the SQL of a column, and of `captions` if the column is a list of texts.
 
-    It is cast where its type is another; a FLOAT stays one, so that 0.29 is not below 0.29. Bytes (of files that lack
-    the mark of UTF-8) are decoded, to NULL where they are none.
+    A column of another type is cast, but a FLOAT stays a FLOAT, so that 0.29 is not below 0.29. Bytes (of files that
+    do not mark texts as UTF-8) are decoded; bytes that are no UTF-8 become NULL.
     """
-    there = next((types[n.lower()] for n in expr.needs if expr.sql == quoted(n)), None)
+    kind = next((types[n.lower()] for n in expr.needs if expr.sql == quoted(n)), None)
     sql, wanted = expr.sql, COLUMNS[column]
-    if column == "caption" and there is not None and is_list(there):
-        texts = texts_sql(sql, there)
+    if column == "caption" and kind is not None and is_list(kind):
+        texts = texts_sql(sql, kind)
         return {"caption": f"({texts})[1]", "captions": texts}
     for name in (n for n in expr.needs if is_nested(types[n.lower()])):
-        wanted = "a URL" if column == "url" else "a text or a list of texts" if there else "a text"
+        wanted = "a URL" if column == "url" else "a text or a list of texts" if kind else "a text"
         refuse(name, types[name.lower()], where=where, wanted=wanted)
     for name in (n for n in expr.needs if types[n.lower()] == "BLOB"):
         sql = re.sub(
             rf'"?\b{re.escape(name)}\b"?', lambda m: f"TRY(decode({m[0]}))", sql, flags=re.IGNORECASE
         )
-        there = there and "VARCHAR"
-    if there == wanted or (wanted, there) == ("DOUBLE", "FLOAT"):
+        kind = kind and "VARCHAR"
+    if kind == wanted or (wanted, kind) == ("DOUBLE", "FLOAT"):
         return {column: sql}
     return {column: whole(sql) if wanted == "INTEGER" else f"TRY_CAST({sql} AS {wanted})"}
 
