@@ -130,7 +130,9 @@ def _joined(workers: int) -> Any:
     import ray
 
     if not ray.is_initialized():
-        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        own: dict[str, Any] = (
+            {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        )
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
     return ray
 

@@ -1,4 +1,4 @@
-"""CSV and TSV files as SQL: every column is text, and what is no row is counted or refused by its line."""
+"""CSV and TSV files as SQL: every column is text; lines that are no rows are counted or refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curate.rows.readers.encodings import encoding
 from curate.rows.readers.repairs import NO_ROW, NOT_UTF8, first_fault, write_sound_rows
 from curate.rows.sql import plain, text
 
-# What DuckDB says of a row where more than that row may be lost; a row over several lines may have swallowed others.
+# Errors of DuckDB by which more than one row may be lost: a row over several lines may have swallowed others.
 _MORE_THAN_A_ROW = (
     "error_type IN ('UNQUOTED VALUE', 'LINE SIZE OVER MAXIMUM') "
     r"OR contains(trim(csv_line, E'\r\n'), E'\n')"
@@ -24,14 +24,14 @@ _SHOWN = 60  # characters of a line in a message
 
 
 def relation(path: Path, dialect: Dialect, *, names: Sequence[str] = (), strict: bool = False) -> str:
-    """Return SQL that reads a CSV or TSV file that `is_plain`, each column as text.
+    """Return SQL that reads a CSV or TSV file, for which `is_plain` holds, with all columns as texts.
 
     Args:
-        names: of the columns, where they are not those of the dialect.
-        strict: whether what is no row is an error, and not put into DuckDB's `reject_errors`.
+        names: of the columns; those of the dialect by default.
+        strict: raise an error for a line that is no row; otherwise it goes to DuckDB's `reject_errors`.
     """
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names or dialect.header)
-    told = [
+    settings = [
         f"delim = {text(dialect.delimiter)}",
         f"quote = {text(dialect.quote)}",
         f"escape = {text(dialect.quote)}",
@@ -40,17 +40,17 @@ def relation(path: Path, dialect: Dialect, *, names: Sequence[str] = (), strict:
         f"auto_detect = false, columns = {{{columns}}}",
     ]
     if not strict:
-        told.append("ignore_errors = true, store_rejects = true")
-    return f"read_csv({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
+        settings.append("ignore_errors = true, store_rejects = true")
+    return f"read_csv({text(plain(path))}, hive_partitioning = false, {', '.join(settings)})"
 
 
 def is_plain(path: Path, dialect: Dialect) -> bool:
-    """Whether a file is in UTF-8 and begins with its first row: DuckDB's versions differ on empty lines before it."""
+    """Tell whether a file is UTF-8 and begins with its first row: DuckDB's versions differ on empty lines before."""
     return encoding(path) == "utf-8" and not dialect.blank
 
 
 def write_parquet(path: Path, dialect: Dialect, out: Path, *, names: Sequence[str] = ()) -> dict[str, int]:
-    """Write a CSV or TSV file as Parquet; return how many of its lines became no row, by reason.
+    """Write a CSV or TSV file as Parquet; return reason → number of lines that became no row.
 
     Raises:
         duckdb.Error: DuckDB cannot make a table of it.
@@ -72,7 +72,7 @@ def write_parquet(path: Path, dialect: Dialect, out: Path, *, names: Sequence[st
 
 
 def _copied(read: str, out: Path) -> tuple[dict[str, int], bool]:
-    """Write what is read as Parquet; return the lines lost, by reason, and whether others may be lost with them."""
+    """Write a relation as Parquet; return reason → lost lines, and whether others may be lost with them."""
     with duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(str(out.parent))}")
         con.execute(f"COPY (FROM {read}) TO {text(str(out))} (FORMAT parquet, COMPRESSION zstd)")
@@ -81,29 +81,29 @@ def _copied(read: str, out: Path) -> tuple[dict[str, int], bool]:
 
 def _rejected(con: Any) -> tuple[dict[str, int], bool]:
     kinds = f"CASE error_type WHEN 'INVALID ENCODING' THEN {text(NOT_UTF8)} ELSE {text(NO_ROW)} END"
-    found = con.execute(
+    errors = con.execute(
         f"SELECT {kinds}, count(DISTINCT line), bool_or({_MORE_THAN_A_ROW}) FROM reject_errors GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    return {reason: count for reason, count, _ in found}, any(more for *_, more in found)
+    return {reason: count for reason, count, _ in errors}, any(more for *_, more in errors)
 
 
 def refuse_faults(path: Path, dialect: Dialect, where: str) -> None:
-    """Refuse a file with a line that is no row of it.
+    """Refuse a file with a line that is no row.
 
     Args:
         where: the file, for messages.
 
     Raises:
-        DataError: there is such a line; the message has its number.
+        DataError: with the number of the first such line.
     """
     fault = first_fault(path, dialect)
     if fault is None:
         return
     number, row, reason = fault
     what = f"{reason} of {dialect.width} columns" if reason == NO_ROW else reason
-    shown = printable(row[:_SHOWN] + ("…" if len(row) > _SHOWN else ""))
+    excerpt = printable(row[:_SHOWN] + ("…" if len(row) > _SHOWN else ""))
     raise DataError(
-        f"{where}, line {number}: {what}: {shown}",
+        f"{where}, line {number}: {what}: {excerpt}",
         hint="texts are UTF-8, and one with the delimiter, a quotation mark or a line break stands in quotes, "
         'a quotation mark in it twice (`""`)',
     )

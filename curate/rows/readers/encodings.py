@@ -1,4 +1,4 @@
-"""The bytes of a table that is text: packed or not, in UTF-8 or in UTF-16."""
+"""Bytes of text tables: compressed or not, in UTF-8, UTF-16 or UTF-32."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _MARKS = (
 
 
 def ending(path: str | Path) -> str:
-    """Return what a file's name ends in, in lower case and without what packed it: `T.CSV.gz` is a `csv`."""
+    """Return the extension of a file's name, in lower case and without that of a compression: `T.CSV.gz` is a `csv`."""
     name = Path(path).name.lower()
     return name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
 
 
 def is_json(path: str | Path) -> bool:
-    """Whether a file is JSON or JSON lines by its ending."""
+    """Tell whether a file is JSON or JSON lines by its extension."""
     return ending(path) in ("json", "jsonl", "ndjson")
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacked where its ending says that it is packed.
+    """Open a file for reading, decompressed if its extension says so.
 
     Raises:
-        DataError: it cannot be opened or unpacked.
+        DataError: the file cannot be opened or decompressed.
     """
     try:
         open(path, "rb").close()
@@ -54,10 +54,10 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def encoding(path: Path) -> str:
-    """Return a file's encoding by its first bytes: "utf-8", or "utf-16" or "utf-32" where its mark says so.
+    """Return a file's encoding: "utf-16" or "utf-32" if it has their byte order mark, else "utf-8".
 
     Raises:
-        DataError: it looks like UTF-16 and has no mark.
+        DataError: the file looks like UTF-16 without a mark.
     """
     status = path.stat()
     return _encoding(path, status.st_mtime_ns, status.st_size)
@@ -80,11 +80,10 @@ def _encoding(path: Path, _time: int, _size: int) -> str:
 
 @contextlib.contextmanager
 def opened_text(path: Path) -> Iterator[TextIO]:
-    """Open a file as text, whatever its encoding; ends of lines stay as they are, and bytes that are no UTF-8 show as
-    lone surrogates.
+    """Open a file as text of its encoding; line ends stay, and bytes that are no UTF-8 become surrogates.
 
     Raises:
-        DataError: it cannot be unpacked, or breaks off inside a character.
+        DataError: the file cannot be decompressed, or ends inside a character.
     """
     name = encoding(path)
     with opened(path) as stream, _named(path):
@@ -95,10 +94,10 @@ def opened_text(path: Path) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def as_utf8(path: Path) -> Iterator[Path]:
-    """Give a file in UTF-8: the file itself, or a copy for as long as the block lasts.
+    """Yield a file in UTF-8: the file itself, or a temporary copy.
 
     Raises:
-        DataError: it cannot be unpacked, or breaks off inside a character.
+        DataError: the file cannot be decompressed, or ends inside a character.
     """
     if encoding(path) == "utf-8":
         yield path
@@ -112,7 +111,7 @@ def as_utf8(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name the file where its bytes cannot be unpacked or decoded."""
+    """Raise an error with the file's name if its bytes cannot be decompressed or decoded."""
     try:
         yield
     except (EOFError, OSError, UnicodeError, zlib.error) as error:

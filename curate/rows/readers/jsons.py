@@ -1,4 +1,4 @@
-"""JSON and JSON lines as SQL: their columns are the keys of all rows, their types hold all values."""
+"""JSON and JSON lines as SQL: columns are the keys of all rows, and types hold all values."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def relation(path: Path, types: Mapping[str, str]) -> str:
 
 
 def json_types(path: Path) -> dict[str, str]:
-    """Return the columns of a JSON file and their DuckDB types, by all rows; lines that are no JSON tell nothing.
+    """Return the columns of a JSON file and their DuckDB types, from all rows; lines that are no JSON are ignored.
 
-    A text stays a text, whether it looks like a date or not. What is a text in one row and a number in another is a
-    text, and so are whole numbers that neither BIGINT nor DOUBLE holds exactly. JSON is a column without a value, and
-    one whose rows have objects or lists beside other things.
+    A text stays a text, also if it looks like a date. A column of texts and numbers is text, and so is one of whole
+    numbers that neither BIGINT nor DOUBLE holds exactly. A column is JSON if it has no value, or objects or lists
+    beside other values.
 
     Raises:
-        DataError: DuckDB finds no table in it.
+        DataError: DuckDB cannot read the file as a table.
     """
     status = path.stat()
     return dict(_types_of(path, status.st_mtime_ns, status.st_size))
@@ -58,52 +58,52 @@ def json_types(path: Path) -> dict[str, str]:
 @lru_cache(maxsize=64)
 def _types_of(path: Path, time: int, size: int) -> dict[str, str]:
     state = [VERSION, time, size, duckdb.__version__]
-    kept = cache_folder() / "tables" / f"{digest(str(path.resolve()))[7:31]}-types.json"
+    cached = cache_folder() / "tables" / f"{digest(str(path.resolve()))[7:31]}-types.json"
     if size >= WORTH_KEEPING:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            record = json.loads(kept.read_text())
+            record = json.loads(cached.read_text())
             if record["state"] == state:
                 return dict(record["types"])
     with as_utf8(path) as readable:
-        found = _looked_at(readable)
+        types = _inspect(readable)
     if size >= WORTH_KEEPING:
-        with contextlib.suppress(OSError):  # the next command looks again
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(kept, json.dumps({"state": state, "types": found}).encode())
-    return found
+        with contextlib.suppress(OSError):  # the next command inspects the file again
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cached, json.dumps({"state": state, "types": types}).encode())
+    return types
 
 
-def _looked_at(path: Path) -> dict[str, str]:
-    found = _guessed(path)
-    if list(found) == ["json"] and not is_document(path):  # some line is no object
+def _inspect(path: Path) -> dict[str, str]:
+    types = _inferred(path)
+    if list(types) == ["json"] and not is_document(path):  # some line is no object
         with TemporaryDirectory() as work:
             sound = Path(work, "sound.jsonl")
             write_sound_lines(path, sound)
-            found = _guessed(sound) if sound.stat().st_size else found
-            return _exact(sound, found)
-    return _exact(path, found)
+            types = _inferred(sound) if sound.stat().st_size else types
+            return _exact(sound, types)
+    return _exact(path, types)
 
 
-def _guessed(path: Path) -> dict[str, str]:
-    """Return what DuckDB makes of all rows."""
+def _inferred(path: Path) -> dict[str, str]:
+    """Return the types that DuckDB infers from all rows."""
     options = ["sample_size = -1", *([] if is_document(path) else ["ignore_errors = true"])]
-    found = _described(_read(path, options))
-    if list(found) == ["json"] and found["json"].startswith("MAP"):  # of rows that have few keys in common
-        found = _described(_read(path, [*options, *_NO_MAPS]))
-    _refuse_case(path, found)
-    return found
+    types = _described(_read(path, options))
+    if list(types) == ["json"] and types["json"].startswith("MAP"):  # of rows that have few keys in common
+        types = _described(_read(path, [*options, *_NO_MAPS]))
+    _refuse_case(path, types)
+    return types
 
 
 def _described(read: str) -> dict[str, str]:
     with duckdb.connect() as con:
-        found = con.sql(f"SELECT * FROM {read}")
-        return {name: _as_text(kind) for name, kind in zip(found.columns, found.types, strict=True)}
+        table = con.sql(f"SELECT * FROM {read}")
+        return {name: _as_text(kind) for name, kind in zip(table.columns, table.types, strict=True)}
 
 
 def _as_text(kind: Any) -> str:
-    """Return a DuckDB type without those that are guessed from how a text looks: a UUID would lose its case.
+    """Return a DuckDB type with VARCHAR for types that are guessed from a text: a UUID would lose its case.
 
-    Nor is there one for numbers over 64 bits, which Parquet would round.
+    The same holds for integers over 64 bits, which Parquet would round.
     """
     if kind.id == "list":
         return f"{_as_text(kind.children[0][1])}[]"
@@ -115,10 +115,10 @@ def _as_text(kind: Any) -> str:
     return "VARCHAR" if kind.id.startswith(text_like) else str(kind)
 
 
-def _refuse_case(path: Path, found: Mapping[str, str]) -> None:
-    """Refuse keys that differ in upper and lower case alone: a table cannot have both."""
-    lower = {name.lower() for name in found}
-    renamed = [n for n in found if (m := re.fullmatch(r"(.+)_\d+", n)) and m[1].lower() in lower]
+def _refuse_case(path: Path, types: Mapping[str, str]) -> None:
+    """Refuse keys that differ in case alone: a table cannot have both."""
+    lower = {name.lower() for name in types}
+    renamed = [n for n in types if (m := re.fullmatch(r"(.+)_\d+", n)) and m[1].lower() in lower]
     if not renamed:
         return
     objects = _read(path, []).replace("read_json", "read_json_objects", 1)
@@ -137,16 +137,16 @@ def _refuse_case(path: Path, found: Mapping[str, str]) -> None:
             )
 
 
-def _exact(path: Path, found: Mapping[str, str]) -> dict[str, str]:
-    """Return types that hold the values of all rows exactly."""
-    unsafe = [c for c, kind in found.items() if kind in _UNSAFE]
+def _exact(path: Path, types: Mapping[str, str]) -> dict[str, str]:
+    """Return types that hold all values exactly."""
+    unsafe = [c for c, kind in types.items() if kind in _UNSAFE]
     if not unsafe:
-        return dict(found)
+        return dict(types)
     as_json = ", ".join(f"{text(c)}: 'JSON'" for c in unsafe)
     lenient = [] if is_document(path) else ["ignore_errors = true"]
     read = _read(path, [f"columns = {{{as_json}}}", *lenient])
     whole = "TRY_CAST({0}::VARCHAR AS HUGEINT)"
-    told = ", ".join(
+    queries = ", ".join(
         f"list(DISTINCT json_type({quoted(c)})), "
         f"list(DISTINCT list_transform(CASE WHEN json_type({quoted(c)}) = 'ARRAY' THEN {quoted(c)}::JSON[] END, "
         f"lambda x: json_type(x))), "
@@ -155,9 +155,9 @@ def _exact(path: Path, found: Mapping[str, str]) -> dict[str, str]:
         for c in unsafe
     )
     with duckdb.connect() as con:
-        [row] = con.execute(f"SELECT {told} FROM {read}").fetchall()
-    told_of = {c: row[3 * i : 3 * i + 3] for i, c in enumerate(unsafe)}
-    return {c: _settled(kind, *told_of[c]) if c in told_of else kind for c, kind in found.items()}
+        [row] = con.execute(f"SELECT {queries} FROM {read}").fetchall()
+    values_of = {c: row[3 * i : 3 * i + 3] for i, c in enumerate(unsafe)}
+    return {c: _settled(kind, *values_of[c]) if c in values_of else kind for c, kind in types.items()}
 
 
 def _settled(
@@ -173,7 +173,7 @@ def _settled(
 
 
 def is_document(path: Path) -> bool:
-    """Whether a file is a list, or one JSON value over several lines, and not one object a line."""
+    """Tell whether a file is a list or one JSON value over several lines, and not JSON lines."""
     with opened(path) as stream:
         head = stream.read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
     first, _, rest = head.partition(b"\n")
@@ -182,9 +182,9 @@ def is_document(path: Path) -> bool:
 
 
 def write_sound_lines(path: Path, out: Path) -> dict[str, int]:
-    """Copy the lines that are JSON objects in UTF-8, no key twice; return how many others there are, by reason."""
+    """Copy the lines that are JSON objects in UTF-8 without duplicate keys; return reason → number of other lines."""
     lost = {NOT_UTF8: 0, NO_ROW: 0}
-    with opened(path) as stream, open(out, "wb") as kept:
+    with opened(path) as stream, open(out, "wb") as sound:
         for line in stream:
             try:
                 line.decode()
@@ -195,42 +195,42 @@ def write_sound_lines(path: Path, out: Path) -> dict[str, int]:
             except (ValueError, RecursionError):
                 lost[NO_ROW] += bool(line.strip())
             else:
-                kept.write(line)
+                sound.write(line)
     return {reason: count for reason, count in lost.items() if count}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         raise ValueError("a key twice")
-    return found
+    return values
 
 
-def holds(planned: str, found: str) -> bool:
-    """Whether values may be read as the DuckDB type of an earlier file, and nothing of them is lost.
+def holds(planned: str, kind: str) -> bool:
+    """Tell whether the DuckDB type of an earlier file holds values of another type without loss.
 
-    A number is no such type: which one holds the numbers of all files shows when all are known.
+    A numeric type never does: the type for the numbers of all files is known once all files are.
     """
     if planned in ("JSON", "BOOLEAN") or NUMBER.fullmatch(planned):
         return False
-    return planned == found or _holds(duckdb.sqltype(planned), duckdb.sqltype(found))
+    return planned == kind or _holds(duckdb.sqltype(planned), duckdb.sqltype(kind))
 
 
-def _holds(planned: Any, found: Any) -> bool:
-    if str(found) == "JSON":  # no value, or several kinds
+def _holds(planned: Any, kind: Any) -> bool:
+    if str(kind) == "JSON":  # no value, or several kinds
         return True
     nested = ("list", "struct", "map")
     if planned.id not in nested:
-        return str(planned) == str(found) or (str(planned) == "VARCHAR" and found.id not in nested)
-    if planned.id != found.id:
+        return str(planned) == str(kind) or (str(planned) == "VARCHAR" and kind.id not in nested)
+    if planned.id != kind.id:
         return False
-    there, here = dict(planned.children), dict(found.children)
-    return here.keys() <= there.keys() and all(_holds(there[name], kind) for name, kind in here.items())
+    outer, inner = dict(planned.children), dict(kind.children)
+    return inner.keys() <= outer.keys() and all(_holds(outer[name], part) for name, part in inner.items())
 
 
 def _read(path: Path, options: Sequence[str]) -> str:
     size = path.stat().st_size * (1 if path.suffix.lower() == ".json" else 12)
     most = min(max(MAX_OBJECT_BYTES[0], 2 * size), MAX_OBJECT_BYTES[1])
     form = "auto" if is_document(path) else "newline_delimited"
-    told = [f"format = '{form}'", f"maximum_object_size = {most}", *options]
-    return f"read_json({text(plain(path))}, hive_partitioning = false, {', '.join(told)})"
+    settings = [f"format = '{form}'", f"maximum_object_size = {most}", *options]
+    return f"read_json({text(plain(path))}, hive_partitioning = false, {', '.join(settings)})"

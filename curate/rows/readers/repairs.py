@@ -1,4 +1,4 @@
-"""The rows of a CSV or TSV file that are rows, where a quotation mark has lost its other half."""
+"""Repairs: the sound rows of a CSV or TSV file in which a quotation mark is not closed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ NOT_UTF8, NO_ROW = "not UTF-8", "not a row of the table"
 
 
 def write_sound_rows(path: Path, dialect: Dialect, out: Path) -> dict[str, int]:
-    """Copy a file in UTF-8 without its header and without what is no row of it; return the lines left out, by reason.
+    """Copy a file as UTF-8 without its header and without lines that are no rows; return reason → number of these.
 
-    A quotation mark that is not closed costs its own line, and not what stands behind it.
+    A quotation mark that is not closed costs its own line, and not the lines after it.
     """
     lost: Counter[str] = Counter()
-    with opened_text(path) as lines, open(out, "wb") as kept:
+    with opened_text(path) as lines, open(out, "wb") as sound:
         for _, row, reason in rows_of(lines, dialect):
             if reason:
                 lost[reason] += 1
             else:
-                kept.write(row.encode() + b"\n")
+                sound.write(row.encode() + b"\n")
     return dict(lost)
 
 
 def first_fault(path: Path, dialect: Dialect) -> tuple[int, str, str] | None:
-    """Return the number and the text of the first line that is no row, and why; None where all are."""
+    """Return number, text and reason of the first line that is no row; None if all are rows."""
     with opened_text(path) as lines:
         return next(
             ((number, row, reason) for number, row, reason in rows_of(lines, dialect) if reason), None
@@ -38,9 +38,9 @@ def first_fault(path: Path, dialect: Dialect) -> tuple[int, str, str] | None:
 
 
 def rows_of(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, str, str | None]]:
-    r"""Yield the number of each row's first line, the row as it is written, and why it is none.
+    r"""Yield each row: the number of its first line, its text, and the reason if it is none.
 
-    A row whose quotation marks stand behind backslashes, `"a \"big\" dog"`, is rewritten with doubled ones.
+    A row whose quotation marks are escaped by backslashes, `"a \"big\" dog"`, is rewritten with doubled ones.
     """
     source = _Lines(lines)
     to_skip = not dialect.headless
@@ -74,7 +74,7 @@ class _Lines:
 
 
 def _row(line: str, source: _Lines, dialect: Dialect) -> tuple[str, str | None]:
-    """Return the row that begins with a line, and why it is none; more lines are taken where a cell goes on."""
+    """Return the row that begins with a line, and the reason if it is none; a quoted cell may take further lines."""
     quote = dialect.quote
     taken = [line]
     if quote and quote in line:
@@ -105,12 +105,12 @@ def _split(line: str, dialect: Dialect) -> list[str]:
 
 
 def _fits(row: list[str], dialect: Dialect) -> bool:
-    """Whether a row has as many cells as it should; DuckDB takes one more at its end, where that is empty."""
+    """Tell whether a row has the right number of cells; DuckDB allows one more at the end if it is empty."""
     return len(row) == dialect.width or (len(row) == dialect.width + 1 and not row[-1])
 
 
 def _closes(line: str, dialect: Dialect) -> bool | None:
-    """Tell whether a line ends its row: None where a quoted cell goes on, False where a quotation mark is misplaced."""
+    """Tell whether a line ends its row: None if a quoted cell goes on, False if a quotation mark is misplaced."""
     try:
         next(cells([line], dialect.delimiter, dialect.quote, strict=True))
     except csv.Error as error:
@@ -119,17 +119,17 @@ def _closes(line: str, dialect: Dialect) -> bool | None:
 
 
 def _with_backslashes(row: str, dialect: Dialect) -> str | None:
-    """Return a row that is one if backslashes stand before its quotation marks, with doubled marks instead."""
+    """Return a row whose quotation marks are escaped by backslashes with doubled marks; None if it is none."""
     quote = dialect.quote
     if not quote or "\\" + quote not in row:
         return None
     form = {"delimiter": dialect.delimiter, "quotechar": quote}
     try:
-        found = next(csv.reader([row], strict=True, doublequote=False, escapechar="\\", **form))  # type: ignore[arg-type]
+        fields = next(csv.reader([row], strict=True, doublequote=False, escapechar="\\", **form))  # type: ignore[arg-type]
     except csv.Error:
         return None
-    if not _fits(found, dialect):
+    if not _fits(fields, dialect):
         return None
     out = io.StringIO()
-    csv.writer(out, lineterminator="", **form).writerow(found)  # type: ignore[arg-type]
+    csv.writer(out, lineterminator="", **form).writerow(fields)  # type: ignore[arg-type]
     return out.getvalue()

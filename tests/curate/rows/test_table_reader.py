@@ -166,7 +166,7 @@ def test_types_of_a_large_file_are_kept_for_the_next_command(
     path.write_text('{"a": 1}\n')
     assert json_types(path) == {"a": "BIGINT"}
     readers.jsons._types_of.cache_clear()
-    monkeypatch.setattr(readers.jsons, "_looked_at", lambda _: pytest.fail("looked at again"))
+    monkeypatch.setattr(readers.jsons, "_inspect", lambda _: pytest.fail("looked at again"))
     assert json_types(path) == {"a": "BIGINT"}
 
 
