@@ -94,9 +94,9 @@ def _run(
 def _die_before(name: str) -> None:
     """Have this process killed just before it gives a file its name, here or in a store."""
     from curate.builds.shards import writing
-    from curate.io.paths import Remote
+    from curate.io.paths import RemotePath
 
-    rename, send, pack = os.replace, Remote.write_bytes, writing.TarWriter
+    rename, send, pack = os.replace, RemotePath.write_bytes, writing.TarWriter
 
     def die(path: object) -> None:
         if str(path).rpartition("/")[2] == name:
@@ -106,7 +106,7 @@ def _die_before(name: str) -> None:
         die(new)
         rename(old, new)
 
-    def write_bytes(self: Remote, data: bytes, **how: bool) -> int:
+    def write_bytes(self: RemotePath, data: bytes, **how: bool) -> int:
         die(self)
         return send(self, data, **how)
 
@@ -114,7 +114,7 @@ def _die_before(name: str) -> None:
         die(path)
         return pack(path, *arguments)
 
-    os.replace, Remote.write_bytes, writing.TarWriter = replace, write_bytes, tar
+    os.replace, RemotePath.write_bytes, writing.TarWriter = replace, write_bytes, tar
 
 
 def end_server() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.errors import require, require_one_of
-from curate.io.images import BadImage, Header
+from curate.io.image_headers import BadImage, Header
 from train.augment.chance import Chances, of_view
 from train.augment.crops import Crops, center_batch, crop_batch, random_crops
 from train.augment.decode import header_of, pixels, pixels_into

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curate.captions.texts import LIST
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
-from curate.io.paths import is_remote
+from curate.io.stores import is_remote
 from train.augment import chance
 from train.data.captions import choices_of_rows
 from train.data.text_columns import CaptionChoices, Texts

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import IO, Any, NamedTuple
 
 from curate.errors import DataError
-from curate.io.images import EXTENSIONS
-from curate.io.paths import place
+from curate.io.image_headers import EXTENSIONS
+from curate.io.paths import as_path
 from curate.io.tars.archive import BLOCK
 from curate.io.tars.fields import MAX_FIELD_BYTES, NOT_UTF8, TOO_LONG
 from curate.io.tars.headers import is_header
@@ -67,7 +67,7 @@ def read_samples(tars: Iterable[str], left_out: Counter[str]) -> Iterator[Stream
     from webdataset import tariterators
 
     for tar in tars:
-        with place(tar).open("rb") as opened:
+        with as_path(tar).open("rb") as opened:
             stream = _TailedStream(opened)
             try:
                 members = tariterators.tar_file_expander([{"url": tar, "stream": stream}])

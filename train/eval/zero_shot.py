@@ -55,7 +55,7 @@ def prompts_of(
     caption_arguments = captioned or {}
     chosen = texts(templates or caption_arguments.get("templates") or TEMPLATE)
     try:
-        names_C = called(classes, names or caption_arguments.get("names", "lemma"))
+        names_C = class_names(classes, names or caption_arguments.get("names", "lemma"))
     except RecipeError:
         if names is not None:
             raise

@@ -287,8 +287,8 @@ LARGE_BODIES = {
 @pytest.mark.parametrize("name", LARGE_BODIES)
 def test_large_body_waits_for_room_until_its_deadline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body, headers, needed = LARGE_BODIES[name]
-    room = Room(needed + 10)
-    monkeypatch.setattr("curate.io.memory._bodies", room)
+    budget = MemoryBudget(needed + 10)
+    monkeypatch.setattr("curate.io.memory._bodies", budget)
     fetcher = Fetcher(guards(max_bytes=3_000_000, deadline_s=60.0))
     with one_body(body, *headers) as (url, asked), ThreadPoolExecutor(1) as pool:
         with budget.reserved(10):

@@ -477,7 +477,7 @@ def test_forked_process_has_all_the_room() -> None:
         child = os.fork()
         if not child:
             status = 1
-            with contextlib.suppress(TimeoutError), room.taken(10, until=time.monotonic() + 60):
+            with contextlib.suppress(TimeoutError), budget.reserved(10, until=time.monotonic() + 60):
                 status = 0
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

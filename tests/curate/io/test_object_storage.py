@@ -144,7 +144,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_parts")
 def test_aborted_upload_leaves_no_object(bucket: str) -> None:
-    writer = TarWriter(Remote(f"{bucket}/a.tar"))
+    writer = TarWriter(RemotePath(f"{bucket}/a.tar"))
     writer.put(header("x", 12 << 20) + bytes(12 << 20))  # more than two parts
     writer.abort()
     del writer
@@ -156,7 +156,7 @@ def test_aborted_upload_leaves_no_object(bucket: str) -> None:
 @pytest.mark.usefixtures("small_parts")
 def test_large_tar_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * (32 << 10)  # 8 MiB
-    for path in (Remote(f"{bucket}/a.tar"), tmp_path / "a.tar"):
+    for path in (RemotePath(f"{bucket}/a.tar"), tmp_path / "a.tar"):
         writer = TarWriter(path)
         for _ in range(2):
             writer.put(header("x", len(content)) + content + bytes(-len(content) % BLOCK))

@@ -98,7 +98,7 @@ def test_build_into_a_store_that_is_killed_goes_on_to_the_same_bytes(
         tmp_path, "build", tmp_path / "set.yaml", "--workers", 1, "--out", out, dies_before=name
     )
     assert command.wait() == -signal.SIGKILL, command.stderr
-    assert "dataset.json" not in paths.sizes(Remote(out))
+    assert "dataset.json" not in paths.sizes(RemotePath(out))
     build(made, out)
     assert moved(tree(fetched(out, tmp_path / "copy"))) == moved(tree(tmp_path / "undisturbed"))
 
@@ -118,7 +118,7 @@ def test_build_into_a_store_killed_at_any_moment_goes_on_to_the_same_bytes(
         process = Command(tmp_path, *command, f"{bucket}/{i}")
         time.sleep(whole_s * i / count)
         process.kill()
-        states[len(paths.sizes(Remote(f"{bucket}/{i}")))] += 1
+        states[len(paths.sizes(RemotePath(f"{bucket}/{i}")))] += 1
         build(made, f"{bucket}/{i}")
         copy = fetched(f"{bucket}/{i}", tmp_path / f"copy-{i}")
         assert moved(tree(copy)) == moved(tree(tmp_path / "undisturbed"))

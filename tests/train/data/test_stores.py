@@ -14,7 +14,7 @@ from handmade import pictures
 from stores import Store
 
 from curate.datasets.dataset import Dataset, open_dataset
-from curate.io.paths import StoreError
+from curate.io.stores import StoreError
 from train.data import epoch_order
 from train.data.loader import Loader
 from train.data.tar_stream import Stream
