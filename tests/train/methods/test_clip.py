@@ -204,7 +204,7 @@ def test_a_run_that_was_stopped_draws_the_captions_it_would_have_drawn(
 def test_the_temperature_is_kept_within_its_bounds(dataset: MakeDataset) -> None:
     loader = Loader(dataset(described(16)), batch_size=16, image_size=16, seed=0, augment=False, workers=0)
     pair = build_dual_encoder(SMALL.dual_encoder)
-    method = method_of(pair, loader.samples.choices, SMALL, Distributed())
+    method = method_of(pair, loader.samples.caption_choices, SMALL, Distributed())
     with torch.no_grad():
         pair.logit_scale.fill_(9.0)
     assert method.after_step

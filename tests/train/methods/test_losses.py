@@ -100,7 +100,7 @@ def step(points: Tensor, ranks: Distributed) -> tuple[Tensor, list[Tensor], dict
     """Return this rank's loss, the gradients as DDP averages them, and the state."""
     net = shared(Net(), ranks)
     outputs = net(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-    loss = nt_xent(outputs, temperature=0.3, ranks=ranks)
+    loss = nt_xent(outputs, temperature=0.3, distributed=ranks)
     loss.backward()
     gradients = [ranks.sum(p.grad.clone()) / ranks.world_size for p in net.parameters() if p.grad is not None]
     return loss.detach(), gradients, net.state_dict()
@@ -148,7 +148,7 @@ def test_a_shared_norm_is_a_batch_norm() -> None:
     images = torch.randn(6, 5, 4, 3, generator=torch.Generator().manual_seed(0))
     theirs = nn.BatchNorm2d(5)
     ours = SyncBatchNorm(5)
-    ours.ranks = Distributed()
+    ours.distributed = Distributed()
     for _ in range(2):
         torch.testing.assert_close(ours(images), theirs(images))
     ours.eval(), theirs.eval()
