@@ -67,7 +67,16 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("sql", QUERIES)
+@pytest.mark.parametrize(
+    ("view", "sql"),
+    [("labelled", sql) for sql in QUERIES]
+    + [
+        pytest.param(kind, sql, marks=[pytest.mark.campaign] if i % 5 else [])
+        for kind in ("unlabelled", "no rows")
+        for i, sql in enumerate(QUERIES)
+    ],
+    indirect=["view"],
+)
 def test_a_view_answers_as_the_file_does(view: tuple[str, Path, Path], sql: str) -> None:
     name, root, manifest = view
     with duckdb.connect() as con:

@@ -45,6 +45,7 @@ def write_tables(web: Web) -> None:
     Path("cc3m.tsv").write_text("".join(f"a thing {i}\thttp://cc.example/{i}.jpg\n" for i in range(200)))
 
 
+@pytest.mark.usefixtures("downloads_here")
 def test_every_command_of_the_page_does_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_curate: Callable[..., Any]
 ) -> None:

@@ -150,7 +150,8 @@ def state(rows: Rows) -> State:
     )
 
 
-SETTINGS = examples(20, 1000, allowed=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+ALLOWED = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+SETTINGS = examples(12, 1000, ALLOWED)
 
 
 @given(chain=chains(ANY | ROW_WISE))
@@ -186,7 +187,7 @@ def test_neither_row_order_nor_threads_matter_to_any_chain(
 
 
 @given(chain=chains(ROW_WISE))
-@SETTINGS
+@examples(8, 500, ALLOWED)
 def test_halves_apart_equal_the_whole_for_row_wise_chains(
     con: Any, chain: list[tuple[str, Arguments]]
 ) -> None:
@@ -282,7 +283,7 @@ def test_most_chains_are_walked_to_their_end(con: Any) -> None:
     ends: list[bool] = []
 
     @given(chain=chains(ANY | ROW_WISE))
-    @examples(30, 300)
+    @examples(20)
     def count(chain: list[tuple[str, Arguments]]) -> None:
         ends.append(len(walk(con, chain)) == len(chain) + 1)
 

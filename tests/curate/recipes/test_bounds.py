@@ -68,7 +68,7 @@ def test_a_recipe_that_asks_for_too_much_is_refused(write_recipe: Write, says: s
         load(path)
 
 
-BRACES = ["{000..999999999}.tar", "{0..9}" * 9 + ".tar", "{a,b}" * 40, "{1..99999999999999999999}"]
+BRACES = ["{000..999999999}.tar", "{0..9}" * 9 + ".tar", "{a,b}" * 20, "{1..99999999999999999999}"]
 
 
 @pytest.mark.parametrize("path", [*BRACES, "{" * 2_000 + "0..3" + "}" * 2_000])
