@@ -44,6 +44,11 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 DRY = {"model": "convnet", "image_size": 32, "batch_size": 32, "workers": 1}
+DRY_METHODS: dict[str, dict[str, Any]] = {
+    "supervised": {},
+    "clip": {"text_width": 64, "text_layers": 1},
+    "simclr": {"hidden_dim": 64},
+}
 TRIAL_STEPS = 40  # by which the speed is known; the first half chooses kernels
 
 
@@ -157,7 +162,13 @@ def _trained(
 ) -> tuple[Run, float]:
     """Train for as many epochs as fit into the time; return the run and its images a second."""
     module = registry.method(name)
-    options = {**COMMON, **METHODS[name], **(DRY if dry else {}), "seed": seed, "checkpoint_s": 1e9}
+    options = {
+        **COMMON,
+        **METHODS[name],
+        **(DRY | DRY_METHODS[name] if dry else {}),
+        "seed": seed,
+        "checkpoint_s": 1e9,
+    }
 
     def run(out: Path, length: dict[str, Any]) -> Run:
         shutil.rmtree(out, ignore_errors=True)

@@ -45,7 +45,13 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
 
 def masses(cases: Iterable[Any], kept: Callable[[Any], bool]) -> list[Any]:
     """Return the cases of a test, of which `make test` takes those that are `kept` and a campaign the others."""
-    return [case if kept(case) else pytest.param(case, marks=pytest.mark.campaign) for case in cases]
+    return [
+        case if kept(case) else pytest.param(*_values(case), marks=pytest.mark.campaign) for case in cases
+    ]
+
+
+def _values(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)
 
 
 def examples(few: int = FEW_EXAMPLES, many: int = EXAMPLES, allowed: Iterable[HealthCheck] = ()) -> settings:

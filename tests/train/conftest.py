@@ -10,6 +10,11 @@ import torch
 from handmade import Sample, write_dataset
 
 from curate.datasets.dataset import Dataset
+from train.loop import loop
+from train.loop.dry_run import training_flops
+from train.loop.method import Method, PreparedBatch
+
+FLOPS: dict[str, float | None] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +24,22 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _flops_counted_once() -> Iterator[None]:
+    """Models of one kind have one number of FLOPs, and counting takes as long as a few steps of a small one."""
+
+    def counted(method: Method, prepared: PreparedBatch) -> float | None:
+        shapes = [column.shape for column in prepared.inputs]
+        kind = str((method.spec, shapes, [p.shape for p in method.module.parameters()]))
+        if kind not in FLOPS:
+            FLOPS[kind] = training_flops(method, prepared)
+        return FLOPS[kind]
+
+    with pytest.MonkeyPatch.context() as patch:  # the test's own would outlast what it watches
+        patch.setattr(loop, "training_flops", counted)
+        yield
 
 
 @pytest.fixture

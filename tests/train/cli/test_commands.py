@@ -30,7 +30,7 @@ def trained(dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
     """A run of a few steps, made from the command line."""
     data = dataset(pictures(32), classes=4)
     out = tmp_path / "run"
-    options = ["--model", "convnet", "--image-size", 32, "--batch-size", 8, "--epochs", 1]
+    options = ["--model", "convnet", "--image-size", 16, "--batch-size", 8, "--epochs", 1]
     code, stdout, stderr = run("train", "supervised", data.path, "--out", out, *options)
     assert code == 0, stderr
     assert "4 steps, 32 samples seen" in stdout
@@ -68,7 +68,7 @@ def test_preset_changes_the_defaults_and_options_replace_it(dataset: Callable[..
 def test_pairs_are_learned_and_scored_from_the_command_line(dataset: Callable[..., Dataset], tmp_path: Path):
     data = dataset(described(32), classes=4)
     small = ["--image-size", 16, "--model", "convnet", "--batch-size", 8, "--epochs", 1]
-    texts = ["--text-width", 64, "--text-layers", 1]
+    texts = ["--text-width", 32, "--text-layers", 1, "--context-length", 16]
     code, _, stderr = run("train", "clip", data.path, "--out", tmp_path / "clip", *small, *texts)
     assert code == 0, stderr
     code, stdout, stderr = run(

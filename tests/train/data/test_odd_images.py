@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,9 @@ def test_every_odd_image_is_decoded_or_refused_by_name(
     )  # fmt: skip
     peaks: dict[int, int] = {}
     seen: list[str] = []
-    began = time.monotonic()
     for batch in one.epoch(0):
         seen += batch.keys
         peaks |= {p.pid or 0: _peak_mb(p.pid) for p in one.processes}
-    assert time.monotonic() - began < 60
     assert sorted([*seen, *one.unreadable.reasons]) == [s.key for s in samples]
     assert len(seen) > 300
     assert all(one.unreadable.reasons.values())

@@ -42,7 +42,7 @@ def test_batches_from_a_store_are_those_from_files(
 ) -> None:
     monkeypatch.setattr(epoch_order, "BLOCK_SAMPLES", 10)
     monkeypatch.setattr(epoch_order, "WINDOW_BLOCKS", 2)
-    here = dataset(pictures(60), sharded=True)
+    here = dataset(pictures(40, size=(20, 18)), sharded=True)
     there = loader(moved(here, f"{bucket}/set"), workers=workers, order=order)
     for a, b in zip(there.epoch(1), loader(here, order=order).epoch(1), strict=True):
         assert a.keys == b.keys
@@ -57,7 +57,7 @@ def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
     there = moved(here, f"{bucket}/set")
     # No workers: they are copies of this process, and would keep its server's port open.
     config = SupervisedConfig(
-        model="convnet", image_size=16, epochs=4, batch_size=16, workers=0, cache="none", device="cpu"
+        model="convnet", image_size=8, epochs=4, batch_size=16, workers=0, cache="none", device="cpu"
     )
     learn, learned = Loop._step, []
 

@@ -8,19 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from handmade import pictures
 from processes import hears_ctrl_c
+from several import FORKS
 
-from curate.datasets.dataset import Dataset
+from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import MissingError
 from train.data.loader import Loader
 
 MakeDataset = Callable[..., Dataset]
 
-RUN = """
+PROGRAM = """
 import sys, time
 from curate.datasets.dataset import open_dataset
 from train.data.loader import Loader
@@ -46,21 +48,44 @@ def alive(pid: int) -> bool:
         return False
 
 
-def ended(pids: list[int], seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not any(map(alive, pids)):
-            return True
-        time.sleep(0.02)
-    return False
+def wait_for_end(pids: list[int]) -> None:
+    while any(map(alive, pids)):
+        time.sleep(0.01)
+
+
+def feed(path: Path, pids: Connection) -> None:
+    """What a process does that reads with three workers, and tells who they are."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what a shell starts in its background ignores it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    one = loader(open_dataset(path), workers=3)
+    batches = one.batches()
+    next(batches)
+    pids.send([process.pid for process in one.processes])
+    for _ in batches:
+        time.sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_caller_however_it_ends(dataset: MakeDataset, number: int) -> None:
     data = dataset(pictures(64))
+    ours, theirs = FORKS.Pipe()
+    process = FORKS.Process(target=feed, args=(data.path, theirs))
+    process.start()
+    pids = ours.recv()
+    assert len(pids) == 3
+    assert all(map(alive, pids))
+    os.kill(process.pid, number)
+    process.join()
+    wait_for_end(pids)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_workers_end_with_a_program_that_ctrl_c_ends(dataset: MakeDataset) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", RUN, str(data.path)],
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(dataset(pictures(64)).path)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     assert process.stdout is not None
@@ -68,9 +93,9 @@ def test_workers_end_with_their_caller_however_it_ends(dataset: MakeDataset, num
         pids = [int(pid) for pid in stream.readline().split()]
         assert len(pids) == 3
         assert all(map(alive, pids))
-        process.send_signal(number)
-        process.wait(10)
-    assert ended(pids)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    wait_for_end(pids)
 
 
 def test_a_worker_that_is_killed_is_an_error_that_says_so(dataset: MakeDataset) -> None:
@@ -93,7 +118,7 @@ def test_an_epoch_that_is_closed_early_leaves_workers_that_serve_the_next(datase
     assert [b.keys for b in one.epoch(1)] == [b.keys for b in other.epoch(1)]
     assert [process.pid for process in one.processes] == before
     one.close()
-    assert ended(before)
+    wait_for_end(before)
 
 
 def test_two_epochs_at_once_do_not_mix(dataset: MakeDataset) -> None:
@@ -109,4 +134,4 @@ def test_a_loader_that_is_dropped_ends_its_workers(dataset: MakeDataset) -> None
     pids = [process.pid for process in one.processes]
     assert len(pids) == 2
     del one
-    assert ended(pids)
+    wait_for_end(pids)

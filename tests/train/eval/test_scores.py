@@ -26,7 +26,7 @@ from train.models.registry import normalize
 from train.runs import Run, open_run, scratch_run
 
 MakeDataset = Callable[..., Dataset]
-SMALL = {"model": "convnet", "image_size": 16, "batch_size": 16, "workers": 0, "device": "cpu", "lr": 3e-3}
+SMALL = {"model": "convnet", "image_size": 8, "batch_size": 16, "workers": 0, "device": "cpu", "lr": 3e-3}
 CLASSIFIER = supervised.SupervisedConfig(**SMALL, epochs=6)  # type: ignore[arg-type]
 TOWERS = clip.ClipConfig(**SMALL, epochs=12, text_width=64, text_layers=1, context_length=16)  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ def test_a_classifier_gives_loss_and_prediction_of_every_row(dataset: MakeDatase
         f"class {sample.label}" for sample in samples
     ]  # the colours, not the labels
     assert {key for key, correct in zip(found["key"], found["correct"], strict=True) if not correct} == wrong
-    plain = Loader(data, batch_size=40, image_size=16, seed=0, augment=False, workers=0, order="manifest")
+    plain = Loader(data, batch_size=40, image_size=8, seed=0, augment=False, workers=0, order="manifest")
     [batch] = plain.epoch(0)
     with torch.no_grad():
         shares = run.model()(normalize(batch.images)).double().softmax(1).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import duckdb
 import pytest
 import torch
 import yaml
+from handmade import picture
 from typer.testing import CliRunner
 
 from curate.errors import RecipeError
@@ -27,7 +29,7 @@ FOUR = {"classes": {"names": list(FAMILIES)}}
 DOCUMENT = {
     "name": "a small experiment",
     "seed": 0,
-    "set": {"samples": 64},
+    "set": {"samples": 32},
     "source": {"synthetic": {"images": 8, "val_images": 3, "size": 32}},
     "datasets": {
         "all": {"steps": [TRAIN, FOUR], "expect": {"classes": 4, "per_class": 8}},
@@ -61,8 +63,13 @@ def written(folder: Path, **changes: object) -> Path:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the experiment, run once from the command line."""
     folder = tmp_path_factory.mktemp("experiment")
+    for split, label, number in itertools.product(("train", "test"), range(4), range(5)):
+        file = folder / "figures" / split / f"colour {label}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(label + 4 * number + 100 * len(split), label))
+    transfer = DOCUMENT["transfer"] | {"tasks": {"figures": f"folder:{folder / 'figures'}"}}  # type: ignore[operator]
     torch.set_num_threads(1)  # as in each test: sums of floats depend on how they are shared out
-    arguments = ["experiment", str(written(folder)), "--out", str(folder / "out")]
+    arguments = ["experiment", str(written(folder, transfer=transfer)), "--out", str(folder / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "nothing" in result.stdout

@@ -2,49 +2,63 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from campaigns import Campaign
 from handmade import pictures
-from several import environment, torchrun, torchrun_command
+from several import FORKS, free_port, rank, torchrun
 
 from curate.datasets.dataset import Dataset
 from curate.errors import RecipeError
 from train.loop.distributed import Distributed, distributed_from
+from train.methods import supervised
 from train.runs import open_run
 
 MakeDataset = Callable[..., Dataset]
-TINY = [
-    "--image-size",
-    16,
-    "--batch-size",
-    12,
-    "--epochs",
-    3,
-    "--workers",
-    1,
-    "--log-steps",
-    1,
-    "--model",
-    "convnet",
-]
+TINY = "--model convnet --image-size 16 --batch-size 12 --epochs 3 --workers 1 --log-steps 1 --device cpu"
 
 
-def command(data: Dataset, out: Path, *more: object) -> list[object]:
-    return ["train", "supervised", data.path, "--out", out, "--sync-norms", *TINY, *more]
+def command(data: Dataset, out: Path, *more: object) -> list[str]:
+    return [
+        "train",
+        "supervised",
+        str(data.path),
+        "--out",
+        str(out),
+        "--sync-norms",
+        *TINY.split(),
+        *map(str, more),
+    ]
 
 
 def losses(run: Path) -> list[float]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def in_step(step: int, number: int) -> None:
+    """Let the second rank get a signal in one of its steps."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID")) != "1":
+        return
+    calls, normalize = itertools.count(1), supervised.normalize
+
+    def signalled(images: torch.Tensor) -> torch.Tensor:
+        if next(calls) == step:
+            os.kill(os.getpid(), number)
+        return normalize(images)
+
+    supervised.normalize = signalled
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -54,9 +68,8 @@ def test_several_processes_learn_what_one_would(
     data = dataset(pictures(41))  # no multiple of the batch
     one = run_curate(*command(data, tmp_path / "of1"))
     assert one.exit_code == 0, one.stderr
-    done = torchrun(ranks, *command(data, tmp_path / f"of{ranks}"))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("steps,") == 1  # one of them speaks
+    said = torchrun(ranks, command(data, tmp_path / f"of{ranks}"), tmp_path)
+    assert said.count(" samples seen; ") == 1  # one of them speaks
     alone, shared = open_run(tmp_path / "of1"), open_run(tmp_path / f"of{ranks}")
     assert losses(shared.path) == pytest.approx(losses(alone.path), rel=1e-3)
     assert len(losses(shared.path)) == 9
@@ -67,58 +80,55 @@ def test_several_processes_learn_what_one_would(
             assert torch.allclose(weights, alone.weights()[name], atol=2e-3), name
 
 
+@pytest.mark.campaign
+def test_torchrun_itself_starts_the_command(dataset: MakeDataset, tmp_path: Path, campaign: Campaign) -> None:
+    starts = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+    ]
+    arguments = command(dataset(pictures(41)), tmp_path / "run")
+    done = subprocess.run(
+        [*starts, str(Path(sys.executable).with_name("curate")), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    campaign.tell(done.stdout.strip())
+    assert (len(losses(tmp_path / "run")), open_run(tmp_path / "run").info.ranks) == (9, 2)
+
+
 def test_run_of_two_processes_goes_on_where_a_signal_stopped_it(dataset: MakeDataset, tmp_path: Path) -> None:
-    data = dataset(pictures(96))
-    whole = torchrun(2, *command(data, tmp_path / "whole", "--epochs", 15))
-    assert whole.returncode == 0, whole.stderr
-    arguments = command(data, tmp_path / "parts", "--epochs", 15)
-    with subprocess.Popen(
-        torchrun_command(2, *arguments), env=environment(), stderr=subprocess.PIPE
-    ) as running:
-        log = tmp_path / "parts" / "metrics.jsonl"
-        while not (log.exists() and log.read_text().count("\n") >= 3):
-            assert running.poll() is None
-            time.sleep(0.01)
-        for rank in _children(running.pid):
-            os.kill(rank, signal.SIGUSR1)
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == 0, said
-    assert b"resume with: torchrun --nproc-per-node 2 --no-python curate train supervised" in said
+    data = dataset(pictures(41))
+    torchrun(2, command(data, tmp_path / "whole"), tmp_path)
+    arguments = command(data, tmp_path / "parts")
+    said = torchrun(2, arguments, tmp_path, partial(in_step, 5, signal.SIGUSR1))
+    assert "resume with: torchrun --nproc-per-node 2 --no-python curate train supervised" in said
+    assert len(losses(tmp_path / "parts")) == 5
     assert len(list((tmp_path / "parts" / "checkpoints").glob("*.pt"))) == 1
-    assert torchrun(2, *arguments).returncode == 0
+    torchrun(2, arguments, tmp_path)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert open_run(tmp_path / "parts").digest == open_run(tmp_path / "whole").digest
 
 
-def test_killed_rank_ends_the_others_soon(dataset: MakeDataset, tmp_path: Path) -> None:
-    data = dataset(pictures(96))
-    arguments = command(data, tmp_path / "run", "--epochs", 100_000)
-    ranks: list[subprocess.Popen[bytes]] = []
-    try:
-        for rank in (0, 1):  # as srun starts them: nobody watches over them
-            slurm = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_NUM_TASKS": "2"}
-            where = environment(**slurm, MASTER_PORT="29617", SLURM_STEP_TASKS_PER_NODE="2")
-            curate = torchrun_command(1, *arguments)[torchrun_command(1).index("--no-python") + 1 :]
-            ranks.append(subprocess.Popen(curate, env=where, stderr=subprocess.PIPE))
-        log = tmp_path / "run" / "metrics.jsonl"
-        began = time.monotonic()
-        while not (log.exists() and log.read_text()):
-            assert time.monotonic() - began < 60
-            time.sleep(0.05)
-        ranks[1].kill()
-        assert ranks[0].wait(timeout=30) != 0
-    finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
-
-
-def _children(pid: int) -> list[int]:
-    """Return the processes that one started, and not those that they started."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True
-    )
-    return [int(line) for line in listed.stdout.split()]
+def test_killed_rank_ends_the_others(dataset: MakeDataset, tmp_path: Path) -> None:
+    arguments, port = command(dataset(pictures(41)), tmp_path / "run"), str(free_port())
+    ranks = []
+    for number in (0, 1):  # as srun starts them: nobody watches over them
+        told = {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}
+        told |= {"SLURM_STEP_TASKS_PER_NODE": "2", "MASTER_PORT": port}
+        more = (arguments, tmp_path / "said.txt", partial(in_step, 5, signal.SIGKILL))
+        ranks.append(FORKS.Process(target=rank, args=more, kwargs=told))
+        ranks[-1].start()
+    for process in ranks:
+        process.join()
+    assert ranks[1].exitcode == -signal.SIGKILL
+    assert ranks[0].exitcode != 0
+    assert len(losses(tmp_path / "run")) == 4
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -155,9 +165,9 @@ def test_rank_that_cannot_be_is_refused(rank: str) -> None:
 
 
 def test_batch_that_does_not_divide_is_refused(dataset: MakeDataset, tmp_path: Path) -> None:
-    done = torchrun(2, *command(dataset(pictures(30)), tmp_path / "run", "--batch-size", 9))
-    assert done.returncode == 1  # torchrun's own
-    assert "error: rank 0 of 2, batches of 9\n  hint: " in done.stderr
+    arguments = command(dataset(pictures(30)), tmp_path / "run", "--batch-size", 9)
+    with pytest.raises(AssertionError, match=r"error: rank 0 of 2, batches of 9\n  hint: "):
+        torchrun(2, arguments, tmp_path)
     assert not (tmp_path / "run").exists()
 
 

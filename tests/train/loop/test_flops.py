@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from campaigns import masses
 from torch import Tensor, nn
 
 from train.loop.method import Method, PreparedBatch
@@ -32,15 +33,18 @@ def images(size: int) -> tuple[Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "stem", "size", "billions"),
-    [  # training.md 1.1: six times the multiplications of a forward pass
-        ("resnet50", "imagenet", 224, 24.5),
-        ("resnet50", "imagenet", 128, 8.0),
-        ("resnet50", "small", 64, 31.2),
-        ("resnet18", "imagenet", 224, 10.9),
-        ("resnet18", "small", 32, 3.34),
-        ("vit_base_patch16_224", "imagenet", 224, 105.5),
-        ("vit_base_patch32_224", "imagenet", 224, 26.5),
-    ],
+    masses(
+        [  # training.md 1.1: six times the multiplications of a forward pass
+            ("resnet50", "imagenet", 224, 24.5),
+            ("resnet50", "imagenet", 128, 8.0),
+            ("resnet50", "small", 64, 31.2),
+            ("resnet18", "imagenet", 224, 10.9),
+            ("resnet18", "small", 32, 3.34),
+            ("vit_base_patch16_224", "imagenet", 224, 105.5),
+            ("vit_base_patch32_224", "imagenet", 224, 26.5),
+        ],
+        lambda case: case[0] in ("resnet18", "vit_base_patch32_224"),
+    ),
 )
 def test_operations_are_the_published_ones(name: str, stem: str, size: int, billions: float) -> None:
     model = build(name, num_classes=1000, stem=stem, image_size=size)  # type: ignore[arg-type]
@@ -53,7 +57,10 @@ def test_operations_are_the_published_ones(name: str, stem: str, size: int, bill
     assert found == pytest.approx(billions, rel=0.02)
 
 
-@pytest.mark.parametrize(("name", "billions"), [("RN50", 54.5), ("ViT-B-32", 44.3), ("ViT-B-16", 123.3)])
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    masses([("RN50", 54.5), ("ViT-B-32", 44.3), ("ViT-B-16", 123.3)], lambda case: case[0] == "ViT-B-32"),
+)
 def test_clip_costs_what_open_clip_says(name: str, billions: float) -> None:
     import open_clip
 
@@ -66,7 +73,10 @@ def test_clip_costs_what_open_clip_says(name: str, billions: float) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "megabytes", "apart"),
     # The published count leaves out pooling, which is 6 % of ResNet-18.
-    [("resnet50", 224, 471, 0.03), ("resnet50", 160, 240, 0.03), ("resnet18", 224, 100, 0.08)],
+    masses(
+        [("resnet50", 224, 471, 0.03), ("resnet50", 160, 240, 0.03), ("resnet18", 224, 100, 0.08)],
+        lambda case: case[1:3] != (224, 471),
+    ),
 )
 def test_traffic_is_the_published_one(name: str, size: int, megabytes: float, apart: float) -> None:
     model = torchvision.models.get_model(name)

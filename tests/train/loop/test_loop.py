@@ -27,7 +27,7 @@ from train.runs import BEST, open_run
 
 MakeDataset = Callable[..., Dataset]
 SMALL = SupervisedConfig(
-    model="convnet", image_size=16, epochs=4, batch_size=8, workers=0, device="cpu", log_steps=4
+    model="convnet", image_size=8, epochs=4, batch_size=8, workers=0, device="cpu", log_steps=4
 )
 
 
@@ -107,10 +107,10 @@ def test_average_is_what_the_run_keeps(dataset: MakeDataset, tmp_path: Path) -> 
 def test_every_way_to_learn_goes_on_exactly(
     dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    data, config = dataset(pictures(32)), with_(**options)
+    data, config = dataset(pictures(16)), with_(**options)
     whole = train(data, tmp_path / "whole", config)
     with monkeypatch.context() as patch:
-        stopped_at(6, patch)
+        stopped_at(3, patch)
         with pytest.raises(SystemExit):
             train(data, tmp_path / "parts", config)
     torch.manual_seed(99)

@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import typing
@@ -53,19 +54,26 @@ def no_room(size: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool `pool`, a dataset `data` of shards, a run `run` on it, and a file `file`."""
-    coloured_pool(tmp_path / "pool", images=4)
-    (tmp_path / "recipe.yaml").write_text("name: r\nsource: {folder: {path: pool}}\n")
-    [built] = build_set(load(tmp_path / "recipe.yaml"), tmp_path / "data", workers=1)
+    folder = tmp_path_factory.mktemp("made")
+    coloured_pool(folder / "pool", images=4)
+    (folder / "recipe.yaml").write_text("name: r\nsource: {folder: {path: pool}}\n")
+    [built] = build_set(load(folder / "recipe.yaml"), folder / "data", workers=1)
     data = built.dataset
     config = supervised.SupervisedConfig(
-        model="convnet", image_size=16, epochs=1, batch_size=8, workers=0, device="cpu"
+        model="convnet", image_size=8, epochs=1, batch_size=8, workers=0, device="cpu"
     )
-    supervised.train(data, tmp_path / "run", config, quiet=True)
-    (tmp_path / "file").write_text("")
-    return tmp_path
+    supervised.train(data, folder / "run", config, quiet=True)
+    (folder / "file").write_text("")
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    """A copy of what was made once, for a test to change."""
+    return shutil.copytree(made, tmp_path / "place")
 
 
 COMMANDS: dict[str, list[str]] = {
@@ -76,7 +84,7 @@ COMMANDS: dict[str, list[str]] = {
     "report": ["report", ".", "--out", "page"],
     "synth": ["synth", "drawn", "--images", "1", "--val-images", "1", "--size", "16"],
     "score": ["train", "score", "run", "data", "--device", "cpu", "--workers", "0"],
-    "train": ["train", "supervised", "data", "--out", "other", "--model", "convnet", "--image-size", "16",
+    "train": ["train", "supervised", "data", "--out", "other", "--model", "convnet", "--image-size", "8",
               "--batch-size", "8", "--epochs", "1", "--device", "cpu", "--workers", "0"],
 }  # fmt: skip
 
@@ -239,7 +247,7 @@ def test_wandb_without_a_key_is_told(
     fake.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = supervised.SupervisedConfig(
-        model="convnet", image_size=16, epochs=1, batch_size=8, workers=0, device="cpu", wandb="mine"
+        model="convnet", image_size=8, epochs=1, batch_size=8, workers=0, device="cpu", wandb="mine"
     )
     with pytest.raises(MissingError, match="api_key not configured") as caught:
         supervised.train(dataset(pictures(16)), tmp_path / "run", config, quiet=True)

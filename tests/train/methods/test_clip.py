@@ -6,25 +6,23 @@ import dataclasses
 import itertools
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed
-import torch.multiprocessing
 from captioned import build_steps, coloured_pool, described
 from handmade import Sample, pictures
 from open_clip.loss import ClipLoss, SigLipLoss
+from several import together
 from torch import Tensor
 
 from curate.datasets.dataset import Dataset
 from curate.errors import CurateError, DataError, RecipeError
 from train.data.loader import Loader
 from train.eval.zero_shot import dual_encoder_of
-from train.loop.distributed import Distributed
+from train.loop.distributed import Distributed, joined
 from train.loop.method import Columns, Method, PreparedBatch
 from train.loop.optim.gradients import backward
 from train.methods import clip
@@ -41,8 +39,7 @@ SMALL = ClipConfig(
 )  # fmt: skip
 LOSSES = ("clip", "siglip")
 THINGS = """apple bear chair dog eagle fish goat house igloo jar kite lamp moon nest owl piano queen rain ship tree
-uncle van wolf zebra arm bell cup door ear fan gun hat ink jam key leg map net oil pen quilt road sun tent urn vase
-wall year zoo axe book coin desk engine fork grape hill island jacket king leaf milk nail onion"""
+uncle van wolf zebra"""
 
 
 def with_(**changes: Any) -> ClipConfig:
@@ -78,29 +75,19 @@ def test_the_loss_is_open_clips(name: str) -> None:
     torch.testing.assert_close(loss, expected.detach())
 
 
-def _process(rank: int, ports: dict[int, int], out: str) -> None:
-    torch.set_num_threads(1)
-    for ranks, port in ports.items():
-        if rank < ranks:
-            place = f"tcp://127.0.0.1:{port}"
-            torch.distributed.init_process_group("gloo", place, rank=rank, world_size=ranks)
-            part = slice(rank * 12 // ranks, (rank + 1) * 12 // ranks)
-            found = {
-                name: loss_and_gradients(name, Distributed(rank, ranks), outputs(part)) for name in LOSSES
-            }
-            torch.save(found, f"{out}/{rank}-of-{ranks}.pt")
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
+def one_of(rank: int, ranks: int, folder: Path) -> None:
+    """What a process of several does."""
+    with joined(torch.device("cpu")) as here:
+        part = slice(rank * 12 // ranks, (rank + 1) * 12 // ranks)
+        found = {name: loss_and_gradients(name, here, outputs(part)) for name in LOSSES}
+        here.wait()
+    torch.save(found, folder / f"{rank}-of-{ranks}.pt")
 
 
 def test_loss_and_gradients_are_equal_for_any_number_of_processes(tmp_path: Path) -> None:
-    ports = {}
     for ranks in (2, 3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports[ranks] = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (ports, str(tmp_path)), nprocs=3)
-    for ranks, name in itertools.product(ports, LOSSES):
+        together(ranks, one_of, tmp_path)
+    for ranks, name in itertools.product((2, 3), LOSSES):
         found = [torch.load(tmp_path / f"{rank}-of-{ranks}.pt")[name] for rank in range(ranks)]
         loss, gradients = loss_and_gradients(name, Distributed(), outputs())
         torch.testing.assert_close(torch.stack([one[0] for one in found]).mean(), loss)
@@ -138,22 +125,22 @@ def test_a_batch_in_pieces_has_the_gradients_of_the_whole(name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_it_learns_64_pairs_by_heart(
+def test_it_learns_24_pairs_by_heart(
     dataset: MakeDataset, tmp_path: Path, jpeg: Callable[..., bytes], name: Any
 ) -> None:
     texts = THINGS.split()
-    assert len(set(texts)) == 64
+    assert len(set(texts)) == 24
     data = dataset(
         [Sample(f"{i:02d}", 0, jpeg(i, (16, 16)), ext="jpg", caption=text) for i, text in enumerate(texts)]
     )
-    run = train(data, tmp_path / "run", with_(loss=name, epochs=60, batch_size=32, weight_decay=0.0))
+    run = train(data, tmp_path / "run", with_(loss=name, epochs=40, batch_size=24, weight_decay=0.0))
     pair, tokenizer = dual_encoder_of(open_run(run.path))
-    plain = Loader(data, batch_size=64, image_size=16, seed=0, augment=False, workers=0, order="manifest")
+    plain = Loader(data, batch_size=24, image_size=16, seed=0, augment=False, workers=0, order="manifest")
     [batch] = plain.epoch(0)
     with torch.no_grad():
         images, texts_BE, *_ = pair(normalize(batch.images), tokenizer(texts))
     found = (images @ texts_BE.T).argmax(dim=1)
-    assert (found == torch.arange(64)).float().mean() >= 0.95
+    assert (found == torch.arange(24)).float().mean() >= 0.95
     assert run.backbone()(torch.zeros(1, 3, 16, 16)).shape == (1, 256)
 
 

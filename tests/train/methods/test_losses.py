@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
+from several import together
 from torch import Tensor, nn
 
 from train.loop.distributed import Distributed, joined
@@ -106,35 +104,20 @@ def step(points: Tensor, ranks: Distributed) -> tuple[Tensor, list[Tensor], dict
     return loss.detach(), gradients, net.state_dict()
 
 
-def one_of(rank: int, ranks: int, port: int, folder: str) -> None:
+def one_of(rank: int, ranks: int, folder: Path) -> None:
     """What a process of several does."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    os.environ |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)}
-    torch.set_num_threads(1)
     found = []
     with joined(torch.device("cpu")) as here:
         for views in (2, 3):
             loss, gradients, state = step(features(12, views)[here.rank :: here.world_size], here)
             found.append((here.sum(loss.clone()) / here.world_size, gradients, state))
         here.wait()
-    torch.save(found, f"{folder}/{rank}.pt")
-    os._exit(0)  # threads of gloo that end later than the interpreter would abort the process, now and then
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    torch.save(found, folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_together_are_one_process(tmp_path: Path, ranks: int) -> None:
-    torch.multiprocessing.spawn(one_of, (ranks, free_port(), str(tmp_path)), nprocs=ranks)
+    together(ranks, one_of, tmp_path)
     expected = [step(features(12, views), Distributed()) for views in (2, 3)]
     for loss, gradients, _ in expected:
         assert loss > 0.1

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from handmade import Sample, pictures
 from PIL import Image
+from several import together
 from torch import Tensor
 
 from curate.datasets.dataset import Dataset, open_dataset
@@ -73,11 +72,11 @@ def pattern(number: int) -> bytes:
     return stream.getvalue()
 
 
-def test_it_tells_64_images_apart(dataset: MakeDataset, tmp_path: Path) -> None:
-    data = dataset([Sample(f"all/{i}", None, pattern(i)) for i in range(64)])
+def test_it_tells_24_images_apart(dataset: MakeDataset, tmp_path: Path) -> None:
+    data = dataset([Sample(f"all/{i}", None, pattern(i)) for i in range(24)])
     config = with_(
-        epochs=100,
-        batch_size=64,
+        epochs=60,
+        batch_size=24,
         lr=3e-3,
         temperature=0.2,
         min_area=0.6,
@@ -87,15 +86,15 @@ def test_it_tells_64_images_apart(dataset: MakeDataset, tmp_path: Path) -> None:
     )
     run = train(data, tmp_path / "run", config, quiet=True)
     floor = math.log(
-        1 + 126 * math.exp(-1 / 0.2)
-    )  # 0.61: a sample's views are one, all others at right angles
-    assert lines(run)[0]["loss"] > 4  # of log(127), 4.84, at first
+        1 + 46 * math.exp(-1 / 0.2)
+    )  # 0.27: a sample's views are one, all others at right angles
+    assert lines(run)[0]["loss"] > 3  # of log(47), 3.85, at first
     assert run.info.metrics["loss"] < 1.4
     assert run.info.metrics["loss"] > floor - 0.1
     net = run.backbone()
     fresh = Loader(
         data,
-        batch_size=64,
+        batch_size=24,
         image_size=16,
         seed=9,
         augment=True,
@@ -107,8 +106,8 @@ def test_it_tells_64_images_apart(dataset: MakeDataset, tmp_path: Path) -> None:
     (batch,) = fresh.epoch(0)
     with torch.inference_mode():
         first, second = (net(simclr.normalize(view)) for view in batch.views)
-    found = votes(first, second, torch.arange(64), classes=64, k=1).argmax(dim=1)
-    assert (found == torch.arange(64)).float().mean() > 0.9
+    found = votes(first, second, torch.arange(24), classes=24, k=1).argmax(dim=1)
+    assert (found == torch.arange(24)).float().mean() > 0.9
 
 
 def test_features_and_probe_know_classes_that_they_were_not_taught(
@@ -168,26 +167,14 @@ def test_a_run_is_the_same_for_any_number_of_workers_and_after_a_stop(
     assert parts.digest == whole.digest
 
 
-def one_of(rank: int, ranks: int, port: int, folder: str) -> None:
+def one_of(_: int, __: int, folder: Path) -> None:
     """What a process of several does."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(ranks),
-    }
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    train(open_dataset(f"{folder}/set"), f"{folder}/parts", SMALL, quiet=True)
-    os._exit(0)  # threads of gloo that end later than the interpreter would abort the process, now and then
+    train(open_dataset(folder / "set"), folder / "parts", SMALL, quiet=True)
 
 
 def test_two_processes_learn_what_one_does(dataset: MakeDataset, tmp_path: Path) -> None:
     data = dataset([*pictures(32, split="train"), *pictures(12, split="val")])
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    torch.multiprocessing.spawn(one_of, (2, port, str(tmp_path)), nprocs=2)
+    together(2, one_of, tmp_path)
     whole, parts = train(data, tmp_path / "whole", SMALL, quiet=True), open_run(tmp_path / "parts")
     assert parts.info.ranks == 2
     assert parts.info.samples_fingerprint == whole.info.samples_fingerprint

@@ -143,7 +143,7 @@ def test_head_that_a_backbone_cannot_have_is_refused(name: str, settings: dict, 
 @pytest.mark.parametrize(
     ("name", "stem", "head"),
     [
-        ("resnet18", "small", "fpn"),
+        pytest.param("resnet18", "small", "fpn", marks=pytest.mark.campaign),
         ("convnet", "imagenet", "fpn"),
         ("timm/resnet10t", "imagenet", "fpn"),
         ("resnet18", "imagenet", "c4"),

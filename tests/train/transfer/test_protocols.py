@@ -336,6 +336,7 @@ def test_every_augmentation_learns_and_repeats_itself(digits_subject: Subject, a
         lrs=(3e-3,),
         min_steps=30,
         max_steps=30,
+        batch_size=32,
         augment=augment,
         min_area=0.5,
         test_fraction=0.875,  # type: ignore[arg-type]

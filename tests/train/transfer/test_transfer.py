@@ -134,7 +134,11 @@ def test_labels_of_the_test_set_choose_nothing(scratch: Run, dots_task: Task, ou
 
 
 def test_seeds_draw_differently_and_shots_help(scratch: Run, digits: Task, out: Path) -> None:
-    rows = [r for r in measure(scratch, digits, out, shots=[1, 20], seeds=3) if r["metric"] == "top1"]
+    rows = [
+        r
+        for r in measure(scratch, digits, out, shots=[1, 20], seeds=3, protocols=["ridge"])
+        if r["metric"] == "top1"
+    ]
     values = {k: [r["value"] for r in rows if r["shots"] == k] for k in ("1", "20")}
     assert len(set(values["1"])) == 3
     assert min(values["20"]) > max(values["1"]) > 0.1
@@ -237,7 +241,9 @@ def test_scratch_is_named_by_a_model_or_by_the_run_it_is_compared_with(tmp_path:
 def test_scenes(scratch: Run, shared: Path, tmp_path: Path, out: Path) -> None:
     with tarfile.open(shared / "data" / "scene15.tar") as tar:
         tar.extractall(tmp_path, filter="data")
-    rows = measure(scratch, f"folder:{tmp_path / 'scene15'}", out, shots=[5, "full"], seeds=2)
+    rows = measure(
+        scratch, f"folder:{tmp_path / 'scene15'}", out, shots=[5, "full"], seeds=2, protocols=["ridge"]
+    )
     top1 = [row for row in rows if row["metric"] == "top1"]
     assert {(row["task"], row["n"]) for row in rows} == {("scene15", 150)}
     assert [row["train_images"] for row in top1 if row["shots"] == "5"] == [75, 75]
