@@ -80,7 +80,7 @@ def one_of(rank: int, ranks: int, folder: Path) -> None:
     with joined(torch.device("cpu")) as here:
         part = slice(rank * 12 // ranks, (rank + 1) * 12 // ranks)
         found = {name: loss_and_gradients(name, here, outputs(part)) for name in LOSSES}
-        here.wait()
+        here.barrier()
     torch.save(found, folder / f"{rank}-of-{ranks}.pt")
 
 

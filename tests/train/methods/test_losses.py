@@ -111,7 +111,7 @@ def one_of(rank: int, ranks: int, folder: Path) -> None:
         for views in (2, 3):
             loss, gradients, state = step(features(12, views)[here.rank :: here.world_size], here)
             found.append((here.sum(loss.clone()) / here.world_size, gradients, state))
-        here.wait()
+        here.barrier()
     torch.save(found, folder / f"{rank}.pt")
 
 
