@@ -36,7 +36,7 @@ from train.runs import Run, scratch_run
 from train.transfer import Grid, Linear, Task, open_tasks, transfer
 from train.transfer.protocols.knn import Knn
 from train.transfer.protocols.linear import COARSE
-from train.transfer.shots import Draw, draw, folds
+from train.transfer.shots import TrainSubset, draw_shots, make_folds
 
 SHOTS = (1, 5, 10, "full")
 SEEDS = 3
@@ -143,7 +143,7 @@ def one_cell(run: Run, task: Task, shots: int | str, seed: int, protocol: str) -
     from sklearn.neighbors import KNeighborsClassifier
 
     train, test = features(run, task, "train"), features(run, task, "test")
-    drawn = draw(task.train.keys, task.train.targets, shots, seed)
+    drawn = draw_shots(task.train.keys, task.train.targets, shots, seed)
     x, y = train[drawn.rows], drawn.targets
     if protocol == "linear":
         return _fitted(x, y, _chosen(x, y, drawn)).score(test, task.test.targets)
@@ -162,11 +162,11 @@ def _fitted(x: np.ndarray, y: np.ndarray, c: float):
         return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)).fit(x, y)
 
 
-def _chosen(x: np.ndarray, y: np.ndarray, drawn: Draw) -> float:
-    cut = folds(drawn, count=5)
+def _chosen(x: np.ndarray, y: np.ndarray, drawn: TrainSubset) -> float:
+    cut = make_folds(drawn, count=5)
     if not cut:
         return 1.0
-    fit, held = cut[0].fit, cut[0].choose
+    fit, held = cut[0].train, cut[0].validation
     return max(COARSE, key=lambda c: _fitted(x[fit], y[fit], c).score(x[held], y[held]))
 
 

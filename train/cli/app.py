@@ -105,15 +105,14 @@ def transfer(
 ) -> None:
     """Measure what runs are worth on other tasks, with few images and with all."""
     from curate.cli import printing
-    from train.transfer import Grid
+    from train.transfer import Grid, open_run_or_scratch, open_tasks
     from train.transfer import transfer as measure
-    from train.transfer.names import named_tasks, open_subject
-    from train.transfer.summary import shown
+    from train.transfer.summary import summary_table
 
     show = bars(quiet)
     rows = measure(
-        [open_subject(name, image_size) for name in run],
-        [named for name in task for named in named_tasks(name, data or [])],
+        [open_run_or_scratch(name, image_size) for name in run],
+        [opened for name in task for opened in open_tasks(name, data or [])],
         Grid(shots.split(","), seeds, protocol or [], image_size, sampling, select),
         out=out,
         device=device,
@@ -123,7 +122,7 @@ def transfer(
     if json:
         printing.print_json(rows.to_pylist())
         return
-    printing.print_table(*shown(rows))
+    printing.print_table(*summary_table(rows))
     if "test" in rows["select"].to_pylist():
         typer.echo("† chosen by the test set itself: not to be compared with the others.")
     typer.echo(f"Other metrics, what was chosen, and notes: {out}")
@@ -139,17 +138,19 @@ def tasks(
 ) -> None:
     """List the tasks that runs can be measured on, and where their data comes from."""
     from curate.cli import printing
-    from train.transfer.tasks.datasets import facts, listings, one_listing
+    from train.transfer.tasks.datasets import describe_task, find_task_info, task_infos
 
     if json:
-        printing.print_json([facts(one) for one in ([one_listing(name)] if name else listings().values())])
+        printing.print_json(
+            [describe_task(one) for one in ([find_task_info(name)] if name else task_infos().values())]
+        )
         return
     if name:
         printing.print_table(
-            ["", name], [[key, str(value)] for key, value in facts(one_listing(name)).items()]
+            ["", name], [[key, str(value)] for key, value in describe_task(find_task_info(name)).items()]
         )
         return
-    rows = [[one.usage, one.about, one.size, one.metric] for one in listings().values()]
+    rows = [[one.usage, one.about, one.size, one.metric] for one in task_infos().values()]
     printing.print_table(["task", "what", "classes / train / test", "metric"], rows)
     typer.echo("`curate tasks NAME` says where a task is from and how to get its data.")
 

@@ -1,14 +1,14 @@
-"""The page of the tasks, told by their listings so that it cannot say anything else."""
+"""The page of the tasks, made from the registry so that it cannot say anything else."""
 
 from __future__ import annotations
 
-from train.transfer.tasks.datasets import listings
-from train.transfer.tasks.listing import Listing
+from train.transfer.tasks.datasets import task_infos
+from train.transfer.tasks.task_info import TaskInfo
 
 INTRODUCTION = """\
 # Tasks
 
-Generated from the tasks' listings by `make reference`; see `curate tasks`.
+Generated from the task registry by `make reference`; see `curate tasks`.
 
 A task is named with `--task`: `--task dtd`, `--task folder:PATH`, `--task dtd:3` for one of its partitions, or
 `--task textures=dtd` to call it something else in the results. Those that ask for data find it below `--data`, which
@@ -29,7 +29,7 @@ official split, who is tested on follows from the name of the image and never ch
 
 def markdown() -> str:
     """Return the page of all tasks."""
-    infos = listings().values()
+    infos = task_infos().values()
     lines = [
         INTRODUCTION,
         "| task | classes | train | test | metric | splits | source |",
@@ -38,26 +38,26 @@ def markdown() -> str:
         "",
         "Sizes are those published, or, without an official split, those that follow from it.",
         "",
-        *(line for listing in infos for line in _section(listing)),
+        *(line for info in infos for line in _section(info)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _line(listing: Listing) -> str:
-    sizes = [f"{size:,}" for size in listing.sizes] if listing.sizes else ["", "", ""]
-    cells = [f"`{listing.usage}`", *sizes, listing.metric, listing.splits, _source(listing)]
+def _line(info: TaskInfo) -> str:
+    sizes = [f"{size:,}" for size in info.sizes] if info.sizes else ["", "", ""]
+    cells = [f"`{info.usage}`", *sizes, info.metric, info.splits, _source(info)]
     return f"| {' | '.join(cells)} |"
 
 
-def _source(listing: Listing) -> str:
+def _source(info: TaskInfo) -> str:
     """Return the source, a link where it ends in an address."""
-    text, _, address = listing.source.rpartition(" ")
-    return f"[{text.rstrip(',;')}]({address})" if address.startswith("http") else listing.source
+    text, _, address = info.source.rpartition(" ")
+    return f"[{text.rstrip(',;')}]({address})" if address.startswith("http") else info.source
 
 
-def _section(listing: Listing) -> list[str]:
-    about = listing.about[0].upper() + listing.about[1:]
-    return [f"## {listing.usage}", "", f"{about}.", "", f"Data: {listing.get.removesuffix('…')}.", ""]
+def _section(info: TaskInfo) -> list[str]:
+    about = info.about[0].upper() + info.about[1:]
+    return [f"## {info.usage}", "", f"{about}.", "", f"Data: {info.get.removesuffix('…')}.", ""]
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from curate.datasets.dataset import Dataset
 from curate.io.files import write_atomic
 from curate.io.memory import peak_bytes
 from curate.io.progress import Quiet
-from train.experiments.grid import EXPERIMENT, VALIDATION, Experiment, Measure, Transfer
+from train.experiments.grid import EXPERIMENT, VALIDATION, Experiment, MeasureSpec, TransferSpec
 
 
 @dataclass
-class Stages:
+class StageLog:
     """How long each piece of work took, and the most memory this process held by its end."""
 
     progress: Quiet
@@ -53,13 +53,13 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet |
         RecipeError, DataError, MissingError: from the part that failed.
     """
     out = Path(out)
-    stages = Stages(progress or Quiet())
+    stages = StageLog(progress or Quiet())
     _check(experiment)
     datasets, validation = _datasets(experiment, out, stages)
     runs, accuracy = _pretrain(experiment, out, datasets, validation, stages)
     if experiment.transfer is not None:
         _transfer(experiment, experiment.transfer, out, runs, stages)
-    told = {
+    record = {
         "name": experiment.name,
         "notes": experiment.about,
         "order": list(experiment.datasets),
@@ -68,7 +68,7 @@ def run_experiment(experiment: Experiment, out: str | Path, *, progress: Quiet |
         "stages": stages.rows,
         "experiment": experiment.model_dump(mode="json"),
     }
-    write_atomic(out / EXPERIMENT, (json.dumps(told, indent=1) + "\n").encode())
+    write_atomic(out / EXPERIMENT, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _check(experiment: Experiment) -> None:
@@ -93,14 +93,14 @@ def _config(experiment: Experiment) -> tuple[str, Any]:
     return name, config_of(name, options, f"{experiment.where}, pretrain")
 
 
-def _protocol(experiment: Experiment, measure: Measure) -> Any:
+def _protocol(experiment: Experiment, measure: MeasureSpec) -> Any:
     """Return a protocol with its settings, checked like an operation's arguments."""
     from train.transfer.protocols import find_protocol
 
     return find_protocol(measure.protocol, where=f"{experiment.where}, transfer")
 
 
-def _grids(experiment: Experiment, what: Transfer) -> list[Any]:
+def _grids(experiment: Experiment, what: TransferSpec) -> list[Any]:
     """Return what to measure by, checked."""
     from train.transfer import Grid
     from train.transfer.shots import parse_shots
@@ -108,13 +108,15 @@ def _grids(experiment: Experiment, what: Transfer) -> list[Any]:
     return [Grid(parse_shots(one.shots), one.seeds, [_protocol(experiment, one)]) for one in what.measure]
 
 
-def _tasks(what: Transfer) -> list[Any]:
-    from train.transfer.names import named_tasks
+def _tasks(what: TransferSpec) -> list[Any]:
+    from train.transfer.tasks.datasets import open_tasks
 
-    return [task for name, place in what.tasks.items() for task in named_tasks(f"{name}={place}", what.data)]
+    return [task for name, place in what.tasks.items() for task in open_tasks(f"{name}={place}", what.data)]
 
 
-def _datasets(experiment: Experiment, out: Path, stages: Stages) -> tuple[dict[str, Dataset], Dataset | None]:
+def _datasets(
+    experiment: Experiment, out: Path, stages: StageLog
+) -> tuple[dict[str, Dataset], Dataset | None]:
     datasets = {}
     validation = None
     for name, part in experiment.datasets.items():
@@ -137,7 +139,7 @@ def _pretrain(
     out: Path,
     datasets: dict[str, Dataset],
     validation: Dataset | None,
-    stages: Stages,
+    stages: StageLog,
 ) -> tuple[list[Any], dict[str, dict[str, Any]]]:
     """Train on each dataset; return the runs, scratch last, and each one's accuracy on the validation rows."""
     from train.eval.evaluation import held_out_accuracy
@@ -165,15 +167,17 @@ def _pretrain(
     return runs, accuracy
 
 
-def _transfer(experiment: Experiment, what: Transfer, out: Path, runs: list[Any], stages: Stages) -> None:
+def _transfer(
+    experiment: Experiment, what: TransferSpec, out: Path, runs: list[Any], stages: StageLog
+) -> None:
     from train.transfer import transfer
 
     tasks = _tasks(what)
     grids = _grids(experiment, what)
     for run in runs:
-        cells = sum(len(grid.measurements(run, task)) for grid in grids for task in tasks)
+        count = sum(len(grid.measurements(run, task)) for grid in grids for task in tasks)
         title = f"transfer of {run.name}"
-        with stages.stage(title), stages.progress.stage(title, cells) as bar:
+        with stages.stage(title), stages.progress.stage(title, count) as bar:
             transfer(
                 run,
                 tasks,

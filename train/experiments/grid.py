@@ -18,7 +18,7 @@ VALIDATION = "validation"  # the folder, beside the datasets', of the rows that 
 EXPERIMENT = "experiment.json"  # what an experiment did: its file, the order of its parts, accuracies, stages
 
 
-class Part(Strict):
+class DatasetSpec(Strict):
     """One dataset of an experiment: a recipe's file, or its steps here.
 
     Args:
@@ -36,7 +36,7 @@ class Part(Strict):
     pretrain: bool = True
 
 
-class Measure(Strict):
+class MeasureSpec(Strict):
     """One way to measure every run on every task.
 
     Args:
@@ -50,7 +50,7 @@ class Measure(Strict):
     seeds: Count = 3
 
 
-class Transfer(Strict):
+class TransferSpec(Strict):
     """What to measure every run on.
 
     Args:
@@ -61,7 +61,7 @@ class Transfer(Strict):
 
     tasks: dict[str, str] = Field(min_length=1)
     data: list[str] = Field(default=[])
-    measure: list[Measure] = Field(default=[Measure()])
+    measure: list[MeasureSpec] = Field(default=[MeasureSpec()])
 
 
 class Experiment(Strict):
@@ -83,16 +83,16 @@ class Experiment(Strict):
     seed: Seed = 0
     about: list[str] = Field(default=[])
     source: dict[str, Any] | None = None
-    datasets: dict[str, Part] = Field(min_length=1)
-    validation: Part | None = None
+    datasets: dict[str, DatasetSpec] = Field(min_length=1)
+    validation: DatasetSpec | None = None
     coarse: str | None = None
     pretrain: dict[str, Any] = Field(default={})
     scratch: bool = True
-    transfer: Transfer | None = None
+    transfer: TransferSpec | None = None
     base: Path = Field(default=Path(), exclude=True)
     where: str = Field(default="experiment", exclude=True)
 
-    def recipe(self, name: str, part: Part, settings: Mapping[str, str] | None = None) -> Recipe:
+    def recipe(self, name: str, part: DatasetSpec, settings: Mapping[str, str] | None = None) -> Recipe:
         """Return the recipe of one of its datasets.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import warnings
 from collections.abc import Collection, Iterator
@@ -61,6 +62,22 @@ def kernel_settings(deterministic: bool) -> Iterator[set[str]]:
         torch.backends.cuda.enable_mem_efficient_sdp(efficient)
         if cublas is None:
             os.environ.pop(CUBLAS, None)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch and `random` for a while, with repeatable convolutions, and put all back as it was."""
+    state = random.getstate()
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 def nondeterminism_note(warned: Collection[str]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import reject_unknown
 
 if TYPE_CHECKING:
+    from curate.datasets.dataset import Dataset
     from train.loop.config import LoopConfig
+    from train.runs import Run
 
 # Each is a command of `curate train`: its module here, the config in it, and what the list of commands says.
 METHODS = {
@@ -50,3 +53,34 @@ def config_of(name: str, options: Mapping[str, Any], where: str) -> LoopConfig:
     from train.loop.config import parse
 
     return parse(getattr(method(name, where), METHODS[name][0]), options, where, method(name).PRESETS)
+
+
+def train(
+    method_name: str,
+    dataset: str | Path | Dataset,
+    out: str | Path,
+    *,
+    val: str | Path | Dataset | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Pre-train a model on a dataset, as `curate train METHOD` does; goes on from the last checkpoint in `out`.
+
+    Args:
+        method_name: supervised, clip or simclr.
+        dataset: opened, or its folder or URL.
+        out: the run's folder.
+        val: a dataset to measure on; the dataset's own split val by default.
+        quiet: no progress on stderr.
+        options: fields of the method's config, and `preset`.
+
+    Raises:
+        RecipeError: no such method, option or value; a run of other options in `out`.
+        DataError: the dataset is damaged, or the loss is not finite.
+    """
+    from curate.datasets.dataset import open_dataset
+
+    config = config_of(method_name, options, "train")
+    opened = open_dataset(dataset) if isinstance(dataset, str | Path) else dataset
+    held_out = open_dataset(val) if isinstance(val, str | Path) else val
+    return method(method_name).train(opened, Path(out), config, val=held_out, quiet=quiet)

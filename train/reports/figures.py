@@ -58,15 +58,15 @@ def worth(findings: Findings) -> Any:
         return None
     # A row of panels is as high as its bars are many, so that a bar is as thick in all of them.
     bars = [
-        len(names) * len({c.shots for c in findings.cells if c.protocol == p}) for p in findings.protocols
+        len(names) * len({c.shots for c in findings.summary if c.protocol == p}) for p in findings.protocols
     ]
     figure, panels = _panels(findings, width=4.2, heights=[0.3 * n + 1.0 for n in bars])
     for (protocol, task), axis in panels.items():
         position, ticks = 0.0, []
         for shots in reversed(findings.shots):
             for name in reversed(names):
-                none = findings.cell(findings.scratch_of(name) or "", task, shots, protocol)
-                cell = findings.cell(name, task, shots, protocol)
+                none = findings.row(findings.scratch_of(name) or "", task, shots, protocol)
+                cell = findings.row(name, task, shots, protocol)
                 if cell is None or none is None:
                     continue
                 gain = (cell.mean - none.mean) * 100
@@ -86,16 +86,16 @@ def worth(findings: Findings) -> Any:
 
 def transfer(findings: Findings) -> Any:
     """Lines: accuracy over shots, one a run, a panel for each task and protocol."""
-    if not findings.cells:
+    if not findings.summary:
         return None
     figure, panels = _panels(findings, width=4.2, heights=[3.4] * len(findings.protocols))
     names = [n for n in findings.measured if n not in findings.scratches]
     for (protocol, task), axis in panels.items():
         shown = [
-            s for s in findings.shots if any(findings.cell(n, task, s, protocol) for n in findings.measured)
+            s for s in findings.shots if any(findings.row(n, task, s, protocol) for n in findings.measured)
         ]
         for offset, name in enumerate(findings.measured):
-            cells = [(i, c) for i, s in enumerate(shown) if (c := findings.cell(name, task, s, protocol))]
+            cells = [(i, c) for i, s in enumerate(shown) if (c := findings.row(name, task, s, protocol))]
             if not cells:
                 continue
             places = [i + (offset - len(findings.measured) / 2) * 0.03 for i, _ in cells]

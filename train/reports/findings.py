@@ -1,4 +1,4 @@
-"""What a report tells: the datasets, runs and results below a folder, brought together."""
+"""The content of a report: the datasets, runs and results below a folder, brought together."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from curate.errors import CurateError, RecipeError
 from train.experiments.grid import EXPERIMENT
 from train.runs import Run, open_run
 from train.transfer import results
-from train.transfer.labels import Key, RunFacts, labels
-from train.transfer.summary import Cell, cells_of, facts_of
+from train.transfer.run_names import RunFacts, RunKey, unique_labels
+from train.transfer.summary import SummaryRow, run_facts, summary_rows
 
 T = TypeVar("T")
 
@@ -28,37 +28,37 @@ class Findings:
     """Everything below a folder that a report needs; names in the order to show them in.
 
     Args:
-        names: what runs are called, those with results first, scratch last of these.
-        called: name and digest of each run → what it is called.
-        scratches: what the runs without pre-training are called.
-        accuracy: key of a run → what its experiment measured on held-out rows.
+        names: the labels of runs, those with results first, scratch last of these.
+        labels: name and digest of each run → its label.
+        scratches: the labels of runs without pre-training.
+        accuracy: key of a run → its accuracies on held-out rows, as its experiment measured them.
     """
 
     title: str
     root: Path
     datasets: list[Dataset]
     runs: list[Run]
-    cells: list[Cell]
+    summary: list[SummaryRow]
     names: list[str]
     tasks: list[str]
     shots: list[str]
     protocols: list[str]
-    called: dict[Key, str]
+    labels: dict[RunKey, str]
     scratches: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
-    accuracy: dict[Key, dict[str, float]] = field(default_factory=dict)
+    accuracy: dict[RunKey, dict[str, float]] = field(default_factory=dict)
 
-    def cell(self, run: str, task: str, shots: str, protocol: str) -> Cell | None:
-        """Return one cell, or None where it was not measured."""
+    def row(self, run: str, task: str, shots: str, protocol: str) -> SummaryRow | None:
+        """Return one row of the summary, or None where it was not measured."""
         return self._index.get((run, task, shots, protocol))
 
     @cached_property
-    def _index(self) -> dict[tuple[str, str, str, str], Cell]:
-        return {(c.run, c.task, c.shots, c.protocol): c for c in self.cells}
+    def _index(self) -> dict[tuple[str, str, str, str], SummaryRow]:
+        return {(c.run, c.task, c.shots, c.protocol): c for c in self.summary}
 
     def name_of(self, run: Run) -> str:
         """Return what a run is called."""
-        return self.called[run.name, run.digest]
+        return self.labels[run.name, run.digest]
 
     @cached_property
     def run_by_name(self) -> dict[str, Run]:
@@ -71,8 +71,8 @@ class Findings:
     @property
     def measured(self) -> list[str]:
         """The names of runs with results."""
-        there = {cell.run for cell in self.cells}
-        return [name for name in self.names if name in there]
+        measured = {row.run for row in self.summary}
+        return [name for name in self.names if name in measured]
 
     def label(self, name: str) -> str:
         """Return how a run is called in a table."""
@@ -96,7 +96,7 @@ def gather(root: str | Path, *, say: Say = passed_over) -> Findings:
 
     Args:
         root: the folder.
-        say: is told of each file that cannot be read, which is passed over.
+        say: gets a line for each file that cannot be read; it is left out.
 
     Raises:
         RecipeError: there is no such folder, or nothing to report in it.
@@ -104,8 +104,8 @@ def gather(root: str | Path, *, say: Say = passed_over) -> Findings:
     root = Path(root)
     if not root.is_dir():
         raise RecipeError(f"{root}: no such folder", hint="give the folder of an experiment, or of runs")
-    told = _told(root / EXPERIMENT, say)
-    order = told["order"]
+    experiment = _read_experiment(root / EXPERIMENT, say)
+    order = experiment["order"]
     datasets = _opened(open_dataset, [p.parent for p in _found(root, "dataset.json")], say)
     runs = _opened(open_run, [p.parent for p in _found(root, "run.json")], say)
     tables = _opened(results.read, _found(root, "results.parquet"), say)
@@ -114,26 +114,26 @@ def gather(root: str | Path, *, say: Say = passed_over) -> Findings:
         raise RecipeError(
             f"{root}: no runs and no results", hint="`curate experiment` or `curate transfer` makes them"
         )
-    called = labels([*(_facts(run, root) for run in runs), *map(facts_of, rows.to_pylist())])
-    cells = cells_of(rows, called)
-    scratches = frozenset(c.run for c in cells if c.scratch)
-    alone = [called[run.name, run.digest] for run in runs]
-    with_cells = sorted({c.run for c in cells}, key=lambda n: (n in scratches, _rank(n, order)))
+    labels = unique_labels([*(_facts(run, root) for run in runs), *map(run_facts, rows.to_pylist())])
+    summary = summary_rows(rows, labels)
+    scratches = frozenset(c.run for c in summary if c.scratch)
+    alone = [labels[run.name, run.digest] for run in runs]
+    with_results = sorted({c.run for c in summary}, key=lambda n: (n in scratches, _rank(n, order)))
     return Findings(
-        title=told["name"] or root.resolve().name,
+        title=experiment["name"] or root.resolve().name,
         root=root,
         datasets=sorted(datasets, key=lambda d: _rank(d.name, order)),
         runs=sorted(runs, key=lambda r: _rank(r.name, order)),
-        cells=cells,
-        names=[*with_cells, *sorted({*alone} - {*with_cells}, key=lambda n: _rank(n, order))],
-        tasks=sorted({c.task for c in cells}, key=lambda t: _rank(t, told["tasks"])),
+        summary=summary,
+        names=[*with_results, *sorted({*alone} - {*with_results}, key=lambda n: _rank(n, order))],
+        tasks=sorted({c.task for c in summary}, key=lambda t: _rank(t, experiment["tasks"])),
         shots=sorted(
-            {c.shots for c in cells}, key=lambda s: (s == "full", int(s) if s.isdecimal() else 0, s)
+            {c.shots for c in summary}, key=lambda s: (s == "full", int(s) if s.isdecimal() else 0, s)
         ),
-        protocols=sorted({c.protocol for c in cells}, reverse=True),
-        called=called,
+        protocols=sorted({c.protocol for c in summary}, reverse=True),
+        labels=labels,
         scratches=scratches,
-        notes=told["notes"],
+        notes=experiment["notes"],
         accuracy=_accuracy(root, runs, say),
     )
 
@@ -164,11 +164,11 @@ def _facts(run: Run, root: Path) -> RunFacts:
     return RunFacts(run.name, run.digest, info.method, info.seed, dataset, run.spec.name, folder)
 
 
-def _accuracy(root: Path, runs: Sequence[Run], say: Say) -> dict[Key, dict[str, float]]:
+def _accuracy(root: Path, runs: Sequence[Run], say: Say) -> dict[RunKey, dict[str, float]]:
     """Return what experiments below a folder measured of their runs on held-out rows."""
     found = {}
     for file in _found(root, EXPERIMENT):
-        accuracy = _told(file, say)["accuracy"]
+        accuracy = _read_experiment(file, say)["accuracy"]
         for run in runs:
             one = accuracy.get(run.path.name) if run.path.parent == file.parent / "runs" else None
             if isinstance(one, dict):
@@ -176,7 +176,7 @@ def _accuracy(root: Path, runs: Sequence[Run], say: Say) -> dict[Key, dict[str, 
     return found
 
 
-def _told(file: Path, say: Say) -> dict[str, Any]:
+def _read_experiment(file: Path, say: Say) -> dict[str, Any]:
     """Return what an experiment says of itself; what is not of the kind that it should be is as if it were not."""
     document: Any = {}
     try:
@@ -188,13 +188,13 @@ def _told(file: Path, say: Say) -> dict[str, Any]:
     if not isinstance(document, dict):
         say(f"{file}: not what an experiment says of itself")
         document = {}
-    told: dict[str, Any] = {"name": document.get("name"), "accuracy": document.get("accuracy")}
-    told["name"] = told["name"] if isinstance(told["name"], str) else ""
-    told["accuracy"] = told["accuracy"] if isinstance(told["accuracy"], dict) else {}
+    experiment: dict[str, Any] = {"name": document.get("name"), "accuracy": document.get("accuracy")}
+    experiment["name"] = experiment["name"] if isinstance(experiment["name"], str) else ""
+    experiment["accuracy"] = experiment["accuracy"] if isinstance(experiment["accuracy"], dict) else {}
     for name in ("order", "tasks", "notes"):
         some = document.get(name)
-        told[name] = [one for one in some if isinstance(one, str)] if isinstance(some, list) else []
-    return told
+        experiment[name] = [one for one in some if isinstance(one, str)] if isinstance(some, list) else []
+    return experiment
 
 
 def _found(root: Path, name: str) -> list[Path]:

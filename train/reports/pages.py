@@ -11,7 +11,7 @@ from curate.io.markdown import markdown
 from train.reports import tables
 from train.reports.figures import draw_all
 from train.reports.findings import Findings, gather
-from train.reports.tables import Table
+from train.reports.tables import ReportTable
 
 WIDE = 12  # columns, more of which do not fit a page
 
@@ -53,9 +53,13 @@ def write_report(root: str | Path, out: str | Path | None = None) -> tuple[Path,
     return page, findings
 
 
-def _page(findings: Findings, first: list[Table], figures: list[tuple[Path, str]], last: list[Table]) -> str:
+def _page(
+    findings: Findings, first: list[ReportTable], figures: list[tuple[Path, str]], last: list[ReportTable]
+) -> str:
     title = html.escape(findings.title)
-    seen = f"{len(findings.datasets)} datasets, {len(findings.runs)} runs, {len(findings.cells)} measurements"
+    seen = (
+        f"{len(findings.datasets)} datasets, {len(findings.runs)} runs, {len(findings.summary)} measurements"
+    )
     pictures = "".join(
         f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>'
@@ -69,7 +73,7 @@ def _page(findings: Findings, first: list[Table], figures: list[tuple[Path, str]
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     numeric = [
         bool(table.rows) and all(_is_number(row[j]) for row in table.rows) for j in range(len(table.columns))
     ]
@@ -88,7 +92,7 @@ def _is_number(cell: str) -> bool:
     return not cell.strip("–0123456789.,+-± ")
 
 
-def _markdown(findings: Findings, shown: list[Table], figures: list[tuple[Path, str]]) -> str:
+def _markdown(findings: Findings, shown: list[ReportTable], figures: list[tuple[Path, str]]) -> str:
     pictures = "\n\n".join(f"![{caption}]({path.name})" for path, caption in figures)
     head = [f"# {markdown(findings.title)}", "", *[f"{markdown(note)}\n" for note in findings.notes]]
     first, *others = [table.markdown() for table in shown] or [""]

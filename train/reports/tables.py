@@ -10,7 +10,7 @@ from train.runs import Run
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table with a title, its columns, and what its numbers are.
 
     Args:
@@ -23,10 +23,12 @@ class Table:
     note: str = ""
     best: frozenset[tuple[int, int]] = frozenset()
 
-    def transposed(self) -> Table:
+    def transposed(self) -> ReportTable:
         """Return its columns as rows, which is read better when there are more measurements than runs."""
         first, *rest = [list(line) for line in zip(self.columns, *self.rows, strict=True)]
-        return Table(self.title, first, rest, self.note, frozenset((j - 1, i + 1) for i, j in self.best))
+        return ReportTable(
+            self.title, first, rest, self.note, frozenset((j - 1, i + 1) for i, j in self.best)
+        )
 
     def markdown(self) -> str:
         """Return it as Markdown."""
@@ -38,7 +40,7 @@ class Table:
         return "\n".join([f"### {self.title}", "", *lines, "", self.note]).rstrip() + "\n"
 
 
-def headline(findings: Findings) -> Table:
+def headline(findings: Findings) -> ReportTable:
     """One row a run: how it did in pre-training, and on each task and shot count, in per cent."""
     by_name = findings.run_by_name
     measured = [
@@ -46,7 +48,7 @@ def headline(findings: Findings) -> Table:
         for protocol in findings.protocols
         for task in findings.tasks
         for shots in findings.shots
-        if any(findings.cell(name, task, shots, protocol) for name in findings.names)
+        if any(findings.row(name, task, shots, protocol) for name in findings.names)
     ]
     metrics = [m for m in METRICS if any(own_metric(findings, run, m) is not None for run in findings.runs)]
     columns = ["pre-trained on", "images", "classes", *(METRICS[m] for m in metrics)]
@@ -58,15 +60,15 @@ def headline(findings: Findings) -> Table:
         data = run.info.dataset if run else None
         row = [findings.label(name), f"{data.rows:,}" if data else "0", f"{data.classes}" if data else "–"]
         row += [percent(own_metric(findings, run, metric)) if run else "–" for metric in metrics]
-        cells = [findings.cell(name, *where) for where in measured]
-        row += ["–" if c is None else c.shown for c in cells]
+        cells = [findings.row(name, *where) for where in measured]
+        row += ["–" if c is None else c.text for c in cells]
         rows.append(row)
         means.append([None if c is None else c.mean for c in cells])
     best = set()
     for j in range(len(measured)):
         column = [(m[j], i) for i, m in enumerate(means) if m[j] is not None]
         best.add((max(column)[1], len(columns) - len(measured) + j))
-    seeds = sorted({c.seeds for c in findings.cells})
+    seeds = sorted({c.seeds for c in findings.summary})
     over = (
         f"{seeds[0]} seeds"
         if len(seeds) == 1
@@ -76,40 +78,44 @@ def headline(findings: Findings) -> Table:
         f"Per cent, mean over {over} ± half a 95 % interval (over the seeds, or over the test images where that "
         "is wider); the whole test set at every shot count; bold is best."
     )
-    if any(cell.by_test for cell in findings.cells):
+    if any(cell.by_test for cell in findings.summary):
         note += " † chosen by the test set itself, which flatters."
-    return Table(
-        "What each pre-training set was worth", columns, rows, note if findings.cells else "", frozenset(best)
+    return ReportTable(
+        "What each pre-training set was worth",
+        columns,
+        rows,
+        note if findings.summary else "",
+        frozenset(best),
     )
 
 
-def gaps(findings: Findings) -> Table:
+def gaps(findings: Findings) -> ReportTable:
     """How far apart the best and the worst pre-training set are, and the worst from no pre-training."""
     rows = []
     names = [name for name in findings.names if name not in findings.scratches]
     for protocol in findings.protocols:
         for task in findings.tasks:
             for shots in findings.shots:
-                cells = [c for name in names if (c := findings.cell(name, task, shots, protocol))]
+                cells = [c for name in names if (c := findings.row(name, task, shots, protocol))]
                 if len(cells) < 2:
                     continue
                 best, worst = max(cells, key=lambda c: c.mean), min(cells, key=lambda c: c.mean)
-                none = findings.cell(findings.scratch_of(worst.run) or "", task, shots, protocol)
+                none = findings.row(findings.scratch_of(worst.run) or "", task, shots, protocol)
                 rows.append(
                     [task, shots_name(shots), protocol, f"{findings.label(best.run)} {percent(best.mean)}",
                      f"{findings.label(worst.run)} {percent(worst.mean)}", f"{(best.mean - worst.mean) * 100:.1f}",
                      f"{(worst.mean - none.mean) * 100:+.1f}" if none else "–"]
                 )  # fmt: skip
     columns = ["task", "shots", "protocol", "best", "worst", "gap, points", "worst over scratch, points"]
-    return Table("How much the choice of pre-training set matters", columns, rows)
+    return ReportTable("How much the choice of pre-training set matters", columns, rows)
 
 
-def datasets(findings: Findings) -> Table:
+def datasets(findings: Findings) -> ReportTable:
     """What each dataset holds, and what its steps did."""
     rows = []
     for data in findings.datasets:
         steps = [s for s in data.info.ledger if s.step != "source"]
-        told = "; ".join(f"{s.step} {_arguments(s.arguments)}".strip() for s in steps) or "none"
+        steps_text = "; ".join(f"{s.step} {_arguments(s.arguments)}".strip() for s in steps) or "none"
         changed = sum(s.labels_changed for s in steps)
         kind = "overlay" if not data.sharded else f"{len(data.info.shards or [])} shards"
         rows.append(
@@ -119,15 +125,15 @@ def datasets(findings: Findings) -> Table:
                 str(len(data.classes)),
                 f"{changed:,}",
                 kind,
-                told,
+                steps_text,
                 data.digest[7:19],
             ]
         )
     columns = ["dataset", "images", "classes", "labels changed", "bytes", "steps", "digest"]
-    return Table("The datasets", columns, rows)
+    return ReportTable("The datasets", columns, rows)
 
 
-def runs(findings: Findings) -> Table:
+def runs(findings: Findings) -> ReportTable:
     """What each run did."""
     rows = []
     for run in findings.runs:
@@ -135,7 +141,7 @@ def runs(findings: Findings) -> Table:
         done = [f"{run.info.samples_seen:,}", str(run.info.seed), f"{run.info.seconds:.0f}", _throughput(run)]
         rows.append([findings.name_of(run), run.info.method, model, *done, run.digest[7:19]])
     columns = ["run", "method", "model", "samples seen", "seed", "seconds", "samples/s", "weights"]
-    return Table("The runs", columns, rows)
+    return ReportTable("The runs", columns, rows)
 
 
 METRICS = {"top1": "top-1", "coarse_top1": "coarse top-1"}  # of a run on its own pre-training task

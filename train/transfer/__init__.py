@@ -1,11 +1,12 @@
-"""Transfer: what a run is worth on other tasks, by few shots and by all, by probes and by fine-tuning."""
+"""Transfer: measure runs on other tasks, with few images and with all, by probes and by fine-tuning."""
 
-from train.transfer.measurements import Grid, transfer
-from train.transfer.names import named_tasks, open_subject
+from train.transfer.jobs import transfer
+from train.transfer.measurements import Grid
 from train.transfer.protocols.finetune import Finetune, LpFt
 from train.transfer.protocols.linear import Linear
-from train.transfer.results import summary
+from train.transfer.run_names import open_run_or_scratch
 from train.transfer.splits import Arrays, Files, Split
+from train.transfer.summary import summarize
 from train.transfer.tasks.datasets import open_tasks
 from train.transfer.tasks.task import Task
 
@@ -18,9 +19,8 @@ __all__ = [
     "LpFt",
     "Split",
     "Task",
-    "named_tasks",
-    "open_subject",
+    "open_run_or_scratch",
     "open_tasks",
-    "summary",
+    "summarize",
     "transfer",
 ]

@@ -1,4 +1,4 @@
-"""A run meets a task: the model, the images, and features that are computed once."""
+"""Features of a run on a task: the model, the images, and what the frozen backbone makes of them, computed once."""
 
 # N images, B of a batch, S pixels of a side, D features, C classes
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,24 +19,25 @@ from train.models.layers import tapped
 from train.models.registry import Model, ModelSpec
 from train.models.tokenizer import Tokenizer
 from train.runs import Run
-from train.transfer.images import Pixels, TaskPixels, View, pixels
+from train.transfer.images import LabeledImages, SquareView, TaskImages, load_images
 from train.transfer.metrics.average_precision import class_precisions
 from train.transfer.metrics.classification import RULES, Score, scores
-from train.transfer.tasks.task import Task
+from train.transfer.shots import TrainSubset
+from train.transfer.tasks.task import BaseTask, Task
 
 BATCH = 256  # images of a forward pass without gradients
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a protocol gives back.
+class ProtocolResult:
+    """The result of a protocol on a task.
 
     Args:
         scores: over the whole test set; the task's own metric is among them.
-        chosen: the hyperparameters it settled on.
-        select: how: "validation"; "fixed" where the draw has no image to spare; "test", which flatters; or "none" where
-            there is nothing to choose.
-        per_class: what each class scored, where a metric is a mean over classes.
+        chosen: the hyperparameters that the protocol selected.
+        select: how it selected them: "validation"; "fixed" where the draw has no image to spare; "test", which
+            flatters; or "none" where there is nothing to select.
+        per_class: the score of each class, where a metric is a mean over classes.
         notes: what a reader of the number should know.
     """
 
@@ -47,82 +48,86 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-class AnySubject(Protocol):
-    """What measuring needs of a subject, of classification or of detection."""
+class RunOnTask:
+    """One run on one task, on one device: what classification and detection share."""
 
-    run: Run
-    device: torch.device
+    image_size: int | None = None  # in pixels; None where the protocol sets it
 
-    @property
-    def image_size(self) -> int | None:
-        """In pixels; None where the protocol says it."""
+    def __init__(self, run: Run, task: BaseTask, device: torch.device) -> None:
+        self.run, self.task, self.device = run, task, device
+
+    def __str__(self) -> str:
+        return f"run {self.run.name!r} on task {self.task.name!r}"
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Names of the training images that can be used."""
+        """Keys of the training images that can be used."""
+        raise NotImplementedError
 
     @property
     def targets(self) -> np.ndarray:
-        """Their labels: int64 targets_N, or int8 targets_NC."""
+        """Labels of the training images that can be used: int64 targets_N, or int8 targets_NC."""
+        raise NotImplementedError
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the task."""
+        raise NotImplementedError
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the task."""
+        return len(self.task.classes)
 
 
-class Features(NamedTuple):
-    """Frozen features, float32, on the device."""
+class FrozenFeatures(NamedTuple):
+    """Features of the frozen backbone, float32, on the device."""
 
     train: Tensor  # ND
     test: Tensor
 
 
-class Subject:
+class RunFeatures(RunOnTask):
     """One run on one classification task, at one image size, on one device."""
 
-    def __init__(self, run: Run, task: Task, *, image_size: int, device: torch.device) -> None:
-        self.run, self.task, self.device = run, task, device
-        self.image_size = image_size
-        self._features: dict[str, Features] = {}
+    task: Task
+    image_size: int
 
-    def __str__(self) -> str:
-        return f"run {self.run.name!r} on task {self.task.name!r}"
+    def __init__(self, run: Run, task: Task, *, image_size: int, device: torch.device) -> None:
+        super().__init__(run, task, device)
+        self.image_size = image_size
+        self._frozen: dict[str, FrozenFeatures] = {}
 
     @cached_property
-    def pixels(self) -> TaskPixels:
+    def images(self) -> TaskImages:
         """The task's images, short side to the image size, the middle of them."""
-        return self.seen(View(self.image_size))
+        return self.images_at(SquareView(self.image_size))
 
-    def seen(self, view: View) -> TaskPixels:
-        """Return the task's images at a view of their own.
+    def images_at(self, view: SquareView) -> TaskImages:
+        """Return the task's images at another view.
 
         Raises:
-            DataError: it has other images than those of the image size.
+            DataError: fewer images decode at this view than at the image size.
         """
-        found = pixels(self.task, view)
-        if view != View(self.image_size) and found.train.keys != self.keys:
+        images = load_images(self.task, view)
+        if view != SquareView(self.image_size) and images.train.keys != self.keys:
             raise DataError(f"{self}: images that do not decode", hint="take them out of the task")
-        return found
+        return images
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Names of the training images that can be used."""
-        return self.pixels.train.keys
+        """Keys of the training images that can be used."""
+        return self.images.train.keys
 
     @property
     def targets(self) -> np.ndarray:
         """Labels of the training images that can be used."""
-        return self.pixels.train.targets
+        return self.images.train.targets
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the task."""
-        return self.pixels.notes
-
-    @property
-    def classes(self) -> int:
-        """How many classes the task has."""
-        return len(self.task.classes)
+        return self.images.notes
 
     @cached_property
     def model(self) -> Model:
@@ -133,8 +138,8 @@ class Subject:
         return model
 
     @cached_property
-    def towers(self) -> tuple[DualEncoder, Tokenizer]:
-        """The image and the text tower of a run of `clip`, in eval mode, and its tokenizer.
+    def dual_encoder(self) -> tuple[DualEncoder, Tokenizer]:
+        """The image and the text encoder of a run of `clip`, in eval mode, and its tokenizer.
 
         Raises:
             RecipeError: the run is of another method.
@@ -143,8 +148,8 @@ class Subject:
 
         return dual_encoder_of(self.run, self.device)
 
-    def features(self, layer: str | None = None) -> Features:
-        """Return what the frozen backbone makes of all images; kept, so that every protocol shares it.
+    def frozen(self, layer: str | None = None) -> FrozenFeatures:
+        """Return the frozen backbone's features of all images; all protocols share them.
 
         Args:
             layer: a module of the backbone, such as layer3 or fc6, whose output is taken (maps are averaged over
@@ -152,16 +157,21 @@ class Subject:
 
         Raises:
             RecipeError: the backbone has no such layer.
-            DataError: features are no numbers, or there are none.
+            DataError: features are not finite, or there are none.
         """
         name = layer or ""
-        if name not in self._features:
+        if name not in self._frozen:
             backbone = tapped(self.model.backbone, layer) if layer else self.model.backbone
-            sides = [self._forward(backbone, side) for side in (self.pixels.train, self.pixels.test)]
-            self._features[name] = Features(*sides)
-        return self._features[name]
+            sides = [self._forward(backbone, split) for split in (self.images.train, self.images.test)]
+            self._frozen[name] = FrozenFeatures(*sides)
+        return self._frozen[name]
 
-    def _forward(self, backbone: nn.Module, split: Pixels) -> Tensor:
+    def of_subset(self, subset: TrainSubset, layer: str | None = None) -> tuple[Tensor, Tensor]:
+        """Return the frozen features_KD of a subset of the training images, and its targets, on the device."""
+        rows_K = torch.from_numpy(subset.rows).to(self.device)
+        return self.frozen(layer).train[rows_K], torch.from_numpy(subset.targets).to(self.device)
+
+    def _forward(self, backbone: nn.Module, split: LabeledImages) -> Tensor:
         features_ND = forward(backbone, split.squares.batches(BATCH, self.device), self.run.spec)
         if features_ND.ndim != 2 or not features_ND.shape[1]:
             raise DataError(
@@ -177,30 +187,30 @@ class Subject:
             )
         return features_ND
 
-    def outcome(
+    def result(
         self, logits_NC: Tensor, chosen: dict[str, Any], select: str, *, notes: tuple[str, ...] = ()
-    ) -> Outcome:
-        """Return what answers to the whole test set scored.
+    ) -> ProtocolResult:
+        """Score logits_NC of the whole test set.
 
         Raises:
-            DataError: they are no numbers.
+            DataError: they are not finite.
         """
         if not logits_NC.isfinite().all():
             raise DataError(
                 f"{self}: diverged with {chosen}",
                 hint="try smaller learning rates, or look at the run's metrics",
             )
-        answers_NC, test = logits_NC.double().cpu().numpy(), self.pixels.test
-        found = scores(answers_NC, test.targets, test.accepted)
+        scores_NC, test = logits_NC.double().cpu().numpy(), self.images.test
+        metrics = scores(scores_NC, test.targets, test.accepted)
         per_class = {}
         if test.targets.ndim == 2:
             rule = RULES[self.task.metric]
-            precisions = class_precisions(answers_NC, test.targets, rule).tolist()
+            precisions = class_precisions(scores_NC, test.targets, rule).tolist()
             per_class = dict(zip(self.task.classes, precisions, strict=True))
-        return Outcome(found, chosen, select, per_class, notes)
+        return ProtocolResult(metrics, chosen, select, per_class, notes)
 
 
 @torch.no_grad()
 def forward(module: torch.nn.Module, batches: Iterable[Tensor], spec: ModelSpec) -> Tensor:
-    """Return what a module in eval mode makes of batches of uint8 images, normalised as a spec says, float32."""
+    """Return the float32 outputs of a module in eval mode for batches of uint8 images, normalised as a spec says."""
     return torch.cat([module(spec.normalize(images_B3SS)).float() for images_B3SS in batches])

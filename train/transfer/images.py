@@ -1,4 +1,4 @@
-"""A task's images as squares of one size: decoded once and kept where they fit, else read again each time."""
+"""A task's images as squares of one size: decoded once and kept in memory if they fit, else decoded each time."""
 
 # N images, B of a batch, S pixels of a side
 
@@ -19,15 +19,15 @@ from curate.errors import DataError
 from curate.io.executors import cores, in_order
 from curate.io.image_headers import BadImage
 from train.augment.upload import upload
-from train.transfer.splits import Images, Split, in_threads
+from train.transfer.splits import ImageSource, Split, in_threads
 from train.transfer.tasks.task import Task, check_labels
 
-Fit = Literal["crop", "squash"]
-KEPT_SHARE = 0.25  # of the memory, here and on the device, that the images of a task may take
+ResizeMode = Literal["crop", "squash"]
+MEMORY_SHARE = 0.25  # of the machine's memory, and of the device's, that the images of a task may take
 
 
 @dataclass(frozen=True)
-class View:
+class SquareView:
     """How an image becomes a square.
 
     Args:
@@ -36,10 +36,10 @@ class View:
     """
 
     side: int
-    fit: Fit = "crop"
+    fit: ResizeMode = "crop"
 
 
-class Squares(Protocol):
+class SquareImages(Protocol):
     """uint8 squares, 0..255."""
 
     def __len__(self) -> int: ...
@@ -48,11 +48,11 @@ class Squares(Protocol):
         """Return images_B3SS of some rows on a device."""
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
-        """Give all, in order, as images_B3SS on a device."""
+        """Yield all, in order, as images_B3SS on a device."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImages:
     """Squares in memory, and on the device where they fit there too.
 
     Args:
@@ -74,35 +74,35 @@ class Stored:
             return self.images.to(device)
         if device not in self._placed:
             free, total = torch.cuda.mem_get_info(device)
-            fits = self.images.nbytes < KEPT_SHARE * free and free - self.images.nbytes > total / 2
+            fits = self.images.nbytes < MEMORY_SHARE * free and free - self.images.nbytes > total / 2
             self._placed[device] = self.images.to(device) if fits else self.images
         return self._placed[device]
 
     def take(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Return images_B3SS of some rows on a device."""
-        held = self.on(device)
-        return upload(held[upload(rows, held.device)], device)
+        images_N3SS = self.on(device)
+        return upload(images_N3SS[upload(rows, images_N3SS.device)], device)
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
-        """Give all, in order, as images_B3SS on a device."""
+        """Yield all, in order, as images_B3SS on a device."""
         for images_B3SS in self.on(device).split(size):
             yield upload(images_B3SS, device)
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """Squares that are decoded each time, by threads, because all of them do not fit.
+class StreamedImages:
+    """Squares that threads decode each time, because all of them do not fit into memory.
 
     Args:
-        images: where they come from.
-        rows: which of them.
-        view: how they become squares.
-        keys: their names, as many as rows.
+        images: their source.
+        rows: positions in it.
+        view: how an image becomes a square.
+        keys: of the images, as many as rows.
     """
 
-    images: Images
+    images: ImageSource
     rows: np.ndarray
-    view: View
+    view: SquareView
     keys: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class Streamed:
         return upload(torch.stack(list(self._decoded(rows))), device)
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
-        """Give all, in order, as images_B3SS on a device.
+        """Yield all, in order, as images_B3SS on a device.
 
         Raises:
             DataError: one does not decode.
@@ -132,11 +132,11 @@ class Streamed:
             yield upload(torch.stack(batch), device)
 
     def _decoded(self, rows: np.ndarray) -> Iterator[Tensor]:
-        tasks = (partial(self._one, int(row)) for row in rows)
+        tasks = (partial(self._decode, int(row)) for row in rows)
         workers = cores()
         yield from in_order(tasks, workers, ahead=64 * workers)
 
-    def _one(self, row: int) -> Tensor:
+    def _decode(self, row: int) -> Tensor:
         try:
             return square(self.images.decode(int(self.rows[row])), self.view)
         except BadImage as error:
@@ -147,11 +147,11 @@ class Streamed:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """The images of a split that can be used.
+class LabeledImages:
+    """The images of a split that can be used, with their labels.
 
     Args:
-        keys: their names.
+        keys: of the images.
         targets: int64 targets_N, or int8 targets_NC.
         squares: as many.
         accepted: bool accepted_NC, where there was a second look at the labels.
@@ -159,7 +159,7 @@ class Pixels:
 
     keys: tuple[str, ...]
     targets: np.ndarray
-    squares: Squares
+    squares: SquareImages
     accepted: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -167,7 +167,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class TaskPixels:
+class TaskImages:
     """A task at one view.
 
     Args:
@@ -176,85 +176,78 @@ class TaskPixels:
         notes: what was left out, counted and named.
     """
 
-    train: Pixels
-    test: Pixels
+    train: LabeledImages
+    test: LabeledImages
     notes: tuple[str, ...]
 
 
-def pixels(task: Task, view: View) -> TaskPixels:
-    """Decode a task, or say how it is to be decoded where it does not fit into a quarter of the memory.
+def load_images(task: Task, view: SquareView) -> TaskImages:
+    """Decode a task; or prepare to decode it each time, where it does not fit into a quarter of the memory.
 
-    The task keeps the result, so runs of one image size share it; those used longest ago are forgotten when all that
-    is kept takes more than half of the memory.
+    The task keeps the result, so that runs of one image size share it. The least recently used are dropped when all
+    results together take more than half of the memory.
 
     Raises:
         DataError: an image cannot be read, or no image of a class is left on one side.
     """
-    kept: dict[View, TaskPixels] = task.__dict__.setdefault("_pixels", {})
-    if view not in kept:
-        decode = _store if count_bytes(task, view) <= KEPT_SHARE * _memory() else _stream
-        train, train_notes = decode(task, "train", task.train, view, task.leaked)
-        test, test_notes = decode(task, "test", task.test, view, frozenset())
-        notes = [*task.notes, *train_notes, *test_notes]
-        if task.leaked:
-            first = task.train.keys[min(task.leaked)]
-            notes.append(
-                f"train: {len(task.leaked)} images left out, identical to test images (such as {first})"
-            )
-        kept[view] = TaskPixels(train, test, tuple(notes))
-    found = kept[view]
-    _use(task, view, 0 if isinstance(found.train.squares, Streamed) else count_bytes(task, view))
-    return found
+    cached: dict[SquareView, TaskImages] = task.__dict__.setdefault("_images", {})
+    if view not in cached:
+        load = _store if count_bytes(task, view) <= MEMORY_SHARE * _memory() else _stream
+        train, train_notes = load(task, "train", task.train, view, task.leaked)
+        test, test_notes = load(task, "test", task.test, view, frozenset())
+        cached[view] = TaskImages(train, test, (*task.notes, *train_notes, *test_notes, *task.leak_notes))
+    images = cached[view]
+    _mark_used(task, view, 0 if isinstance(images.train.squares, StreamedImages) else count_bytes(task, view))
+    return images
 
 
-_shelf: dict[
-    tuple[int, View], tuple[weakref.ref[Task], int]
-] = {}  # what is kept and its bytes, last used last
+# The views in memory and their bytes, the last used last.
+_in_memory: dict[tuple[int, SquareView], tuple[weakref.ref[Task], int]] = {}
 
 
-def count_bytes(task: Task, view: View) -> int:
-    """Return how much a task takes at a view."""
+def count_bytes(task: Task, view: SquareView) -> int:
+    """Return the bytes of a task's images at a view."""
     return (len(task.train) + len(task.test)) * 3 * view.side**2
 
 
-def _use(task: Task, view: View, size: int) -> None:
-    """Note that a view of a task was used, and forget others where there is too much."""
-    _shelf.pop((id(task), view), None)
-    _shelf[id(task), view] = (weakref.ref(task), size)
-    for key in [key for key, (other, _) in _shelf.items() if other() is None]:
-        del _shelf[key]
-    for key, (other, _) in list(_shelf.items())[:-1]:
-        if sum(size for _, size in _shelf.values()) <= 2 * KEPT_SHARE * _memory():
+def _mark_used(task: Task, view: SquareView, size: int) -> None:
+    """Note that a view of a task was used, and drop the least recently used where memory is short."""
+    _in_memory.pop((id(task), view), None)
+    _in_memory[id(task), view] = (weakref.ref(task), size)
+    for key in [key for key, (other, _) in _in_memory.items() if other() is None]:
+        del _in_memory[key]
+    for key, (other, _) in list(_in_memory.items())[:-1]:
+        if sum(size for _, size in _in_memory.values()) <= 2 * MEMORY_SHARE * _memory():
             break
         oldest = other()
         assert oldest is not None
-        oldest.__dict__["_pixels"].pop(key[1], None)
-        del _shelf[key]
+        oldest.__dict__["_images"].pop(key[1], None)
+        del _in_memory[key]
 
 
 def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _kept(split: Split, left_out: Iterable[int]) -> np.ndarray:
+def _usable_rows(split: Split, left_out: Iterable[int]) -> np.ndarray:
     return np.array(sorted(set(range(len(split))) - set(left_out)), dtype=np.int64)
 
 
 def _stream(
-    task: Task, side: str, split: Split, view: View, left_out: Iterable[int]
-) -> tuple[Pixels, list[str]]:
-    rows = _kept(split, left_out)
+    task: Task, side: str, split: Split, view: SquareView, left_out: Iterable[int]
+) -> tuple[LabeledImages, list[str]]:
+    rows = _usable_rows(split, left_out)
     keys = tuple(split.keys[i] for i in rows.tolist())
-    return _chosen(task, side, split, rows, Streamed(split.images, rows, view, keys)), []
+    return _labeled(task, side, split, rows, StreamedImages(split.images, rows, view, keys)), []
 
 
 def _store(
-    task: Task, side: str, split: Split, view: View, left_out: Iterable[int]
-) -> tuple[Pixels, list[str]]:
-    rows = _kept(split, left_out)
+    task: Task, side: str, split: Split, view: SquareView, left_out: Iterable[int]
+) -> tuple[LabeledImages, list[str]]:
+    rows = _usable_rows(split, left_out)
     images_N3SS = torch.empty(len(rows), 3, view.side, view.side, dtype=torch.uint8)
 
-    def one(position: int) -> str | None:
+    def decode(position: int) -> str | None:
         """Decode into place and return what is wrong with the image, or None."""
         try:
             images_N3SS[position] = square(split.images.decode(int(rows[position])), view)
@@ -262,24 +255,24 @@ def _store(
             return str(error)
         return None
 
-    reasons = list(in_threads(one, len(rows)))
+    reasons = list(in_threads(decode, len(rows)))
     good = [position for position, reason in enumerate(reasons) if reason is None]
     notes = []
     if len(good) < len(rows):
         images_N3SS = images_N3SS[good]
         bad = [f"{split.keys[rows[i]]}: {reason}" for i, reason in enumerate(reasons) if reason is not None]
         notes.append(f"{side}: {len(bad)} images left out, which do not decode ({'; '.join(bad[:3])})")
-    return _chosen(task, side, split, rows[good], Stored(images_N3SS)), notes
+    return _labeled(task, side, split, rows[good], StoredImages(images_N3SS)), notes
 
 
-def _chosen(task: Task, side: str, split: Split, rows: np.ndarray, squares: Squares) -> Pixels:
+def _labeled(task: Task, side: str, split: Split, rows: np.ndarray, squares: SquareImages) -> LabeledImages:
     targets = split.targets[rows]
     check_labels(f"{task.name}, {side} (of the images that can be used)", targets, task.classes)
     accepted = None if split.accepted is None else split.accepted[rows]
-    return Pixels(tuple(split.keys[i] for i in rows.tolist()), targets, squares, accepted)
+    return LabeledImages(tuple(split.keys[i] for i in rows.tolist()), targets, squares, accepted)
 
 
-def square(image, view: View) -> Tensor:  # image: PIL.Image.Image
+def square(image, view: SquareView) -> Tensor:  # image: PIL.Image.Image
     """Return an image as uint8 [3, side, side]."""
     from PIL import Image
 

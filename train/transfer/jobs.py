@@ -1,78 +1,106 @@
-"""What is to be measured, piece by piece, here or on Ray."""
+"""Measure runs on tasks, job by job, in this process or on Ray, into `results.parquet`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from curate.errors import CurateError
 from curate.io import executors
 from curate.io.executors import cores
-from curate.rows.manifest import digest
 from train.loop.devices import pick_device
 from train.runs import Run
-from train.transfer.features import AnySubject, Outcome, Subject
-from train.transfer.protocols import TransferProtocol, settings
-from train.transfer.shots import FULL, Draw, Sampling, Shots, draw
-
-VERSION = 3  # goes up when the same settings give other values; part of a measurement's name
-NO_IMAGES = "0"  # the shots of a protocol that learns from none
+from train.transfer import results
+from train.transfer.features import ProtocolResult, RunFeatures, RunOnTask
+from train.transfer.measurements import VERSION, Grid, Measurement, check_kinds
+from train.transfer.shots import TrainSubset
+from train.transfer.tasks.datasets import open_tasks
 
 Say = Callable[[str], None]
 Rows = list[dict[str, Any]]  # of results: a row a metric
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One measurement to make."""
+def transfer(
+    runs: Run | Sequence[Run],
+    tasks: Sequence[Any],
+    grid: Grid | Sequence[Grid] | None = None,
+    *,
+    out: str | Path,
+    device: str = "auto",
+    executor: str = "local",
+    progress: Say | None = None,
+    **changes: Any,
+) -> pa.Table:
+    """Measure runs on tasks, and return the rows of `results.parquet` for these measurements.
 
-    run: Run
-    task: Any  # Task or DetectionTask
-    shots: Shots
-    seed: int
-    protocol: TransferProtocol
-    image_size: int | None
-    sampling: Sampling = "distinct"
+    Every measurement is over the whole test set, whatever the shots. What is in `out` already is not measured
+    again; each measurement is written when it is done. The seed decides which images are drawn, which of them are
+    held out for validation, and fine-tuning's shuffles. Where all images are drawn and nothing else is left to chance,
+    one seed is measured.
 
-    def __str__(self) -> str:
-        shots = f"{self.shots}-shot" if isinstance(self.shots, int) else self.shots
-        task = self.task.name + (f":{self.task.partition}" if self.task.partition else "")
-        return f"{self.run.name} · {task} · {shots} · {self.protocol.name} · seed {self.seed}"
+    Args:
+        runs: one or several.
+        tasks: names (`digits`, `folder:PATH`) or tasks. A Task keeps its decoded images for the next run.
+        grid: shots, seeds and protocols; several grids share what is computed once, such as frozen features.
+        out: the Parquet file to add to.
+        device: "auto" takes a GPU where there is one.
+        executor: `local`; or `ray`, where each fine-tuning is a job of its own, and all protocols on frozen features of
+            one run and task are one job; each job has a GPU where there are any.
+        progress: gets a line for each measurement.
+        changes: fields of `grid` to replace.
 
-    @cached_property
-    def digest(self) -> str:
-        """Names everything that decides the row, but for the device."""
-        said = settings(self.protocol)
-        if said.get("templates") == ():  # the task's own
-            said |= {"templates": self.task.templates}
-        content = getattr(self.protocol, "content", None)
-        if content is not None:  # of a file that a setting names
-            said |= {"content": content()}
-        spec = self.run.spec
-        where = [
-            self.run.name,
-            self.run.digest,
-            spec.mean,
-            spec.std,
-            self.task.name,
-            self.task.digest,
-            self.image_size,
-        ]
-        return digest(
-            ["cell", VERSION, *where, str(self.shots), self.seed, self.sampling, self.protocol.name, said]
-        )
+    Raises:
+        RecipeError: an unknown task or protocol, shots below 1, no seeds, a path that does not fit.
+        DataError: a task's data is damaged, or the run's features are not finite.
+        MissingError: there is no such device, or `out` cannot be written.
+    """
+    say = progress or (lambda line: None)
+    grids = [grid or Grid()] if grid is None or isinstance(grid, Grid) else list(grid)
+    grids, out = [dataclasses.replace(each, **changes) for each in grids], Path(out)
+    executors.require(executor)
+    if executor == "local":
+        pick_device(device)
+    results.check_path(out)
+    opened = [each for task in tasks for each in (open_tasks(task) if isinstance(task, str) else [task])]
+    check_kinds(grids, opened)
+    pairs = [(run, task) for run in ([runs] if isinstance(runs, Run) else runs) for task in opened]
+    # Finds the faults of all before the first is measured.
+    wanted = [[m for each in grids for m in each.measurements(run, task)] for run, task in pairs]
+    done = set(results.read(out)["cell"].to_pylist())
+    missing = [_missing(measurements, done, say) for measurements in wanted]
+    jobs = [job for each in missing for job in make_jobs(each, device, small=executor == "ray")]
+    run_jobs = run_on_ray if executor == "ray" else run_local
+    run_jobs(jobs, lambda measurement, rows: _save(measurement, rows, out, say), say)
+    digests = {measurement.digest for measurements in wanted for measurement in measurements}
+    return results.rows_of_measurements(results.read(out), digests)
 
-    def draw(self, subject: AnySubject) -> Draw:
-        """Return the training images that it is about."""
-        shots = FULL if self.shots == NO_IMAGES else self.shots
-        return draw(subject.keys, subject.targets, shots, self.seed, sampling=self.sampling)
+
+def _missing(wanted: Sequence[Measurement], done: Collection[str], say: Say) -> list[Measurement]:
+    """Return the measurements whose digests are not among those done, each once."""
+    by_digest = {measurement.digest: measurement for measurement in wanted}
+    missing = [measurement for name, measurement in by_digest.items() if name not in done]
+    measured = len(by_digest) - len(missing)
+    if measured:
+        first = wanted[0]
+        say(f"{first.run.name} · {first.task.name}: {measured} of {len(by_digest)} measured already")
+    return missing
+
+
+def _save(measurement: Measurement, rows: Rows, out: Path, say: Say) -> None:
+    results.append(out, rows)
+    row = next((row for row in rows if row["headline"]), rows[0])
+    flattered = ", chosen by the test set" if row["select"] == "test" else ""
+    say(
+        f"{measurement}: {row['metric']} {row['value']:.2%} of {row['n']:,}{flattered} ({row['seconds']:.1f} s)"
+    )
 
 
 @dataclass(frozen=True)
@@ -83,60 +111,61 @@ class Job:
     device: str = "auto"
 
     def rows(self, say: Say) -> Iterator[tuple[Measurement, Rows]]:
-        """Give the rows of each measurement as it is made."""
-        subject = _subject(self.measurements[0], pick_device(self.device), say)
-        for note in subject.notes:
+        """Yield the rows of each measurement as it is made."""
+        run_on_task = _run_on_task(self.measurements[0], pick_device(self.device), say)
+        for note in run_on_task.notes:
             say(f"{self.measurements[0].task.name}: {note}")
-        for one in self.measurements:
+        for measurement in self.measurements:
             start = time.perf_counter()
-            drawn = one.draw(subject)
-            outcome = one.protocol.measure(subject, drawn)
-            yield one, _rows(subject, one, drawn, outcome, time.perf_counter() - start)
+            subset = measurement.draw(run_on_task)
+            result = measurement.protocol.measure(run_on_task, subset)
+            seconds = time.perf_counter() - start
+            yield measurement, _rows(run_on_task, measurement, subset, result, seconds)
 
 
-def jobs_of(measurements: Sequence[Measurement], device: str, *, small: bool = False) -> list[Job]:
-    """Cut the measurements of a run on a task into jobs.
+def make_jobs(measurements: Sequence[Measurement], device: str, *, small: bool = False) -> list[Job]:
+    """Divide the measurements of a run on a task into jobs.
 
     Args:
         measurements: of any image sizes.
         device: to measure on.
         small: give each fine-tuning a job of its own; what shares frozen features stays together.
     """
-    found: dict[tuple[Any, ...], list[Measurement]] = {}
-    for number, one in enumerate(measurements):
-        alone = small and not one.protocol.frozen
-        found.setdefault((one.image_size, number if alone else None), []).append(one)
-    return [Job(some, device) for some in found.values()]
+    groups: dict[tuple[Any, ...], list[Measurement]] = {}
+    for number, measurement in enumerate(measurements):
+        alone = small and not measurement.protocol.frozen
+        groups.setdefault((measurement.image_size, number if alone else None), []).append(measurement)
+    return [Job(group, device) for group in groups.values()]
 
 
-def here(jobs: Sequence[Job], keep: Callable[[Measurement, Rows], None], say: Say) -> None:
-    """Do jobs one after another."""
+def run_local(jobs: Sequence[Job], save: Callable[[Measurement, Rows], None], say: Say) -> None:
+    """Run jobs in this process, one after another."""
     for job in jobs:
-        for one, rows in job.rows(say):
-            keep(one, rows)
+        for measurement, rows in job.rows(say):
+            save(measurement, rows)
 
 
-def on_ray(jobs: Sequence[Job], keep: Callable[[Measurement, Rows], None], say: Say) -> None:
-    """Do each job as a task of Ray; what one has measured is kept, whatever becomes of it or of the others.
+def run_on_ray(jobs: Sequence[Job], save: Callable[[Measurement, Rows], None], say: Say) -> None:
+    """Run each job as a task of Ray, and save what it has measured, also of a job that fails.
 
     Raises:
-        CurateError, RuntimeError: the first that a job ended with, once all are done.
+        CurateError, RuntimeError: the first error of a job, once all have ended.
     """
-    failed: list[Exception] = []
-    for done in executors.unordered(_Work(jobs), range(len(jobs)), workers=cores(), gpus=1):
-        for line in done.lines:
+    errors: list[Exception] = []
+    for answer in executors.unordered(_RayWorker(jobs), range(len(jobs)), workers=cores(), gpus=1):
+        for line in answer.lines:
             say(line)
-        for one, rows in done.rows:
-            keep(one, rows)
-        if done.error is not None:
-            failed.append(done.error)
-    if failed:
-        raise failed[0]
+        for measurement, rows in answer.rows:
+            save(measurement, rows)
+        if answer.error is not None:
+            errors.append(answer.error)
+    if errors:
+        raise errors[0]
 
 
 @dataclass
-class _Done:
-    """What a worker brings back."""
+class _Answer:
+    """What a Ray worker returns of a job."""
 
     lines: list[str] = field(default_factory=list)
     rows: list[tuple[Measurement, Rows]] = field(default_factory=list)
@@ -144,61 +173,70 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a Ray worker is given: the jobs, of which it does one."""
+class _RayWorker:
+    """What a Ray worker is sent: all jobs, of which it runs one."""
 
     jobs: Sequence[Job] = field(repr=False)
 
-    def __call__(self, number: int) -> _Done:
-        done = _Done()
+    def __call__(self, number: int) -> _Answer:
+        answer = _Answer()
         try:
-            done.rows.extend(self.jobs[number].rows(done.lines.append))
+            answer.rows.extend(self.jobs[number].rows(answer.lines.append))
         except CurateError as error:
-            done.error = error
-        except Exception as error:  # such as memory that is too small: the other jobs go on
-            done.error = RuntimeError(f"{self.jobs[number].measurements[0]}: {type(error).__name__}: {error}")
-        return done
+            answer.error = error
+        except Exception as error:  # such as too little memory: the other jobs go on
+            first = self.jobs[number].measurements[0]
+            answer.error = RuntimeError(f"{first}: {type(error).__name__}: {error}")
+        return answer
 
 
-def _subject(one: Measurement, device: torch.device, say: Say) -> AnySubject:
-    if one.task.kind == "detection":
-        from train.transfer.detection.features import DetectionSubject
+def _run_on_task(measurement: Measurement, device: torch.device, say: Say) -> RunOnTask:
+    run, task = measurement.run, measurement.task
+    if task.kind == "detection":
+        from train.transfer.detection.run_on_task import RunOnDetectionTask
 
-        return DetectionSubject(one.run, one.task, device=device, progress=say)
-    assert one.image_size is not None
-    return Subject(one.run, one.task, image_size=one.image_size, device=device)
+        return RunOnDetectionTask(run, task, device=device, progress=say)
+    assert measurement.image_size is not None
+    return RunFeatures(run, task, image_size=measurement.image_size, device=device)
 
 
-def _rows(subject: AnySubject, one: Measurement, drawn: Draw, outcome: Outcome, seconds: float) -> Rows:
+def _rows(
+    run_on_task: RunOnTask,
+    measurement: Measurement,
+    subset: TrainSubset,
+    result: ProtocolResult,
+    seconds: float,
+) -> Rows:
     """Return the rows of a measurement, one a metric."""
-    dataset = one.run.info.dataset
+    run, task, protocol, shots = measurement.run, measurement.task, measurement.protocol, measurement.shots
+    dataset = run.info.dataset
     common = {
-        "run": one.run.name,
-        "run_digest": one.run.digest,
+        "run": run.name,
+        "run_digest": run.digest,
         "dataset": dataset.name if dataset else None,
         "dataset_digest": dataset.digest if dataset else None,
-        "task": one.task.name,
-        "partition": one.task.partition,
-        "task_digest": one.task.digest,
-        "shots": str(one.shots),
-        "images_per_class": one.shots if isinstance(one.shots, int) else None,
-        "seed": one.seed,
-        "protocol": one.protocol.name,
-        "chosen": json.dumps(outcome.chosen),
-        "select": outcome.select,
-        "train_images": len(drawn) if one.protocol.learns else 0,
-        "short_classes": drawn.short_classes,
-        "sampling": drawn.sampling,
-        "image_size": one.image_size,
-        "config": json.dumps(settings(one.protocol), sort_keys=True),
-        "per_class": json.dumps(outcome.per_class) if outcome.per_class else None,
-        "notes": json.dumps([*subject.notes, *outcome.notes]),
-        "device": subject.device.type,
+        "task": task.name,
+        "partition": task.partition,
+        "task_digest": task.digest,
+        "shots": str(shots),
+        "images_per_class": shots if isinstance(shots, int) else None,
+        "seed": measurement.seed,
+        "protocol": protocol.name,
+        "chosen": json.dumps(result.chosen),
+        "select": result.select,
+        "train_images": len(subset) if protocol.learns else 0,
+        "short_classes": subset.short_classes,
+        "sampling": subset.sampling,
+        "image_size": measurement.image_size,
+        "config": json.dumps(protocol.settings, sort_keys=True),
+        "per_class": json.dumps(result.per_class) if result.per_class else None,
+        "notes": json.dumps([*run_on_task.notes, *result.notes]),
+        "device": run_on_task.device.type,
         "seconds": seconds,
         "version": VERSION,
-        "cell": one.digest,
+        "cell": measurement.digest,
     }
     return [
-        common | dataclasses.asdict(score) | {"headline": score.metric == one.task.metric}
-        for score in outcome.scores
+        common | dataclasses.asdict(score) | {"headline": score.metric == task.metric}
+        for score in result.scores
     ]

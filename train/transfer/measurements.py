@@ -1,24 +1,69 @@
-"""Transfer: runs on tasks, over shot counts, seeds and protocols, into `results.parquet`."""
+"""What is to be measured: runs on tasks, over shot counts, seeds and protocols."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-
 from curate.errors import RecipeError, require_one_of
-from curate.io import executors
-from train.loop.devices import pick_device
+from curate.rows.manifest import digest
 from train.runs import Run
-from train.transfer import results
-from train.transfer.jobs import NO_IMAGES, Measurement, Rows, Say, here, jobs_of, on_ray
-from train.transfer.protocols import DEFAULTS, Select, TransferProtocol, find_protocols
-from train.transfer.shots import FULL, Sampling, parse_shots
-from train.transfer.tasks.datasets import open_tasks
+from train.transfer.features import RunOnTask
+from train.transfer.protocols import DEFAULTS, Select, find_protocols
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.shots import FULL, Sampling, Shots, TrainSubset, draw_shots, parse_shots
+
+VERSION = 3  # goes up when the same settings give other values; part of a measurement's name
+NO_IMAGES = "0"  # the shots of a protocol that learns from no image
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run on one task by one protocol, from one draw of the training images."""
+
+    run: Run
+    task: Any  # Task or DetectionTask
+    shots: Shots
+    seed: int
+    protocol: TransferProtocol
+    image_size: int | None
+    sampling: Sampling = "distinct"
+
+    def __str__(self) -> str:
+        shots = f"{self.shots}-shot" if isinstance(self.shots, int) else self.shots
+        task = self.task.name + (f":{self.task.partition}" if self.task.partition else "")
+        return f"{self.run.name} · {task} · {shots} · {self.protocol.name} · seed {self.seed}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Names everything that decides the value, but for the device."""
+        settings = self.protocol.settings
+        if settings.get("templates") == ():  # the task's own
+            settings |= {"templates": self.task.templates}
+        content = self.protocol.content()
+        if content is not None:
+            settings |= {"content": content}
+        spec = self.run.spec
+        what = [
+            self.run.name,
+            self.run.digest,
+            spec.mean,
+            spec.std,
+            self.task.name,
+            self.task.digest,
+            self.image_size,
+        ]
+        return digest(
+            ["cell", VERSION, *what, str(self.shots), self.seed, self.sampling, self.protocol.name, settings]
+        )
+
+    def draw(self, run_on_task: RunOnTask) -> TrainSubset:
+        """Draw its training images."""
+        shots = FULL if self.shots == NO_IMAGES else self.shots
+        return draw_shots(run_on_task.keys, run_on_task.targets, shots, self.seed, sampling=self.sampling)
 
 
 @dataclass(frozen=True)
@@ -47,93 +92,40 @@ class Grid:
         Raises:
             RecipeError: a wrong shot count, protocol, number of seeds or size; or a protocol that is not for this run.
         """
-        shots = parse_shots(self.shots)
+        all_shots = parse_shots(self.shots)
         if type(self.seeds) is not int or self.seeds < 1:
             raise RecipeError(f"seeds: {self.seeds!r}", hint="the number of draws, from 1")
         if self.image_size is not None and self.image_size < 1:
             raise RecipeError(f"image_size: {self.image_size!r}", hint="the side in pixels")
         require_one_of(Sampling, "sampling", self.sampling)
-        found = []
-        for protocol in self.chosen(task):
+        measurements = []
+        for protocol in self.protocols_for(task):
             if protocol.kind != task.kind:
                 continue
-            refuse = getattr(protocol, "refuse", None)
-            if refuse:
-                refuse(run, task)
+            protocol.refuse(run, task)
             size = None if task.kind == "detection" else self.image_size or run.spec.image_size
-            for k in shots if protocol.learns else [NO_IMAGES]:
-                by_class = isinstance(k, int)
-                many = protocol.learns and (k != FULL or protocol.chance_at_full)
+            for shots in all_shots if protocol.learns else [NO_IMAGES]:
+                by_class = isinstance(shots, int)
+                seeds_differ = protocol.learns and (shots != FULL or protocol.chance_at_full)
                 sampling: Sampling = self.sampling if by_class else "distinct"  # type: ignore[assignment]
-                found += [
-                    Measurement(run, task, k, seed, protocol, size, sampling)
-                    for seed in range(self.seeds if many else 1)
+                measurements += [
+                    Measurement(run, task, shots, seed, protocol, size, sampling)
+                    for seed in range(self.seeds if seeds_differ else 1)
                 ]
-        return found
+        return measurements
 
-    def chosen(self, task: Any) -> list[TransferProtocol]:
+    def protocols_for(self, task: Any) -> list[TransferProtocol]:
         """Return the protocols, or the usual one of a task."""
-        found = find_protocols(self.protocols or [DEFAULTS[task.kind]])
+        protocols = find_protocols(self.protocols or [DEFAULTS[task.kind]])
         if self.select is None:
-            return found
+            return protocols
         require_one_of(Select, "select", self.select)
         return [
-            dataclasses.replace(one, select=self.select) if hasattr(one, "select") else one  # type: ignore[type-var]
-            for one in found
+            dataclasses.replace(protocol, select=self.select)  # type: ignore[call-arg]
+            if hasattr(protocol, "select")
+            else protocol
+            for protocol in protocols
         ]
-
-
-def transfer(
-    runs: Run | Sequence[Run],
-    tasks: Sequence[Any],
-    grid: Grid | Sequence[Grid] | None = None,
-    *,
-    out: str | Path,
-    device: str = "auto",
-    executor: str = "local",
-    progress: Callable[[str], None] | None = None,
-    **changes: Any,
-) -> pa.Table:
-    """Measure what runs are worth on tasks, and return the rows of `results.parquet` for what was asked.
-
-    Every measurement is over the whole test set, whatever the shots. What is in `out` already is not measured
-    again; each measurement is written when it is done. The seed decides which images are drawn, which of them are
-    held out to choose by, and fine-tuning's shuffles. Where all images are drawn and nothing else is left to chance,
-    one seed is measured.
-
-    Args:
-        runs: what to measure, one or several.
-        tasks: names (`digits`, `folder:PATH`) or tasks. A Task keeps its decoded images for the next run.
-        grid: what to measure it by; several share what is computed once, such as frozen features.
-        out: the Parquet file to add to.
-        device: "auto" takes a GPU where there is one.
-        executor: `local`; or `ray`, where all that frozen features of a task can tell is one piece of work, each
-            fine-tuning another, with a GPU each where there are any.
-        progress: is told a line for each measurement.
-        changes: fields of `grid` to replace.
-
-    Raises:
-        RecipeError: an unknown task or protocol, shots below 1, no seeds, a path that does not fit.
-        DataError: a task's data is not what a task needs, or the run's features are not finite.
-        MissingError: there is no such device, or `out` cannot be written.
-    """
-    say = progress or (lambda line: None)
-    grids = [grid or Grid()] if grid is None or isinstance(grid, Grid) else list(grid)
-    out, asked = Path(out), [dataclasses.replace(one, **changes) for one in grids]
-    executors.require(executor)
-    if executor == "local":
-        pick_device(device)
-    results.check_path(out)
-    opened = [one for task in tasks for one in (open_tasks(task) if isinstance(task, str) else [task])]
-    check_kinds(asked, opened)
-    pairs = [(run, task) for run in ([runs] if isinstance(runs, Run) else runs) for task in opened]
-    # Finds the faults of all before the first is measured.
-    wanted = [[m for one in asked for m in one.measurements(run, task)] for run, task in pairs]
-    done = set(results.read(out)["cell"].to_pylist())
-    missing = [_missing(some, done, say) for some in wanted]
-    jobs = [job for some in missing for job in jobs_of(some, device, small=executor == "ray")]
-    (on_ray if executor == "ray" else here)(jobs, lambda one, rows: _keep(one, rows, out, say), say)
-    return results.of_cells(results.read(out), {one.digest for some in wanted for one in some})
 
 
 def check_kinds(grids: Sequence[Grid], tasks: Sequence[Any]) -> None:
@@ -142,36 +134,19 @@ def check_kinds(grids: Sequence[Grid], tasks: Sequence[Any]) -> None:
     Raises:
         RecipeError: the first of them.
     """
-    found = [one for grid in grids for one in find_protocols(grid.protocols or list(DEFAULTS.values()))]
-    given = [one for grid in grids if grid.protocols for one in find_protocols(grid.protocols)]
-    for protocol in given:
+    named = [protocol for grid in grids if grid.protocols for protocol in find_protocols(grid.protocols)]
+    kinds = {protocol.kind for protocol in named}
+    if not all(grid.protocols for grid in grids):
+        kinds |= set(DEFAULTS)
+    for protocol in named:
         if tasks and protocol.kind not in {task.kind for task in tasks}:
             raise RecipeError(
                 f"protocol {protocol.name} is for {protocol.kind}, and task {tasks[0].name} is one of {tasks[0].kind}",
                 hint=f"take {DEFAULTS[tasks[0].kind]}",
             )
     for task in tasks:
-        if task.kind not in {protocol.kind for protocol in found}:
+        if task.kind not in kinds:
             raise RecipeError(
                 f"task {task.name} is one of {task.kind}, and no protocol given is for that",
                 hint=f"take {DEFAULTS[task.kind]} too",
             )
-
-
-def _missing(wanted: Sequence[Measurement], done: Collection[str], say: Say) -> list[Measurement]:
-    """Return the measurements whose digests are not among those done, each once."""
-    asked = {one.digest: one for one in wanted}
-    todo = [one for name, one in asked.items() if name not in done]
-    if len(todo) < len(asked):
-        first = wanted[0]
-        say(
-            f"{first.run.name} · {first.task.name}: {len(asked) - len(todo)} of {len(asked)} measured already"
-        )
-    return todo
-
-
-def _keep(one: Measurement, rows: Rows, out: Path, say: Say) -> None:
-    results.append(out, rows)
-    told = next((row for row in rows if row["headline"]), rows[0])
-    flattered = ", chosen by the test set" if told["select"] == "test" else ""
-    say(f"{one}: {told['metric']} {told['value']:.2%} of {told['n']:,}{flattered} ({told['seconds']:.1f} s)")

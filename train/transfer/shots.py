@@ -8,6 +8,7 @@ image may have several labels, k shots are k images that have the class, for eac
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ Sampling = Literal["distinct", "replacement"]
 
 
 @dataclass(frozen=True)
-class Draw:
+class TrainSubset:
     """Images to train on.
 
     Args:
@@ -50,13 +51,22 @@ class Draw:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def only(self, positions: np.ndarray) -> TrainSubset:
+        """Return the images at some positions of the draw."""
+        return dataclasses.replace(
+            self,
+            rows=self.rows[positions],
+            targets=self.targets[positions],
+            keys=tuple(self.keys[i] for i in positions.tolist()),
+        )
+
 
 @dataclass(frozen=True)
 class Fold:
-    """A draw cut in two: positions in the draw to fit on, and to choose by."""
+    """A draw divided in two: positions in it to train on, and to validate on."""
 
-    fit: np.ndarray
-    choose: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
 
 
 def parse_shots(values: Iterable[int | str]) -> list[Shots]:
@@ -85,14 +95,14 @@ def parse_shots(values: Iterable[int | str]) -> list[Shots]:
     return parsed
 
 
-def draw(
+def draw_shots(
     keys: Sequence[str],
     targets: np.ndarray,
     shots: Shots,
     seed: int,
     *,
     sampling: Sampling = "distinct",
-) -> Draw:
+) -> TrainSubset:
     """Draw exactly `shots` images of each class, or all of a class that has fewer.
 
     Args:
@@ -112,7 +122,7 @@ def draw(
         rows_K = np.sort(order_N[:total])
     else:
         once, again = [], []
-        for name, rows_M in enumerate(members(targets)):
+        for name, rows_M in enumerate(rows_by_class(targets)):
             short += len(rows_M) < shots
             order_M = rows_M[_by_chance([keys[i] for i in rows_M], seed, "transfer/shots")]
             if sampling == "replacement" and len(rows_M) < shots:
@@ -124,7 +134,7 @@ def draw(
             np.unique(np.concatenate(once)) if once else np.empty(0, np.int64)
         )  # one image for several classes
         rows_K = np.sort(np.concatenate([distinct, *again]))
-    return Draw(shots, seed, rows_K, targets[rows_K], _named(keys, rows_K), int(short), sampling)
+    return TrainSubset(shots, seed, rows_K, targets[rows_K], _named(keys, rows_K), int(short), sampling)
 
 
 def _named(keys: Sequence[str], rows_K: np.ndarray) -> tuple[str, ...]:
@@ -137,7 +147,7 @@ def _named(keys: Sequence[str], rows_K: np.ndarray) -> tuple[str, ...]:
     return tuple(named)
 
 
-def members(targets: np.ndarray) -> list[np.ndarray]:
+def rows_by_class(targets: np.ndarray) -> list[np.ndarray]:
     """Return the rows that have each class."""
     if targets.ndim == 2:
         return [np.flatnonzero(column == 1) for column in targets.T]
@@ -145,7 +155,7 @@ def members(targets: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(targets))[:-1])
 
 
-def folds(drawn: Draw, *, count: int) -> list[Fold]:
+def make_folds(drawn: TrainSubset, *, count: int) -> list[Fold]:
     """Cut a draw into `count` folds by chance, each class evenly; every fold is one to choose by.
 
     A draw whose largest class has fewer than `count` images gives as many folds as that; one with a single
@@ -154,7 +164,7 @@ def folds(drawn: Draw, *, count: int) -> list[Fold]:
     """
     own_K = _rarest(drawn.targets)
     first_K = np.unique(drawn.rows, return_index=True)[1]
-    rank_K, size_K = ranks(
+    rank_K, size_K = chance_ranks(
         [drawn.keys[i] for i in first_K], own_K[first_K], seed=drawn.seed, salt="transfer/fold"
     )
     count = min(count, int(size_K.max()))
@@ -175,12 +185,12 @@ def _rarest(targets: np.ndarray) -> np.ndarray:
     return np.where(has_KC.any(axis=1), rarity_KC.argmin(axis=1), targets.shape[1])
 
 
-def ranks(
+def chance_ranks(
     keys: Sequence[str], labels_N: np.ndarray, *, seed: int, salt: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each image's rank in its class by chance (ties by key), from 0, and the size of its class."""
     rank_N, size_N = np.empty(len(keys), dtype=np.int64), np.empty(len(keys), dtype=np.int64)
-    for rows_M in members(labels_N):
+    for rows_M in rows_by_class(labels_N):
         order_M = rows_M[_by_chance([keys[i] for i in rows_M], seed, salt)]
         rank_N[order_M] = np.arange(len(order_M))
         size_N[order_M] = len(order_M)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from curate.errors import DataError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores, in_order
 from curate.io.files import cache_folder, write_atomic
@@ -22,7 +23,7 @@ from curate.io.stores import is_remote
 from curate.rows.manifest import digest
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Where a split's images come from."""
 
     def __len__(self) -> int: ...
@@ -99,51 +100,86 @@ class Arrays:
         return Image.fromarray(self.pixels[index])
 
 
+class BaseSplit:
+    """The images of one side of a task: what classification and detection share."""
+
+    keys: tuple[str, ...]
+    images: ImageSource
+    annotations: ClassVar[str]  # the field that has one entry an image
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Labels as an array: int64 targets_N, or int8 targets_NC."""
+        raise NotImplementedError
+
+    def check_lengths(self, where: str) -> None:
+        """Refuse a split whose parts are not equally long.
+
+        Args:
+            where: what the error begins with.
+
+        Raises:
+            DataError: with the three lengths.
+        """
+        annotations = getattr(self, self.annotations)
+        if not len(self.keys) == len(annotations) == len(self.images):
+            raise DataError(
+                f"{where}: {len(self.keys)} keys, {len(annotations)} {self.annotations}, {len(self.images)} images"
+            )
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """The sha256 of each image as stored; reads them all, unless their files are as they were before."""
+        fingerprint = fingerprint_of(self.images)
+        if fingerprint is None:
+            return self._hashed()
+        cached = cache_folder() / "transfer" / f"{fingerprint.removeprefix('sha256:')}.sha256"
+        try:
+            data = cached.read_bytes()
+        except OSError:
+            data = b""
+        if len(data) != 32 * len(self):
+            data = b"".join(bytes.fromhex(value) for value in self._hashed())
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cached, data)
+        return tuple(data[at : at + 32].hex() for at in range(0, len(data), 32))
+
+    def _hashed(self) -> tuple[str, ...]:
+        return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
+
+
 @dataclass(frozen=True, eq=False)
-class Split:
-    """The images of one side of a task.
+class Split(BaseSplit):
+    """The images of one side of a classification task.
 
     Args:
         keys: unique names, which chance goes by.
         labels: positions in the task's classes, one an image; or, of a task with several labels an image, int8
             labels_NC of 1 (has it), 0 (has not) and -1 (not counted, such as a difficult object).
         images: as many as keys.
-        accepted: bool accepted_NC, the labels that a second look found right (ReaL's); an image with none is
-            passed over by that metric.
+        accepted: bool accepted_NC, the labels that a second look found right (ReaL's); the metric of these leaves out
+            an image that has none.
     """
 
     keys: tuple[str, ...]
     labels: tuple[int, ...] | np.ndarray
-    images: Images
+    images: ImageSource
     accepted: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    annotations = "labels"
 
     @cached_property
     def targets(self) -> np.ndarray:
         """The labels as an array: int64 targets_N, or int8 targets_NC."""
         return self.labels if isinstance(self.labels, np.ndarray) else np.array(self.labels, dtype=np.int64)
 
-    @cached_property
-    def hashes(self) -> tuple[str, ...]:
-        """The sha256 of each image as stored; reads them all, unless their files are as they were before."""
-        fingerprint = getattr(self.images, "fingerprint", lambda: None)()
-        if fingerprint is None:
-            return self._hashed()
-        kept = cache_folder() / "transfer" / f"{fingerprint.removeprefix('sha256:')}.sha256"
-        try:
-            data = kept.read_bytes()
-        except OSError:
-            data = b""
-        if len(data) != 32 * len(self):
-            data = b"".join(bytes.fromhex(one) for one in self._hashed())
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(kept, data)
-        return tuple(data[at : at + 32].hex() for at in range(0, len(data), 32))
 
-    def _hashed(self) -> tuple[str, ...]:
-        return tuple(in_threads(lambda i: hashlib.sha256(self.images.read(i)).hexdigest(), len(self)))
+def fingerprint_of(images: ImageSource) -> str | None:
+    """Return what names the content of images without reading them; None where they cannot say."""
+    return getattr(images, "fingerprint", lambda: None)()
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:

@@ -105,8 +105,8 @@ def test_transfer_measures_a_run_beside_no_pre_training(trained: Path, tmp_path:
     out = tmp_path / "results.parquet"
     options = ["--task", "figures=digits", "--shots", "2", "--seeds", 1, "--out", out, "--json", "-q"]
     rows = []
-    for subject in (trained, f"scratch:{trained}"):
-        code, stdout, stderr = run("transfer", subject, *options)
+    for run_name in (trained, f"scratch:{trained}"):
+        code, stdout, stderr = run("transfer", run_name, *options)
         assert code == 0, stderr
         rows += json.loads(stdout)
     assert {row["task"] for row in rows} == {"figures"}

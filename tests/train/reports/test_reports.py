@@ -18,8 +18,8 @@ from train.reports.tables import gaps
 from train.reports.tables import runs as runs_table
 from train.runs import DatasetUsed, Machine, RunInfo
 from train.transfer import results
-from train.transfer.labels import RunFacts, labels
-from train.transfer.summary import cells_of, shown
+from train.transfer.run_names import RunFacts, unique_labels
+from train.transfer.summary import summary_rows, summary_table
 
 SPEC = ModelSpec(name="convnet", image_size=16, num_classes=0, stem="small")
 
@@ -125,7 +125,7 @@ def test_one_measurement_in_two_files_counts_once_and_others_are_added(tmp_path:
     both = [row("a", "sha256:1", 0.5, seed=seed) for seed in range(3)]
     results.append(tmp_path / "x" / "results.parquet", both[:2])
     results.append(tmp_path / "y" / "results.parquet", both[1:])
-    [cell] = gather(tmp_path).cells
+    [cell] = gather(tmp_path).summary
     assert cell.seeds == 3
 
 
@@ -134,7 +134,7 @@ def test_runs_of_one_name_stand_side_by_side_in_the_table_of_transfer() -> None:
         row("birds", f"sha256:{i}abcdefgh", i / 10, dataset=name) for i, name in enumerate(["a", "b", "b"])
     ]
     rows.append(row("birds", "sha256:0abcdefgh", 0.9, dataset="a", task="other"))
-    columns, lines = shown(pa.Table.from_pylist(rows, schema=results.SCHEMA))
+    columns, lines = summary_table(pa.Table.from_pylist(rows, schema=results.SCHEMA))
     assert columns[4:] == ["birds (on a, 0abcdefg)", "birds (on b, 1abcdefg)", "birds (on b, 2abcdefg)"]
     assert [[cell.split(" ± ")[0] for cell in line[4:]] for line in lines] == [
         ["0.0", "10.0", "20.0"],
@@ -154,7 +154,7 @@ def test_runs_of_one_name_stand_side_by_side_in_the_table_of_transfer() -> None:
 def test_cells_that_differ_in_anything_are_two(changes: dict[str, Any]) -> None:
     one = row("a", "sha256:1", 0.5, protocol=changes.get("protocol", "linear"))
     table = pa.Table.from_pylist([one, row("a", "sha256:1", 0.6, **changes)], schema=results.SCHEMA)
-    cells = cells_of(table)
+    cells = summary_rows(table)
     assert len({(c.run, c.task, c.shots, c.protocol) for c in cells}) == len(cells) == 2
 
 
@@ -166,7 +166,7 @@ def test_labels_differ_whatever_is_known() -> None:
         RunFacts("b (seed 0)", "3"),
         runs[0],
     ]
-    found = labels(runs)
+    found = unique_labels(runs)
     assert len(set(found.values())) == len(found) == 6
     assert found["b", "2"] == "b (seed 1)"
     assert found["b (seed 0)", "3"] == "b (seed 0)"
@@ -237,7 +237,7 @@ def test_odd_results_are_told_and_passed_over(
         del odd["task"]
     (tmp_path / "odd").mkdir()
     pq.write_table(pa.Table.from_pylist([odd]), tmp_path / "odd" / "results.parquet")
-    assert gather(tmp_path).cells == []
+    assert gather(tmp_path).summary == []
     assert f"{tmp_path / 'odd' / 'results.parquet'}: not results" in capsys.readouterr().err
 
 

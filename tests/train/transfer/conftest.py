@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from train.models.registry import ModelSpec
 from train.runs import Run, scratch_run
 from train.transfer import Split, Task, open_tasks
-from train.transfer.features import Subject
+from train.transfer.features import RunFeatures
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +41,9 @@ def digits() -> Task:
 
 
 @pytest.fixture(scope="session")
-def digits_subject(scratch: Run, digits: Task) -> Subject:
+def digits_features(scratch: Run, digits: Task) -> RunFeatures:
     """The small network on the digits; features computed once for all tests."""
-    return Subject(scratch, digits, image_size=SIDE, device=torch.device("cpu"))
+    return RunFeatures(scratch, digits, image_size=SIDE, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

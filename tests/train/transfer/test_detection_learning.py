@@ -17,13 +17,13 @@ from curate.errors import DataError, MissingError, RecipeError
 from train.models.registry import ModelSpec, build, normalize
 from train.runs import Machine, Run, finish_run, scratch_run
 from train.transfer import open_tasks
-from train.transfer.detection.features import DetectionSubject
 from train.transfer.detection.proposals import read_proposals, write_proposals
+from train.transfer.detection.run_on_task import RunOnDetectionTask
 from train.transfer.detection.task import DetectionSplit, DetectionTask
-from train.transfer.features import Outcome
+from train.transfer.features import ProtocolResult
 from train.transfer.protocols.detection import FasterRcnn, FastRcnn
-from train.transfer.shots import Draw, draw
-from train.transfer.tasks.crops import Chosen
+from train.transfer.shots import TrainSubset, draw_shots
+from train.transfer.tasks.derived_images import ImageSubset
 from train.transfer.tasks.readers.voc import CLASSES, read_annotation
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> DetectionTask:
 def _large(path: Path) -> bool:
     known = read_annotation(path)
     sides = [
-        ((t.box[2] - t.box[0]) / known.width, (t.box[3] - t.box[1]) / known.height) for t in known.things
+        ((t.box[2] - t.box[0]) / known.width, (t.box[3] - t.box[1]) / known.height) for t in known.objects
     ]
     return len(sides) <= 2 and min(map(min, sides)) > 0.25
 
@@ -134,12 +134,12 @@ def spread(model: nn.Module, images_B3HW: Tensor) -> None:
         hook.remove()
 
 
-def measure(run: Run, task: DetectionTask, protocol: FastRcnn | FasterRcnn, seed: int = 0) -> Outcome:
-    subject = DetectionSubject(run, task, device=CPU)
-    return protocol.measure(subject, draw(subject.keys, subject.targets, "full", seed))
+def measure(run: Run, task: DetectionTask, protocol: FastRcnn | FasterRcnn, seed: int = 0) -> ProtocolResult:
+    run_on_task = RunOnDetectionTask(run, task, device=CPU)
+    return protocol.measure(run_on_task, draw_shots(run_on_task.keys, run_on_task.targets, "full", seed))
 
 
-def value(outcome: Outcome, metric: str = "voc_ap11") -> float:
+def value(outcome: ProtocolResult, metric: str = "voc_ap11") -> float:
     return next(score.value for score in outcome.scores if score.metric == metric)
 
 
@@ -237,11 +237,13 @@ def test_equal_seeds_give_equal_numbers_and_other_seeds_others(
     noise: DetectionTask, scratch_convnet: Run
 ) -> None:
     protocol = FasterRcnn(steps=3, min_confidence=0.0, **SMALL)
-    subject = DetectionSubject(scratch_convnet, noise, device=CPU)
+    run_on_task = RunOnDetectionTask(scratch_convnet, noise, device=CPU)
 
     def weights(seed: int) -> Tensor:
         before = torch.get_rng_state()
-        detector, _ = protocol.learn(subject, draw(subject.keys, subject.targets, "full", seed))
+        detector, _ = protocol.learn(
+            run_on_task, draw_shots(run_on_task.keys, run_on_task.targets, "full", seed)
+        )
         assert torch.equal(torch.get_rng_state(), before)
         return torch.cat([p.detach().flatten() for p in detector.parameters()])
 
@@ -261,26 +263,26 @@ def test_scratch_learns_its_norms_and_a_run_keeps_them(
 def test_detector_learns_from_the_rows_of_the_draw_alone(
     noise: DetectionTask, scratch_convnet: Run, monkeypatch
 ) -> None:
-    subject = DetectionSubject(scratch_convnet, noise, device=CPU)
-    cat = draw(subject.keys, subject.targets, 1, 0)
-    assert [subject.keys[row] for row in cat.rows] in (["000001", "000003"], ["000003"])
+    run_on_task = RunOnDetectionTask(scratch_convnet, noise, device=CPU)
+    cat = draw_shots(run_on_task.keys, run_on_task.targets, 1, 0)
+    assert [run_on_task.keys[row] for row in cat.rows] in (["000001", "000003"], ["000003"])
     seen: list[int] = []
-    decode = Chosen.decode
+    decode = ImageSubset.decode
 
-    def watched(images: Chosen, index: int):
+    def watched(images: ImageSubset, index: int):
         seen.append(index)
         return decode(images, index)
 
-    monkeypatch.setattr(Chosen, "decode", watched)
-    FasterRcnn(steps=4, **SMALL).learn(subject, cat)
+    monkeypatch.setattr(ImageSubset, "decode", watched)
+    FasterRcnn(steps=4, **SMALL).learn(run_on_task, cat)
     assert set(seen) == set(cat.rows.tolist())
 
 
 def test_draw_without_an_object_is_refused(noise: DetectionTask, scratch_convnet: Run) -> None:
-    subject = DetectionSubject(scratch_convnet, noise, device=CPU)
-    empty = Draw(1, 0, np.array([1]), subject.targets[[1]], ("000002",), 0)
+    run_on_task = RunOnDetectionTask(scratch_convnet, noise, device=CPU)
+    empty = TrainSubset(1, 0, np.array([1]), run_on_task.targets[[1]], ("000002",), 0)
     with pytest.raises(DataError, match="none of the 1 images drawn has an object"):
-        FasterRcnn(steps=1, **SMALL).learn(subject, empty)
+        FasterRcnn(steps=1, **SMALL).learn(run_on_task, empty)
 
 
 def test_loss_that_is_no_number_names_the_images(noise: DetectionTask, scratch_convnet: Run) -> None:
@@ -297,11 +299,11 @@ def test_image_of_test_is_not_learned_from(
     images = tmp_path / "VOCdevkit/VOC2007/JPEGImages"
     (images / "000002.jpg").write_bytes((images / "000005.jpg").read_bytes())
     (task,) = open_tasks("voc07-detection", [tmp_path])
-    subject = DetectionSubject(scratch_convnet, task, device=CPU)
-    assert subject.keys == ("000001", "000003")
-    assert subject.targets.shape == (2, 20)
-    assert subject.notes[-1] == "train: 1 images left out, identical to test images (such as 000002)"
-    assert len(subject.test) == 3
+    run_on_task = RunOnDetectionTask(scratch_convnet, task, device=CPU)
+    assert run_on_task.keys == ("000001", "000003")
+    assert run_on_task.targets.shape == (2, 20)
+    assert run_on_task.notes[-1] == "train: 1 images left out, identical to test images (such as 000002)"
+    assert len(run_on_task.test) == 3
 
 
 def test_proposals_of_one_detector_serve_another(

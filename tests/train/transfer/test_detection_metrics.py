@@ -11,29 +11,37 @@ from voc_folders import SHARED, unpack
 
 from curate.errors import MissingError
 from train.transfer.detection.coco import METRICS, _answers, _evaluate, coco_scores
-from train.transfer.detection.matches import Found, Ranking, matched, overlaps, precisions, rank, voc_scores
-from train.transfer.detection.task import Truth
+from train.transfer.detection.matches import (
+    Detections,
+    RankedDetections,
+    match_detections,
+    overlaps,
+    precisions,
+    rank_detections,
+    voc_scores,
+)
+from train.transfer.detection.task import GroundTruth
 from train.transfer.tasks.readers.voc import CLASSES, read_annotation
 
 
 def truth(
     *boxes: tuple[float, ...], difficult: tuple[int, ...] = (), labels: tuple[int, ...] | None = None
-) -> Truth:
+) -> GroundTruth:
     """Return the objects of an image of 100 x 100 pixels, of class 0 by default."""
     named = np.zeros(len(boxes), dtype=np.int64) if labels is None else np.array(labels)
     hard = np.isin(np.arange(len(boxes)), difficult)
-    return Truth(100, 100, np.array(boxes, dtype=float).reshape(-1, 4), named, hard)
+    return GroundTruth(100, 100, np.array(boxes, dtype=float).reshape(-1, 4), named, hard)
 
 
-def found(*boxes: tuple[float, ...], confidences: tuple[float, ...] | None = None) -> Found:
+def found(*boxes: tuple[float, ...], confidences: tuple[float, ...] | None = None) -> Detections:
     """Return detections of class 0, the surest first by default."""
     sure = np.linspace(0.9, 0.1, len(boxes)) if confidences is None else np.array(confidences)
-    return Found(np.array(boxes, dtype=float).reshape(-1, 4), np.zeros(len(boxes), dtype=np.int64), sure)
+    return Detections(np.array(boxes, dtype=float).reshape(-1, 4), np.zeros(len(boxes), dtype=np.int64), sure)
 
 
-def average(said: list[Found], truths: list[Truth]) -> dict[str, float]:
+def average(said: list[Detections], truths: list[GroundTruth]) -> dict[str, float]:
     """Return VOC's scores of class 0."""
-    return {score.metric: score.value for score in voc_scores(rank(said, truths, 1))}
+    return {score.metric: score.value for score in voc_scores(rank_detections(said, truths, 1))}
 
 
 SQUARE = (10.0, 10.0, 30.0, 30.0)
@@ -52,13 +60,13 @@ def test_overlap_of_exactly_a_half_is_not_enough() -> None:
     half, more = np.array([[1, 1, 10, 5]]), np.array([[1, 1, 10, 6]])
     whole, counted = np.array([[1, 1, 10, 10]]), np.array([False])
     assert overlaps(half, whole) == 0.5
-    assert matched(half, whole, counted).tolist() == [0]
-    assert matched(more, whole, counted).tolist() == [1]
+    assert match_detections(half, whole, counted).tolist() == [0]
+    assert match_detections(more, whole, counted).tolist() == [1]
 
 
 def test_second_hit_is_wrong() -> None:
     assert average([found(SQUARE, SQUARE)], [truth(SQUARE, AWAY)])["voc_ap"] == pytest.approx(0.5)
-    verdicts = matched(np.array([SQUARE, SQUARE]), np.array([SQUARE]), np.array([False]))
+    verdicts = match_detections(np.array([SQUARE, SQUARE]), np.array([SQUARE]), np.array([False]))
     assert verdicts.tolist() == [1, 0]
 
 
@@ -93,12 +101,12 @@ def test_equal_confidences_stay_in_their_order() -> None:
 
 def test_less_sure_detection_does_not_take_the_object() -> None:
     said = found((10, 10, 30, 26), SQUARE, confidences=(0.2, 0.8))  # in the file the worse comes first
-    assert rank([said], [truth(SQUARE)], 1)[0].right.tolist() == [True, False]
+    assert rank_detections([said], [truth(SQUARE)], 1)[0].right.tolist() == [True, False]
 
 
 def test_classes_do_not_meet_and_one_without_objects_does_not_count() -> None:
-    said = Found(np.array([SQUARE, AWAY]), np.array([0, 1]), np.array([0.9, 0.8]))
-    rankings = rank([said], [truth(SQUARE, labels=(0,))], 3)
+    said = Detections(np.array([SQUARE, AWAY]), np.array([0, 1]), np.array([0.9, 0.8]))
+    rankings = rank_detections([said], [truth(SQUARE, labels=(0,))], 3)
     assert np.isnan(precisions(rankings, "area")).tolist() == [False, True, True]
     assert voc_scores(rankings)[0].value == 1.0
 
@@ -120,15 +128,15 @@ def test_image_that_counts_twice_is_an_image_that_is_there_twice() -> None:
         said.append(found(*shifted, confidences=tuple(generator.random(3))))
     weights = np.array([2.0, 0.0, 1.0, 1.0, 3.0, 0.0])
     again = [i for i, times in enumerate(weights.astype(int)) for _ in range(times)]
-    whole = rank(said, truths, 1)[0]
-    repeated = rank([said[i] for i in again], [truths[i] for i in again], 1)[0]
+    whole = rank_detections(said, truths, 1)[0]
+    repeated = rank_detections([said[i] for i in again], [truths[i] for i in again], 1)[0]
     for rule in ("area", "11 points"):
         assert 0 < whole.precision(rule, weights) < 1
         assert whole.precision(rule, weights) == pytest.approx(repeated.precision(rule))
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Found], list[Truth]]:
+def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Detections], list[GroundTruth]]:
     """The shared photographs and one detector's detections."""
     if not SHARED.exists():
         pytest.skip(f"needs {SHARED}")
@@ -136,23 +144,23 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Found], list[Tr
     said, truths = [], []
     for path in sorted((root / "Annotations").glob("*.xml")):
         known = read_annotation(path)
-        boxes = np.array([thing.box for thing in known.things]).reshape(-1, 4)
-        labels = np.array([CLASSES.index(thing.name) for thing in known.things])
-        hard = np.array([thing.difficult for thing in known.things])
-        truths.append(Truth(known.width, known.height, boxes, labels, hard))
+        boxes = np.array([thing.box for thing in known.objects]).reshape(-1, 4)
+        labels = np.array([CLASSES.index(thing.name) for thing in known.objects])
+        hard = np.array([thing.difficult for thing in known.objects])
+        truths.append(GroundTruth(known.width, known.height, boxes, labels, hard))
         said.append(_detections(root / "detections_abs_xywh" / f"{path.stem}.txt"))
     return said, truths
 
 
-def _detections(path: Path) -> Found:
+def _detections(path: Path) -> Detections:
     """Read class, confidence, left, top, width and height; left and top count from 1, as in VOC."""
     rows = np.loadtxt(path).reshape(-1, 6) if path.exists() else np.zeros((0, 6))
     low, size = rows[:, 2:4], rows[:, 4:6]
-    return Found(np.concatenate([low - 1, low + size], axis=1), rows[:, 0].astype(int), rows[:, 1])
+    return Detections(np.concatenate([low - 1, low + size], axis=1), rows[:, 0].astype(int), rows[:, 1])
 
 
 def test_real_detections_score_as_published(real) -> None:
-    rankings = rank(*real, len(CLASSES))
+    rankings = rank_detections(*real, len(CLASSES))
     scores = {score.metric: score for score in voc_scores(rankings)}
     assert round(scores["voc_ap11"].value, 4) == 0.7249
     assert round(scores["voc_ap"].value, 4) == 0.7171
@@ -197,5 +205,10 @@ def test_missing_pycocotools_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ranking_without_detections_is_zero_and_without_objects_nothing() -> None:
     empty = np.zeros(0)
-    assert Ranking(empty, empty.astype(bool), empty.astype(int), np.array([1.0])).precision("area") == 0.0
-    assert np.isnan(Ranking(empty, empty.astype(bool), empty.astype(int), np.array([0.0])).precision("area"))
+    assert (
+        RankedDetections(empty, empty.astype(bool), empty.astype(int), np.array([1.0])).precision("area")
+        == 0.0
+    )
+    assert np.isnan(
+        RankedDetections(empty, empty.astype(bool), empty.astype(int), np.array([0.0])).precision("area")
+    )

@@ -16,13 +16,13 @@ from torch import nn
 
 from curate.errors import DataError, RecipeError
 from train.models.registry import Model, build
-from train.transfer.detection.batches import Source, flip_boxes, in_sequence, shuffled
+from train.transfer.detection.batches import DetectionLoader, flip_boxes, sequential_batches, shuffled_batches
 from train.transfer.detection.detectors import build_detector
-from train.transfer.detection.maps import Maps, cut, set_norms, timm_maps
-from train.transfer.detection.parts import Predictor, Regions, Resize, Trunk
+from train.transfer.detection.maps import FeatureMaps, cut_backbone, set_norms, timm_maps
+from train.transfer.detection.parts import BoxPredictor, DetectorBackbone, RegionHeads, ResizeWithProposals
 from train.transfer.detection.proposals import of_split, read_proposals, write_proposals
-from train.transfer.detection.task import DetectionSplit, Truth
-from train.transfer.detection.training import Recipe
+from train.transfer.detection.task import DetectionSplit, GroundTruth
+from train.transfer.detection.training import SgdSchedule
 from train.transfer.protocols import find_protocol
 from train.transfer.protocols.detection import FasterRcnn, FastRcnn
 from train.transfer.splits import Arrays
@@ -38,8 +38,8 @@ def split(count: int = 3) -> DetectionSplit:
     """Return images of noise, 40 x 24 pixels; the first has a plain object and a difficult one, the last has none."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 3)).astype(np.uint8)
     boxes = np.array([[2.0, 3.0, 20.0, 21.0], [30.0, 0.0, 40.0, 24.0]])
-    two = Truth(WIDTH, HEIGHT, boxes, np.array([1, 0]), np.array([False, True]))
-    none = Truth(WIDTH, HEIGHT, boxes[:0], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
+    two = GroundTruth(WIDTH, HEIGHT, boxes, np.array([1, 0]), np.array([False, True]))
+    none = GroundTruth(WIDTH, HEIGHT, boxes[:0], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
     truths = (two,) * (count - 1) + (none,)
     return DetectionSplit(tuple(f"i{n}" for n in range(count)), truths, Arrays(pixels), 2)
 
@@ -60,8 +60,8 @@ def split(count: int = 3) -> DetectionSplit:
     ],
 )
 def test_maps_have_the_strides_and_channels_that_they_say(name: str, stem: str, strides: list[int]) -> None:
-    pieces = cut(model(name, stem, 224 if "alexnet" in name else 64))
-    maps = Maps(pieces, len(pieces.stages), "frozen", 0).eval()
+    pieces = cut_backbone(model(name, stem, 224 if "alexnet" in name else 64))
+    maps = FeatureMaps(pieces, len(pieces.stages), "frozen", 0).eval()
     assert sorted(maps.channels) == strides
     with torch.no_grad():
         found = maps(torch.zeros(1, 3, 96, 160))
@@ -75,7 +75,7 @@ def test_stages_are_the_backbone_itself() -> None:
     """What the stages and the tail give is what the run's model gives."""
     for name, size in (("resnet18", 64), ("convnet", 64)):
         whole = model(name, size=size).eval()
-        pieces = cut(whole)
+        pieces = cut_backbone(whole)
         images = torch.randn(2, 3, size, size)
         with torch.no_grad():
             features = whole(images)
@@ -89,7 +89,7 @@ def test_stages_are_the_backbone_itself() -> None:
 @pytest.mark.parametrize("name", ["alexnet", "alexnet-torchvision"])
 def test_place_of_alexnet_looks_at_the_pixels_around_sixteen_times_its_own(name: str) -> None:
     """So a region of the image lies on the map where it is divided by 16; the network itself is 17 pixels off."""
-    pieces = cut(model(name, size=224))
+    pieces = cut_backbone(model(name, size=224))
     for stage in pieces.stages:
         for i, layer in enumerate(stage):
             if isinstance(layer, nn.MaxPool2d):  # a mean looks at all the pixels, the largest at one
@@ -97,7 +97,7 @@ def test_place_of_alexnet_looks_at_the_pixels_around_sixteen_times_its_own(name:
             elif isinstance(layer, nn.Conv2d):
                 nn.init.constant_(layer.weight, 0.01)
     images = torch.ones(1, 3, 224, 224, requires_grad=True)
-    Maps(pieces, 3, "frozen", 0).eval()(images)[16][0, :, 6, 8].sum().backward()
+    FeatureMaps(pieces, 3, "frozen", 0).eval()(images)[16][0, :, 6, 8].sum().backward()
     assert images.grad is not None
     rows, columns = images.grad.abs().sum(dim=(0, 1)).nonzero().float().T
     assert rows.max() - rows.min() > 100
@@ -107,7 +107,7 @@ def test_place_of_alexnet_looks_at_the_pixels_around_sixteen_times_its_own(name:
 
 def test_tail_of_alexnet_is_its_own_fc6_and_fc7() -> None:
     whole = model("alexnet", size=224).eval()
-    pieces = cut(whole)
+    pieces = cut_backbone(whole)
     assert pieces.tail is not None
     places = torch.randn(2, 256, 6, 6)
     hidden = torch.relu(whole.backbone.fc7(torch.relu(whole.backbone.fc6(places.flatten(1)))))
@@ -158,7 +158,7 @@ def test_detectors_learn_a_step_and_answer(name: str, stem: str, head: Any) -> N
     )
     detector = build_detector(model(name, stem, size), 2, protocol._shape("batch"), seed=0)
     data = split()
-    (batch,) = Source(data).batches([([0, 2], [False, True])], torch.device("cpu"))
+    (batch,) = DetectionLoader(data).batches([([0, 2], [False, True])], torch.device("cpu"))
     losses = detector.train()(batch.images, batch.targets)
     sum(losses.values()).backward()
     assert set(losses) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
@@ -180,7 +180,7 @@ def test_frozen_norms_stay_as_the_run_left_them_and_others_learn() -> None:
         norms = [m for m in detector.backbone.maps.modules() if isinstance(m, nn.BatchNorm2d)]
         assert len(norms) == 20
         before = [m.running_mean.clone() for m in norms]
-        (batch,) = Source(split()).batches([([0, 1], [False, False])], torch.device("cpu"))
+        (batch,) = DetectionLoader(split()).batches([([0, 1], [False, False])], torch.device("cpu"))
         detector.train()(batch.images, batch.targets)
         same = [torch.equal(m.running_mean, b) for m, b in zip(norms, before, strict=True)]
         assert all(same) == stays
@@ -222,10 +222,10 @@ def test_large_regions_come_from_coarse_maps_whatever_the_first_batch() -> None:
 
 def test_maps_and_boxes_are_in_float32_under_autocast() -> None:
     """In bfloat16 a box at 600 pixels would be right to four of them."""
-    trunk = Trunk(Maps(cut(model("resnet18")), 5, "frozen", 0), 16).eval()
+    trunk = DetectorBackbone(FeatureMaps(cut_backbone(model("resnet18")), 5, "frozen", 0), 16).eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         maps = trunk(torch.zeros(1, 3, 64, 64))
-        logits, boxes = Predictor(8, 3)(torch.zeros(2, 8))
+        logits, boxes = BoxPredictor(8, 3)(torch.zeros(2, 8))
     assert {each.dtype for each in maps.values()} == {torch.float32}
     assert (logits.dtype, boxes.dtype) == (torch.float32, torch.float32)
     assert list(maps) == ["4", "8", "16", "32", "64"]
@@ -234,9 +234,9 @@ def test_maps_and_boxes_are_in_float32_under_autocast() -> None:
 # Regions
 
 
-def regions(background_iou: float) -> Regions:
+def regions(background_iou: float) -> RegionHeads:
     nothing = nn.Identity()
-    return Regions(
+    return RegionHeads(
         nothing, nothing, nothing, 0.5, 0.5, 64, 0.25, None, 0.05, 0.3, 100, background_iou=background_iou
     )
 
@@ -270,7 +270,7 @@ def test_quarter_of_the_regions_are_objects_and_truths_are_among_them() -> None:
 
 
 def test_proposals_are_resized_with_the_image() -> None:
-    resize = Resize((48,), 1000, [0.0] * 3, [1.0] * 3)
+    resize = ResizeWithProposals((48,), 1000, [0.0] * 3, [1.0] * 3)
     target = {
         "boxes": torch.tensor([[2.0, 3.0, 20.0, 21.0]]),
         "labels": torch.tensor([1]),
@@ -288,7 +288,7 @@ def test_proposals_are_resized_with_the_image() -> None:
 def test_mirror_image_takes_boxes_and_proposals_along() -> None:
     data = split()
     proposals = {key: np.array([[0.0, 1.0, 10.0, 5.0]]) for key in data.keys}
-    source = Source(data, proposals=proposals)
+    source = DetectionLoader(data, proposals=proposals)
     plain, mirrored = (next(source.batches([([0], [flip])], torch.device("cpu"))) for flip in (False, True))
     assert torch.equal(mirrored.images[0], plain.images[0].flip(2))
     assert plain.targets[0]["boxes"][0].tolist() == [2, 3, 20, 21]
@@ -303,7 +303,7 @@ def test_mirror_image_takes_boxes_and_proposals_along() -> None:
 
 def test_difficult_objects_are_learned_from_only_where_asked() -> None:
     for difficult, count in ((True, 2), (False, 1)):
-        (batch,) = Source(split(), difficult).batches([([0], [False])], torch.device("cpu"))
+        (batch,) = DetectionLoader(split(), difficult).batches([([0], [False])], torch.device("cpu"))
         assert len(batch.targets[0]["boxes"]) == count
 
 
@@ -311,21 +311,23 @@ def test_image_of_another_size_than_its_annotation_is_refused() -> None:
     data = split()
     object.__setattr__(data.truths[0], "width", 50)
     with pytest.raises(DataError, match=r"image i0 is of 40 x 24 pixels, and its annotation says 50 x 24"):
-        list(Source(data).batches([([0], [False])], torch.device("cpu")))
+        list(DetectionLoader(data).batches([([0], [False])], torch.device("cpu")))
 
 
 def test_order_follows_the_seed_and_every_image_comes_once_an_epoch() -> None:
     rows = np.array([3, 5, 7, 9, 11])
 
     def order(seed: int) -> list[tuple[list[int], list[bool]]]:
-        return list(shuffled(rows, 2, 5, torch.Generator().manual_seed(seed), flip=True))
+        return list(shuffled_batches(rows, 2, 5, torch.Generator().manual_seed(seed), flip=True))
 
     assert order(0) == order(0)
     assert order(0) != order(1)
     seen = [row for batch, _ in order(0) for row in batch]
     assert sorted(seen[:5]) == sorted(seen[5:]) == rows.tolist()
-    assert not any(f for _, flips in shuffled(rows, 2, 5, torch.Generator(), flip=False) for f in flips)
-    assert [rows for rows, _ in in_sequence(5, 2)] == [[0, 1], [2, 3], [4]]
+    assert not any(
+        f for _, flips in shuffled_batches(rows, 2, 5, torch.Generator(), flip=False) for f in flips
+    )
+    assert [rows for rows, _ in sequential_batches(5, 2)] == [[0, 1], [2, 3], [4]]
 
 
 # Proposals
@@ -417,7 +419,7 @@ def test_schedules_are_the_published_ones_and_short_for_few_shots() -> None:
 
 
 def test_rate_warms_up_and_drops() -> None:
-    recipe = Recipe(100, 2, 0.1, (60, 80), 10, 1.0, 0.9, 0.0, None)
+    recipe = SgdSchedule(100, 2, 0.1, (60, 80), 10, 1.0, 0.9, 0.0, None)
     shares = [recipe.rate(step) for step in range(100)]
     assert shares[0] == pytest.approx(0.001)
     assert shares[:11] == sorted(shares[:11])

@@ -19,8 +19,8 @@ from curate import build, load
 from curate.captions.templates import named, parse
 from train.transfer import open_tasks
 from train.transfer.splits import Files
-from train.transfer.tasks.datasets import listings
-from train.transfer.tasks.readers.rows import row, shared_classes, size_notes
+from train.transfer.tasks.datasets import task_infos
+from train.transfer.tasks.readers.labeled_files import labeled_file, shared_classes, size_notes
 
 WITHOUT_DOWNLOAD = {"dataset", "digits", "folder", "synthetic"}
 
@@ -32,8 +32,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 
 
 def test_every_task_of_a_download_is_tested() -> None:
-    others = {name for name in listings() if name.startswith("voc")}
-    assert set(BUILDERS) == set(listings()) - WITHOUT_DOWNLOAD - others
+    others = {name for name in task_infos() if name.startswith("voc")}
+    assert set(BUILDERS) == set(task_infos()) - WITHOUT_DOWNLOAD - others
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -49,13 +49,13 @@ def test_label_i_is_of_the_ith_class(opened: Opened, name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_listing_says_what_a_task_is(opened: Opened, name: str) -> None:
-    listing, tasks = listings()[name], opened[name][2]
-    assert "http" in listing.source
-    assert "http" in listing.get
-    assert "below --data" in listing.get
-    assert listing.sizes
+    info, tasks = task_infos()[name], opened[name][2]
+    assert "http" in info.source
+    assert "http" in info.get
+    assert "below --data" in info.get
+    assert info.sizes
     for task in tasks:
-        assert (task.name, task.metric, task.flip) == (name, listing.metric, True)
+        assert (task.name, task.metric, task.flip) == (name, info.metric, True)
         assert len(parse(task.templates)) == len(set(task.templates)) >= 2
 
 
@@ -71,7 +71,7 @@ def test_the_folder_itself_may_be_named_and_nothing_changes(opened: Opened, name
 @pytest.mark.parametrize("name", BUILDERS)
 def test_cut_is_noted_with_both_numbers(opened: Opened, name: str) -> None:
     _, built, tasks = opened[name]
-    classes, train, test = listings()[name].sizes
+    classes, train, test = task_infos()[name].sizes
     there = (17, 9) if name == "camera-traps" else (built.train, built.test)  # with what is left out
     wanted = [f"a cut: {there[0]} of {train:,} training images", f"a cut: {there[1]} of {test:,} test images"]
     if classes > len(built.classes):
@@ -192,10 +192,13 @@ def test_paintings_go_without_the_classes_that_the_official_lists_lack(tmp_path:
 
 
 def test_only_known_classes_may_be_on_one_side() -> None:
-    sides = [[row("a/1.jpg", "a"), row("b/1.jpg", "b")], [row("a/2.jpg", "a"), row("c/2.jpg", "c")]]
+    sides = [
+        [labeled_file("a/1.jpg", "a"), labeled_file("b/1.jpg", "b")],
+        [labeled_file("a/2.jpg", "a"), labeled_file("c/2.jpg", "c")],
+    ]
     train, test, notes = shared_classes(*sides, {"c"})
-    assert [one.of for one in train] == ["a", "b"]
-    assert [one.of for one in test] == ["a"]
+    assert [one.class_id for one in train] == ["a", "b"]
+    assert [one.class_id for one in test] == ["a"]
     assert len(notes) == 1
 
 

@@ -15,7 +15,7 @@ from layouts import BUILDERS, put, python2
 from curate import build, load
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train.transfer import open_tasks
-from train.transfer.tasks.datasets import listings
+from train.transfer.tasks.datasets import task_infos
 
 Damage = Callable[[Path], None]
 
@@ -315,7 +315,7 @@ def test_damage_is_said_with_its_place(
 def test_data_of_another_task_or_none_is_said_with_where_to_get_it(tmp_path: Path, name: str) -> None:
     other = "dtd" if name != "dtd" else "pets"
     BUILDERS[other](tmp_path)
-    get = listings()[name].get
+    get = task_infos()[name].get
     for data in ([tmp_path], [next(tmp_path.iterdir())], [tmp_path / "dtd", tmp_path], []):
         if all(folder.is_dir() for folder in data):
             with pytest.raises(MissingError, match=f"task {name}: ") as caught:

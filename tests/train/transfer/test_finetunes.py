@@ -11,27 +11,27 @@ from torch import Tensor
 
 from train.runs import Run
 from train.transfer import Finetune, Linear, Task
-from train.transfer.features import Outcome, Subject
-from train.transfer.protocols._finetuning import Trial, shift
-from train.transfer.shots import draw
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols._finetuning import Hyperparameters, shift
+from train.transfer.shots import draw_shots
 
-TRIAL = Trial(1e-3, 0.1, 10)
+TRIAL = Hyperparameters(1e-3, 0.1, 10)
 QUICK = Finetune(lrs=(3e-3,), min_steps=20, max_steps=20, batch_size=16)
 
 
 @pytest.fixture(scope="module")
-def dots(scratch: Run, dots_task: Task) -> Subject:
+def dots(scratch: Run, dots_task: Task) -> RunFeatures:
     run = StridedRun(scratch.path, scratch.info)
-    return Subject(run, dots_task, image_size=16, device=torch.device("cpu"))
+    return RunFeatures(run, dots_task, image_size=16, device=torch.device("cpu"))
 
 
-def accuracy(outcome: Outcome) -> float:
+def accuracy(outcome: ProtocolResult) -> float:
     return next(score.value for score in outcome.scores if score.metric == "top1")
 
 
-def test_fine_tuning_learns_what_a_probe_does_not(dots: Subject) -> None:
-    train = dots.pixels.train
-    drawn = draw(train.keys, train.targets, "full", seed=0)
+def test_fine_tuning_learns_what_a_probe_does_not(dots: RunFeatures) -> None:
+    train = dots.images.train
+    drawn = draw_shots(train.keys, train.targets, "full", seed=0)
     probed = accuracy(Linear().measure(dots, drawn))
     outcome = Finetune(lrs=(3e-3,), min_steps=80, max_steps=80).measure(dots, drawn)
     assert 0.25 < probed < 0.75
@@ -39,48 +39,48 @@ def test_fine_tuning_learns_what_a_probe_does_not(dots: Subject) -> None:
     assert outcome.chosen == {"lr": 3e-3, "weight_decay": 0.1, "epochs": 10, "steps": 80}
 
 
-def test_equal_seeds_give_equal_predictions_and_others_do_not(dots: Subject) -> None:
-    train = dots.pixels.train
-    drawn = draw(train.keys, train.targets, 5, seed=0)
+def test_equal_seeds_give_equal_predictions_and_others_do_not(dots: RunFeatures) -> None:
+    train = dots.images.train
+    drawn = draw_shots(train.keys, train.targets, 5, seed=0)
     seeds = [dataclasses.replace(drawn, seed=seed) for seed in (0, 0, 1)]
     first, again, other = (QUICK.train(dots, one, dots.model, TRIAL).head.weight for one in seeds)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_fitting_leaves_the_runs_weights_and_the_generator_alone(dots: Subject) -> None:
+def test_fitting_leaves_the_runs_weights_and_the_generator_alone(dots: RunFeatures) -> None:
     before = {name: value.clone() for name, value in dots.model.state_dict().items()}
     state = torch.get_rng_state()
-    train = dots.pixels.train
-    fitted = QUICK.train(dots, draw(train.keys, train.targets, 10, seed=0), dots.model, TRIAL)
+    train = dots.images.train
+    fitted = QUICK.train(dots, draw_shots(train.keys, train.targets, 10, seed=0), dots.model, TRIAL)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in dots.model.state_dict().items())
     assert not all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items())
 
 
-def test_learning_rate_that_diverges_is_not_chosen(dots: Subject) -> None:
-    train = dots.pixels.train
-    drawn = draw(train.keys, train.targets, 5, seed=0)
+def test_learning_rate_that_diverges_is_not_chosen(dots: RunFeatures) -> None:
+    train = dots.images.train
+    drawn = draw_shots(train.keys, train.targets, 5, seed=0)
     protocol = Finetune(lrs=(1e30, 1e-3), min_steps=10, max_steps=10)
     assert protocol.measure(dots, drawn).chosen["lr"] == 1e-3
 
 
-def test_one_shot_takes_the_fixed_learning_rate(dots: Subject) -> None:
-    train = dots.pixels.train
+def test_one_shot_takes_the_fixed_learning_rate(dots: RunFeatures) -> None:
+    train = dots.images.train
     protocol = Finetune(fixed_lr=2e-3, min_steps=2, max_steps=2)
-    outcome = protocol.measure(dots, draw(train.keys, train.targets, 1, seed=0))
+    outcome = protocol.measure(dots, draw_shots(train.keys, train.targets, 1, seed=0))
     assert (outcome.select, outcome.chosen["lr"]) == ("fixed", 2e-3)
 
 
-def test_validation_fits_on_the_draw_less_what_it_chooses_by(dots: Subject, monkeypatch) -> None:
-    train = dots.pixels.train
-    drawn = draw(train.keys, train.targets, 5, seed=0)
+def test_validation_fits_on_the_draw_less_what_it_chooses_by(dots: RunFeatures, monkeypatch) -> None:
+    train = dots.images.train
+    drawn = draw_shots(train.keys, train.targets, 5, seed=0)
     seen: list[set[int]] = []
     genuine = Finetune.train
 
-    def watched(self, subject, drawn, *rest):
+    def watched(self, features, drawn, *rest):
         seen.append(set(drawn.rows.tolist()))
-        return genuine(self, subject, drawn, *rest)
+        return genuine(self, features, drawn, *rest)
 
     monkeypatch.setattr(Finetune, "train", watched)
     Finetune(lrs=(1e-3, 3e-3), min_steps=2, max_steps=2).measure(dots, drawn)

@@ -20,71 +20,71 @@ from train.models.dual_encoder import build_dual_encoder
 from train.models.registry import normalize
 from train.runs import Run, finish_run
 from train.transfer import Finetune, Linear, LpFt, Task
-from train.transfer.features import Outcome, Subject
-from train.transfer.protocols import find_protocol, settings, written
-from train.transfer.protocols._finetuning import Trial, _Batches
-from train.transfer.protocols._heads import classifier
-from train.transfer.protocols._model_selection import Choice, merit
-from train.transfer.protocols._probes import _on_cpu, _on_device, _Problem, path, ridges
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols import find_protocol, protocol_text
+from train.transfer.protocols._classifiers import initial_classifier
+from train.transfer.protocols._finetuning import Hyperparameters, _Batches
+from train.transfer.protocols._model_selection import ValidationSplit, validation_score
+from train.transfer.protocols._probes import _on_cpu, _on_device, _Problem, fit_ridges, logistic_path
 from train.transfer.protocols.finetune import PRESETS
 from train.transfer.protocols.induction import Induction
 from train.transfer.protocols.knn import Knn
 from train.transfer.protocols.ridge import LAMBDAS, Ridge
 from train.transfer.protocols.zero_shot import ZeroShot
-from train.transfer.shots import Draw, draw
+from train.transfer.shots import TrainSubset, draw_shots
 
 
-def drawn_of(subject: Subject, shots: int | str, seed: int = 0) -> Draw:
-    return draw(subject.keys, subject.targets, shots, seed)
+def drawn_of(features: RunFeatures, shots: int | str, seed: int = 0) -> TrainSubset:
+    return draw_shots(features.keys, features.targets, shots, seed)
 
 
-def value(outcome: Outcome, metric: str = "top1") -> float:
+def value(outcome: ProtocolResult, metric: str = "top1") -> float:
     return next(score.value for score in outcome.scores if score.metric == metric)
 
 
-def sides(subject: Subject, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+def sides(features: RunFeatures, drawn: TrainSubset) -> tuple[np.ndarray, np.ndarray]:
     """Return float64 features of a draw and of the test set."""
-    features = subject.features()
-    return features.train[drawn.rows].double().numpy(), features.test.double().numpy()
+    frozen = features.frozen()
+    return frozen.train[drawn.rows].double().numpy(), frozen.test.double().numpy()
 
 
-def test_knn_is_what_brute_force_says(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 20)
-    bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides(digits_subject, drawn))
+def test_knn_is_what_brute_force_says(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 20)
+    bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides(digits_features, drawn))
     cosines = queries @ bank.T
     votes = np.zeros((len(queries), 10))
     for row, order in enumerate(np.argsort(-cosines, axis=1)[:, :7]):
         for one in order:
             votes[row, drawn.targets[one]] += np.exp(cosines[row, one] / 0.1)
-    truth = digits_subject.pixels.test.targets
+    truth = digits_features.images.test.targets
     assert (
-        value(Knn(k=7, temperature=0.1).measure(digits_subject, drawn)) == (votes.argmax(1) == truth).mean()
+        value(Knn(k=7, temperature=0.1).measure(digits_features, drawn)) == (votes.argmax(1) == truth).mean()
     )
 
 
-def test_one_nearest_neighbour_is_that_of_scikit_learn(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 10)
-    bank, queries = sides(digits_subject, drawn)
+def test_one_nearest_neighbour_is_that_of_scikit_learn(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 10)
+    bank, queries = sides(digits_features, drawn)
     theirs = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(bank, drawn.targets)
-    accuracy = theirs.score(queries, digits_subject.pixels.test.targets)
+    accuracy = theirs.score(queries, digits_features.images.test.targets)
     assert 0.3 < accuracy < 1
-    assert value(Knn(k=1).measure(digits_subject, drawn)) == accuracy
-    assert value(Induction().measure(digits_subject, drawn)) == accuracy
+    assert value(Knn(k=1).measure(digits_features, drawn)) == accuracy
+    assert value(Induction().measure(digits_features, drawn)) == accuracy
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l2"])
-def test_induction_ranks_classes_by_their_nearest_image(digits_subject: Subject, distance: str) -> None:
-    drawn = drawn_of(digits_subject, 5)
-    bank, queries = sides(digits_subject, drawn)
+def test_induction_ranks_classes_by_their_nearest_image(digits_features: RunFeatures, distance: str) -> None:
+    drawn = drawn_of(digits_features, 5)
+    bank, queries = sides(digits_features, drawn)
     if distance == "cosine":
         bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
     apart = np.linalg.norm(
         queries[:, None] - bank[None], axis=2
     )  # of unit vectors, the same order as cosines
     nearest = np.stack([apart[:, drawn.targets == c].min(axis=1) for c in range(10)], axis=1)
-    truth = digits_subject.pixels.test.targets
+    truth = digits_features.images.test.targets
     top5 = (np.argsort(nearest, axis=1)[:, :5] == truth[:, None]).any(axis=1).mean()
-    outcome = Induction(distance=distance).measure(digits_subject, drawn)  # type: ignore[arg-type]
+    outcome = Induction(distance=distance).measure(digits_features, drawn)  # type: ignore[arg-type]
     assert value(outcome) == pytest.approx((nearest.argmin(1) == truth).mean(), abs=0.002)
     assert value(outcome, "top5") == pytest.approx(top5, abs=0.002)
     assert value(outcome) < value(outcome, "top5") < 1
@@ -92,11 +92,11 @@ def test_induction_ranks_classes_by_their_nearest_image(digits_subject: Subject,
 
 @pytest.mark.parametrize("shots", [3, 60])  # fewer images than features, and more
 def test_ridge_is_that_of_scikit_learn_and_leaves_out_as_fitting_again_does(
-    digits_subject: Subject, shots: int
+    digits_features: RunFeatures, shots: int
 ) -> None:
-    drawn = drawn_of(digits_subject, shots)
-    bank, queries = sides(digits_subject, drawn)
-    found = ridges(torch.from_numpy(bank), torch.from_numpy(drawn.targets), [0.1], classes=10)
+    drawn = drawn_of(digits_features, shots)
+    bank, queries = sides(digits_features, drawn)
+    found = fit_ridges(torch.from_numpy(bank), torch.from_numpy(drawn.targets), [0.1], classes=10)
     scaler = StandardScaler().fit(bank)
     x, y = scaler.transform(bank), 2.0 * np.eye(10)[drawn.targets] - 1
     x[:, bank.std(0) < 1e-12] = 0
@@ -112,29 +112,29 @@ def test_ridge_is_that_of_scikit_learn_and_leaves_out_as_fitting_again_does(
         assert np.abs(found.left_out[0][one].numpy() - again.predict(augmented[[one]])[0]).max() < 1e-4
 
 
-def test_ridge_is_near_the_linear_probe_and_chooses_within_its_grid(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, "full")
-    ridge = Ridge().measure(digits_subject, drawn)
-    linear = Linear(grid="coarse").measure(digits_subject, drawn)
+def test_ridge_is_near_the_linear_probe_and_chooses_within_its_grid(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, "full")
+    ridge = Ridge().measure(digits_features, drawn)
+    linear = Linear(grid="coarse").measure(digits_features, drawn)
     assert ridge.chosen["lambda"] in LAMBDAS
     assert value(ridge) > 0.9
     assert abs(value(ridge) - value(linear)) < 0.05
-    assert Ridge(fixed_lambda=3.0).measure(digits_subject, drawn_of(digits_subject, 1)).chosen == {
+    assert Ridge(fixed_lambda=3.0).measure(digits_features, drawn_of(digits_features, 1)).chosen == {
         "lambda": 3.0
     }
 
 
-def test_refined_grid_finds_a_published_c_as_good_as_the_decades(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 5)
-    refined = Linear().measure(digits_subject, drawn).chosen["c"]
-    coarse = Linear(grid="coarse").measure(digits_subject, drawn).chosen["c"]
+def test_refined_grid_finds_a_published_c_as_good_as_the_decades(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 5)
+    refined = Linear().measure(digits_features, drawn).chosen["c"]
+    coarse = Linear(grid="coarse").measure(digits_features, drawn).chosen["c"]
     assert 10**-0.76 < refined / coarse < 10**0.76  # within three steps of a quarter of a decade
 
 
-def test_choosing_by_the_test_set_is_done_when_asked_for_and_marked(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 2)
-    by_test = Linear(select="test").measure(digits_subject, drawn)
-    honest = Linear().measure(digits_subject, drawn)
+def test_choosing_by_the_test_set_is_done_when_asked_for_and_marked(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 2)
+    by_test = Linear(select="test").measure(digits_features, drawn)
+    honest = Linear().measure(digits_features, drawn)
     assert (by_test.select, honest.select) == ("test", "validation")
     assert value(by_test) >= value(honest)
 
@@ -163,16 +163,16 @@ def marks() -> Task:
 
 
 @pytest.fixture(scope="module")
-def marks_subject(scratch: Run, marks: Task) -> Subject:
-    return Subject(scratch, marks, image_size=SIDE, device=torch.device("cpu"))
+def marks_features(scratch: Run, marks: Task) -> RunFeatures:
+    return RunFeatures(scratch, marks, image_size=SIDE, device=torch.device("cpu"))
 
 
-def test_several_labels_are_one_regression_each_as_in_scikit_learn(marks_subject: Subject) -> None:
-    drawn = drawn_of(marks_subject, "full")
-    bank, queries = sides(marks_subject, drawn)
+def test_several_labels_are_one_regression_each_as_in_scikit_learn(marks_features: RunFeatures) -> None:
+    drawn = drawn_of(marks_features, "full")
+    bank, queries = sides(marks_features, drawn)
     targets = torch.from_numpy(drawn.targets)
     # C is per counted label here as there: both sum the losses of the class's own images
-    (probe,) = path(torch.from_numpy(bank), targets, [0.3], classes=3)
+    (probe,) = logistic_path(torch.from_numpy(bank), targets, [0.3], classes=3)
     scaler = StandardScaler().fit(bank)
     ours = probe.logits(torch.from_numpy(queries)).numpy()
     for c in (1, 2):
@@ -191,8 +191,8 @@ def test_several_labels_are_one_regression_each_as_in_scikit_learn(marks_subject
     [Linear(), Ridge(), Knn(k=5), Finetune(lrs=(3e-3,), min_steps=60, max_steps=60, shift_fraction=0.07)],
     ids=lambda p: p.name,
 )
-def test_every_protocol_takes_several_labels(marks_subject: Subject, protocol) -> None:
-    outcome = protocol.measure(marks_subject, drawn_of(marks_subject, "full"))
+def test_every_protocol_takes_several_labels(marks_features: RunFeatures, protocol) -> None:
+    outcome = protocol.measure(marks_features, drawn_of(marks_features, "full"))
     assert [score.metric for score in outcome.scores] == ["map11", "map"]
     assert set(outcome.per_class) == {"red", "green", "blue"}
     assert np.mean(list(outcome.per_class.values())) == pytest.approx(value(outcome, "map11"))
@@ -201,26 +201,26 @@ def test_every_protocol_takes_several_labels(marks_subject: Subject, protocol) -
         assert score.ci_low <= score.value <= score.ci_high
 
 
-def test_induction_wants_one_label_an_image(marks_subject: Subject) -> None:
+def test_induction_wants_one_label_an_image(marks_features: RunFeatures) -> None:
     with pytest.raises(RecipeError, match="several labels"):
-        Induction().refuse(marks_subject.run, marks_subject.task)
+        Induction().refuse(marks_features.run, marks_features.task)
 
 
 # Layers
 
 
-def test_layer_of_the_backbone_is_its_output_averaged(digits_subject: Subject) -> None:
-    named = dict(digits_subject.model.backbone.named_modules())
+def test_layer_of_the_backbone_is_its_output_averaged(digits_features: RunFeatures) -> None:
+    named = dict(digits_features.model.backbone.named_modules())
     last = [name for name in named if name.startswith("stages.")][-1]
-    assert torch.allclose(digits_subject.features(last).test, digits_subject.features().test, atol=1e-6)
-    first = digits_subject.features("stages.0").test
+    assert torch.allclose(digits_features.frozen(last).test, digits_features.frozen().test, atol=1e-6)
+    first = digits_features.frozen("stages.0").test
     assert first.shape == (599, 32)
-    assert value(Knn(layer="stages.0").measure(digits_subject, drawn_of(digits_subject, 5))) > 0.15
+    assert value(Knn(layer="stages.0").measure(digits_features, drawn_of(digits_features, 5))) > 0.15
 
 
-def test_layer_that_is_not_there_is_told(digits_subject: Subject) -> None:
+def test_layer_that_is_not_there_is_told(digits_features: RunFeatures) -> None:
     with pytest.raises(RecipeError, match=r"no layer 'stages\.99'") as caught:
-        Linear(layer="stages.99").measure(digits_subject, drawn_of(digits_subject, 1))
+        Linear(layer="stages.99").measure(digits_features, drawn_of(digits_features, 1))
     assert "did you mean" in (caught.value.hint or "")
 
 
@@ -251,87 +251,87 @@ def clip_run(tmp_path_factory: pytest.TempPathFactory, scratch: Run) -> Run:
 
 
 @pytest.fixture(scope="module")
-def clip_subject(clip_run: Run, dots_task: Task) -> Subject:
-    return Subject(clip_run, dots_task, image_size=SIDE, device=torch.device("cpu"))
+def clip_features(clip_run: Run, dots_task: Task) -> RunFeatures:
+    return RunFeatures(clip_run, dots_task, image_size=SIDE, device=torch.device("cpu"))
 
 
-def zero_shot_answers(subject: Subject) -> np.ndarray:
+def zero_shot_answers(features: RunFeatures) -> np.ndarray:
     """Return the answers of the towers, class by class and text by text, without the code under test."""
     from train.eval.zero_shot import dual_encoder_of
     from train.models.registry import normalize
 
-    pair, tokenizer = dual_encoder_of(subject.run)
+    pair, tokenizer = dual_encoder_of(features.run)
     with torch.no_grad():
         images = pair.encode_images(
-            normalize(subject.pixels.test.squares.take(np.arange(200), subject.device))
+            normalize(features.images.test.squares.take(np.arange(200), features.device))
         )
         columns = []
-        for name in subject.task.classes:
-            texts = pair.encode_texts(tokenizer([t.replace("{}", name) for t in subject.task.templates]))
+        for name in features.task.classes:
+            texts = pair.encode_texts(tokenizer([t.replace("{}", name) for t in features.task.templates]))
             columns.append(images @ torch.nn.functional.normalize(texts.mean(0), dim=0))
     return torch.stack(columns, dim=1).argmax(1).numpy()
 
 
-def test_zero_shot_goes_by_the_names_in_label_order(clip_subject: Subject) -> None:
-    right = (zero_shot_answers(clip_subject) == clip_subject.pixels.test.targets).mean()
-    assert value(ZeroShot().measure(clip_subject, drawn_of(clip_subject, 1))) == right
-    others = ZeroShot(templates=("{}", "no {}")).measure(clip_subject, drawn_of(clip_subject, 1))
+def test_zero_shot_goes_by_the_names_in_label_order(clip_features: RunFeatures) -> None:
+    right = (zero_shot_answers(clip_features) == clip_features.images.test.targets).mean()
+    assert value(ZeroShot().measure(clip_features, drawn_of(clip_features, 1))) == right
+    others = ZeroShot(templates=("{}", "no {}")).measure(clip_features, drawn_of(clip_features, 1))
     assert others.select == "none"
 
 
-def test_zero_shot_head_starts_from_the_texts(clip_subject: Subject) -> None:
-    drawn = drawn_of(clip_subject, 5)
-    test = clip_subject.pixels.test
-    expected = value(ZeroShot().measure(clip_subject, drawn))
+def test_zero_shot_head_starts_from_the_texts(clip_features: RunFeatures) -> None:
+    drawn = drawn_of(clip_features, 5)
+    test = clip_features.images.test
+    expected = value(ZeroShot().measure(clip_features, drawn))
     for head in ("zero-shot", "auto"):
-        start = classifier(clip_subject, drawn, head, probe=Linear(), templates=())  # type: ignore[arg-type]
-        answers = Finetune().answers(clip_subject, start, test)
+        start = initial_classifier(clip_features, drawn, head, probe=Linear(), templates=())  # type: ignore[arg-type]
+        answers = Finetune().predict(clip_features, start, test)
         assert (answers.argmax(1).numpy() == test.targets).mean() == expected
-    cosines = answers / clip_subject.towers[0].logit_scale.exp()
+    cosines = answers / clip_features.dual_encoder[0].logit_scale.exp()
     assert cosines.abs().max() <= 1
-    tuned = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2, head="zero-shot").measure(clip_subject, drawn)
+    tuned = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2, head="zero-shot").measure(clip_features, drawn)
     assert 0 <= value(tuned) <= 1
 
 
-def test_runs_without_texts_have_no_zero_shot(digits_subject: Subject) -> None:
+def test_runs_without_texts_have_no_zero_shot(digits_features: RunFeatures) -> None:
     with pytest.raises(RecipeError, match="has no texts"):
-        ZeroShot().measure(digits_subject, drawn_of(digits_subject, 1))
+        ZeroShot().measure(digits_features, drawn_of(digits_features, 1))
 
 
-def test_lp_ft_starts_from_the_probe(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 5)
-    start = classifier(digits_subject, drawn, "probe", probe=Linear(), templates=())
-    frozen = LpFt().answers(digits_subject, start, digits_subject.pixels.test).argmax(1).numpy()
-    probed = value(Linear().measure(digits_subject, drawn))
-    assert (frozen == digits_subject.pixels.test.targets).mean() == pytest.approx(probed, abs=0.002)
+def test_lp_ft_starts_from_the_probe(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 5)
+    start = initial_classifier(digits_features, drawn, "probe", probe=Linear(), templates=())
+    frozen = LpFt().predict(digits_features, start, digits_features.images.test).argmax(1).numpy()
+    probed = value(Linear().measure(digits_features, drawn))
+    assert (frozen == digits_features.images.test.targets).mean() == pytest.approx(probed, abs=0.002)
 
 
 # Fine-tuning's own
 
 
-def test_choosing_by_test_takes_the_best_epoch_and_says_so(digits_subject: Subject) -> None:
-    drawn = drawn_of(digits_subject, 2)
+def test_choosing_by_test_takes_the_best_epoch_and_says_so(digits_features: RunFeatures) -> None:
+    drawn = drawn_of(digits_features, 2)
     protocol = Finetune(lrs=(1e-3, 1e-2), epochs=(3,), min_steps=1, batch_size=5, select="test")
-    outcome = protocol.measure(digits_subject, drawn)
+    outcome = protocol.measure(digits_features, drawn)
     assert outcome.select == "test"
     assert outcome.chosen["epoch"] in range(1, 4)
     assert outcome.notes == ("chosen by the test set itself",)
     seen: list[float] = []
-    truth = digits_subject.pixels.test.targets
+    truth = digits_features.images.test.targets
 
     def watch(model, epoch):
-        answers = protocol.answers(digits_subject, model, digits_subject.pixels.test)
+        answers = protocol.predict(digits_features, model, digits_features.images.test)
         seen.append((answers.argmax(1).numpy() == truth).mean())
 
-    for trial in protocol.trials():
-        protocol.train(digits_subject, drawn, digits_subject.model, trial, watch)
+    for trial in protocol.points():
+        protocol.train(digits_features, drawn, digits_features.model, trial, watch)
     assert len(seen) == 2 * 3
     assert value(outcome) == max(seen)
 
 
 @pytest.mark.parametrize("augment", ["crop", "randaugment", "none"])
-def test_every_augmentation_learns_and_repeats_itself(digits_subject: Subject, augment: str) -> None:
-    drawn = drawn_of(digits_subject, 10)
+def test_every_augmentation_learns_and_repeats_itself(digits_features: RunFeatures, augment: str) -> None:
+    drawn = drawn_of(digits_features, 10)
     protocol = Finetune(
         lrs=(3e-3,),
         min_steps=30,
@@ -341,7 +341,7 @@ def test_every_augmentation_learns_and_repeats_itself(digits_subject: Subject, a
         min_area=0.5,
         test_fraction=0.875,  # type: ignore[arg-type]
     )
-    first, again = (protocol.measure(digits_subject, drawn) for _ in range(2))
+    first, again = (protocol.measure(digits_features, drawn) for _ in range(2))
     assert value(first) == value(again) > 0.3  # chance is 0.1
 
 
@@ -356,7 +356,7 @@ def test_presets_are_the_published_numbers() -> None:
     assert (vtab["steps"], vtab["batch_size"], vtab["lrs"], vtab["warmup_steps"]) == (1000, 64, (0.01,), 80)
     for name in PRESETS:
         assert find_protocol(f"finetune:{name}").name == "finetune"
-    assert Finetune(**kornblith).trials()[1] == Trial(1e-4, 1e-6 / 1e-4, 10)
+    assert Finetune(**kornblith).points()[1] == Hyperparameters(1e-4, 1e-6 / 1e-4, 10)
     step = Finetune(**vtab)
     assert [round(step.rate(s, 1000), 6) for s in (0, 79, 299, 300, 600, 900)] == [
         0.0125,
@@ -383,7 +383,7 @@ def test_presets_are_the_published_numbers() -> None:
 )
 def test_protocols_are_written_as_they_are_read(told, said: str) -> None:
     protocol = find_protocol(told)
-    assert written(protocol.name, settings(protocol)) == said
+    assert protocol_text(protocol.name, protocol.settings) == said
     assert find_protocol(said) == protocol
 
 
@@ -427,53 +427,53 @@ def test_features_that_are_not_there_or_no_numbers_are_refused(scratch: Run, dot
         run = Odd(scratch.path, scratch.info)
         run.width = width
         with pytest.raises(DataError, match=says):
-            Subject(run, dots_task, image_size=SIDE, device=torch.device("cpu")).features()
+            RunFeatures(run, dots_task, image_size=SIDE, device=torch.device("cpu")).frozen()
 
 
 def test_runs_features_are_computed_once(scratch: Run, dots_task: Task, monkeypatch, tmp_path: Path) -> None:
-    subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
-    drawn = drawn_of(subject, 5)
-    Linear(grid="coarse").measure(subject, drawn)
+    features = RunFeatures(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
+    drawn = drawn_of(features, 5)
+    Linear(grid="coarse").measure(features, drawn)
     monkeypatch.setattr("train.transfer.features.forward", None)  # a second pass would call it
     for protocol in (Ridge(), Knn(), Induction(), Linear(grid="coarse")):
-        assert 0 <= value(protocol.measure(subject, drawn)) <= 1
+        assert 0 <= value(protocol.measure(features, drawn)) <= 1
 
 
 def test_flips_crops_and_erasing_are_as_the_task_and_the_settings_say(dots_task: Task, scratch: Run) -> None:
-    subject = Subject(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
+    features = RunFeatures(scratch, dots_task, image_size=SIDE, device=torch.device("cpu"))
     assert not dots_task.flip
-    drawn = drawn_of(subject, 5)
-    crop = _Batches(Finetune(augment="crop", min_area=0.8), subject, drawn)
+    drawn = drawn_of(features, 5)
+    crop = _Batches(Finetune(augment="crop", min_area=0.8), features, drawn)
     rows = np.arange(len(drawn))
-    plain = normalize(subject.pixels.train.squares.take(drawn.rows, subject.device))
+    plain = normalize(features.images.train.squares.take(drawn.rows, features.device))
     apart = [(crop.of(rows, step)[0] - plain).abs().mean().item() for step in range(4)]
     mirrored = (plain.flip(3) - plain).abs().mean().item()
     assert max(apart) < 0.7 * mirrored  # a crop of most of it changes little
     assert len(set(apart)) == 4  # other crops at other steps
-    erased = _Batches(Finetune(augment="randaugment"), subject, drawn)
+    erased = _Batches(Finetune(augment="randaugment"), features, drawn)
     assert erased.erase is not None
     assert crop.erase is None
 
 
 def test_probe_that_is_tuned_on_has_not_seen_what_its_rate_is_chosen_by(
-    digits_subject: Subject, monkeypatch
+    digits_features: RunFeatures, monkeypatch
 ) -> None:
-    drawn = drawn_of(digits_subject, 5)
+    drawn = drawn_of(digits_features, 5)
     seen: list[set[int]] = []
     genuine = Linear.fit
     monkeypatch.setattr(
         Linear, "fit", lambda self, s, d: seen.append(set(d.rows.tolist())) or genuine(self, s, d)
     )
     chosen: list[set[int]] = []
-    merit_of = LpFt._merit
-    monkeypatch.setattr(
-        LpFt,
-        "_merit",
-        lambda self, s, fit, choose, *rest: (
-            chosen.append(set(choose.rows)) or merit_of(self, s, fit, choose, *rest)
-        ),
-    )
-    LpFt(lrs=(1e-4, 1e-3), min_steps=1, max_steps=1).measure(digits_subject, drawn)
+    predict = LpFt.predict
+
+    def recorded(self, features, model, images, rows=None):
+        if rows is not None:  # of the training split: the images that are held out
+            chosen.append(set(rows.tolist()))
+        return predict(self, features, model, images, rows)
+
+    monkeypatch.setattr(LpFt, "predict", recorded)
+    LpFt(lrs=(1e-4, 1e-3), min_steps=1, max_steps=1).measure(digits_features, drawn)
     assert seen[0] == set(drawn.rows.tolist())  # what is refitted at the end starts from all
     assert not seen[1] & chosen[0]
     assert chosen[0] == chosen[1] != set()
@@ -483,32 +483,36 @@ def test_choice_is_by_the_tasks_own_metric() -> None:
     targets = torch.tensor([0] * 8 + [1] * 2)
     common, fair = torch.tensor([[1.0, 0.0]] * 10), torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 5)
     for metric, best_one in (("top1", common), ("mean_per_class", fair)):
-        merits = [merit(answers, targets, metric) for answers in (common, fair)]  # type: ignore[arg-type]
+        merits = [validation_score(answers, targets, metric) for answers in (common, fair)]  # type: ignore[arg-type]
         assert [common, fair][merits.index(max(merits))] is best_one
 
 
 def test_what_is_not_a_number_is_never_chosen() -> None:
     nothing = torch.full((3, 2), -1, dtype=torch.int8)
-    value, negated = merit(torch.zeros(3, 2), nothing, "map")
+    value, negated = validation_score(torch.zeros(3, 2), nothing, "map")
     assert (value, negated) == (0.0, 0.0)
-    assert merit(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64), "top1")[0] < 0
+    assert (
+        validation_score(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64), "top1")[0] < 0
+    )
 
 
 def test_ridge_of_a_draw_with_replacement_holds_out_all_copies_of_an_image(
-    digits_subject: Subject, monkeypatch
+    digits_features: RunFeatures, monkeypatch
 ) -> None:
-    rows = np.concatenate([np.flatnonzero(digits_subject.targets == c)[:4] for c in range(10)])
-    drawn = draw(
-        [digits_subject.keys[i] for i in rows], digits_subject.targets[rows], 12, 0, sampling="replacement"
+    rows = np.concatenate([np.flatnonzero(digits_features.targets == c)[:4] for c in range(10)])
+    drawn = draw_shots(
+        [digits_features.keys[i] for i in rows], digits_features.targets[rows], 12, 0, sampling="replacement"
     )
     drawn = dataclasses.replace(drawn, rows=rows[drawn.rows])
     assert len(set(drawn.rows.tolist())) < len(drawn)
-    seen: list[Choice] = []
-    monkeypatch.setattr("train.transfer.protocols.ridge.best", lambda held, *rest: seen.extend(held) or 3)
-    assert Ridge().measure(digits_subject, drawn).chosen["lambda"] == LAMBDAS[3]
+    seen: list[ValidationSplit] = []
+    monkeypatch.setattr(
+        "train.transfer.protocols.ridge.select_best", lambda held, *rest: seen.extend(held) or 3
+    )
+    assert Ridge().measure(digits_features, drawn).chosen["lambda"] == LAMBDAS[3]
     assert len(seen) > 1
     for one in seen:
-        assert torch.cdist(one.fit, one.held).min() > 0
+        assert torch.cdist(one.train, one.validation).min() > 0
 
 
 def test_on_a_device_and_on_a_cpu_the_same_optimum_is_found() -> None:
@@ -527,8 +531,8 @@ def test_warm_up_of_the_paper_is_not_cut_to_a_short_training() -> None:
     assert protocol.rate(499, 5000) == 1.0  # type: ignore[attr-defined]
 
 
-def test_grid_of_one_point_is_taken_at_one_shot_too(digits_subject: Subject) -> None:
+def test_grid_of_one_point_is_taken_at_one_shot_too(digits_features: RunFeatures) -> None:
     outcome = Finetune(lrs=(0.03,), min_steps=1, max_steps=1).measure(
-        digits_subject, drawn_of(digits_subject, 1)
+        digits_features, drawn_of(digits_features, 1)
     )
     assert (outcome.chosen["lr"], outcome.select) == (0.03, "none")

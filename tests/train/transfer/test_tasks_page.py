@@ -1,9 +1,9 @@
-"""The page of the tasks is generated from their listings, so it cannot say anything else."""
+"""The page of the tasks is generated from their info, so it cannot say anything else."""
 
 from pathlib import Path
 
 from train.cli.tasks_page import markdown
-from train.transfer.tasks.datasets import listings
+from train.transfer.tasks.datasets import task_infos
 
 PAGE = Path(__file__).parents[3] / "docs" / "tasks.md"
 
@@ -14,10 +14,10 @@ def test_the_page_is_what_the_listings_say() -> None:
 
 def test_every_task_is_on_the_page_once() -> None:
     lines = PAGE.read_text().splitlines()
-    assert len(listings()) > 15
-    for listing in listings().values():
-        assert lines.count(f"## {listing.usage}") == 1
-        assert sum(line.startswith(f"| `{listing.usage}` |") for line in lines) == 1
+    assert len(task_infos()) > 15
+    for info in task_infos().values():
+        assert lines.count(f"## {info.usage}") == 1
+        assert sum(line.startswith(f"| `{info.usage}` |") for line in lines) == 1
     assert (
         "| `pets` | 37 | 3,680 | 3,669 | mean_per_class | the official trainval and test |"
         in PAGE.read_text()

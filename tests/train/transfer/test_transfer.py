@@ -16,13 +16,13 @@ import torch
 from curate.errors import DataError, MissingError, RecipeError
 from train.models.registry import Model, ModelSpec
 from train.runs import Run, ScratchRun, finish_run, scratch_run
-from train.transfer import Finetune, Grid, Linear, Split, Task, open_subject, open_tasks, transfer
+from train.transfer import Finetune, Grid, Linear, Split, Task, open_run_or_scratch, open_tasks, transfer
 from train.transfer import results as results_module
-from train.transfer.features import Subject
-from train.transfer.images import Streamed, View, pixels
-from train.transfer.jobs import VERSION
+from train.transfer.features import RunFeatures
+from train.transfer.images import SquareView, StreamedImages, load_images
+from train.transfer.measurements import VERSION
 from train.transfer.protocols.linear import Linear as LinearProtocol
-from train.transfer.summary import cells_of, shown
+from train.transfer.summary import summary_rows, summary_table
 
 QUICK = Finetune(lrs=(1e-3,), min_steps=2, max_steps=2)
 
@@ -62,7 +62,7 @@ def test_rows_say_what_was_measured(scratch: Run, tiny_task: Task, out: Path) ->
         assert json.loads(row["chosen"])["c"] > 0
         assert json.loads(row["config"])["grid"] == "refined"
     assert results_module.read(out).equals(
-        results_module.of_cells(results_module.read(out), [r["cell"] for r in rows])
+        results_module.rows_of_measurements(results_module.read(out), [r["cell"] for r in rows])
     )
 
 
@@ -106,12 +106,12 @@ def test_broken_off_it_keeps_what_was_measured_and_goes_on(
     calls = 0
     genuine = LinearProtocol.measure
 
-    def stop_at_fourth(self, subject, drawn):
+    def stop_at_fourth(self, features, drawn):
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return genuine(self, subject, drawn)
+        return genuine(self, features, drawn)
 
     monkeypatch.setattr(LinearProtocol, "measure", stop_at_fourth)
     with pytest.raises(KeyboardInterrupt):
@@ -227,15 +227,15 @@ def test_device_that_is_not_there_is_named(scratch: Run, tiny_task: Task, out: P
 
 
 def test_scratch_is_named_by_a_model_or_by_the_run_it_is_compared_with(tmp_path: Path, scratch: Run) -> None:
-    assert open_subject("scratch:convnet", 32).spec == ModelSpec("convnet", "imagenet", 0, 32)
+    assert open_run_or_scratch("scratch:convnet", 32).spec == ModelSpec("convnet", "imagenet", 0, 32)
     info = scratch.info.model_dump(exclude={"name", "weights", "code"})
     finish_run(tmp_path, info | {"method": "supervised"}, scratch.weights())
-    untrained = open_subject(f"scratch:{tmp_path}")
+    untrained = open_run_or_scratch(f"scratch:{tmp_path}")
     assert (untrained.spec, untrained.info.method) == (scratch.spec, "scratch")
-    assert open_subject(str(tmp_path)).info.method == "supervised"
+    assert open_run_or_scratch(str(tmp_path)).info.method == "supervised"
     for wrong in ("scratch:resnet19", str(tmp_path / "none")):
         with pytest.raises(RecipeError):
-            open_subject(wrong, 32)
+            open_run_or_scratch(wrong, 32)
 
 
 def test_scenes(scratch: Run, shared: Path, tmp_path: Path, out: Path) -> None:
@@ -267,7 +267,7 @@ def test_choice_by_the_test_set_is_marked_in_every_row_and_in_the_table(
     assert {(r["protocol"], r["select"]) for r in rows} == {
         ("linear", "test"), ("finetune", "test"), ("knn", "none")
     }  # fmt: skip
-    columns, lines = shown(results_module.read(out))
+    columns, lines = summary_table(results_module.read(out))
     values = {line[columns.index("protocol")]: line for line in lines}
     assert sum("†" in line[4] for line in lines) == 2
     assert "†" not in values["knn"][4]
@@ -284,7 +284,7 @@ def test_drawing_with_replacement_makes_a_cell_of_its_own_and_says_so(
         ("distinct", 10, 1),
         ("replacement", 12, 1),
     ]
-    assert any("drawn with replacement" in line[2] for line in shown(results_module.read(out))[1])
+    assert any("drawn with replacement" in line[2] for line in summary_table(results_module.read(out))[1])
 
 
 def test_partitions_of_a_task_are_averaged(scratch: Run, tiny_task: Task, out: Path) -> None:
@@ -292,7 +292,7 @@ def test_partitions_of_a_task_are_averaged(scratch: Run, tiny_task: Task, out: P
     parts = [dataclasses.replace(t, partition=p) for t, p in ((tiny_task, "1"), (turned, "2"))]
     rows = transfer(scratch, parts, shots=["full"], seeds=1, protocols=["knn"], out=out, device="cpu")
     assert {(r["partition"], r["n"]) for r in rows.to_pylist()} == {("1", 12), ("2", 14)}
-    (cell,) = cells_of(rows)
+    (cell,) = summary_rows(rows)
     values = [r["value"] for r in rows.to_pylist() if r["headline"]]
     assert (cell.mean, cell.seeds) == (pytest.approx(np.mean(values)), 2)
 
@@ -302,13 +302,13 @@ def test_images_that_do_not_fit_in_memory_are_read_again_to_the_same_numbers(
 ) -> None:
     protocols = ["linear", "knn", QUICK]
     kept = measure(scratch, dots_task, out, shots=[2, "full"], protocols=protocols)
-    monkeypatch.setattr("train.transfer.images.KEPT_SHARE", 0.0)
+    monkeypatch.setattr("train.transfer.images.MEMORY_SHARE", 0.0)
     fresh = dataclasses.replace(dots_task)
     streamed = measure(
         scratch, fresh, out.with_name("streamed.parquet"), shots=[2, "full"], protocols=protocols
     )
-    found = next(iter(fresh.__dict__["_pixels"].values()))
-    assert isinstance(found.train.squares, Streamed)
+    found = next(iter(fresh.__dict__["_images"].values()))
+    assert isinstance(found.train.squares, StreamedImages)
     assert [r["value"] for r in streamed] == [r["value"] for r in kept]
 
 
@@ -318,7 +318,7 @@ def test_image_that_does_not_decode_stops_a_stream_with_its_number(
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     picture = root / "test" / "b" / "1.png"
     picture.write_bytes(picture.read_bytes()[:45])
-    monkeypatch.setattr("train.transfer.images.KEPT_SHARE", 0.0)
+    monkeypatch.setattr("train.transfer.images.MEMORY_SHARE", 0.0)
     with pytest.raises(DataError, match="image test/b/1 does not decode"):
         measure(scratch, f"folder:{root}", out)
 
@@ -348,8 +348,8 @@ def test_several_grids_share_a_runs_features_and_a_cell_of_both_is_measured_once
     scratch: Run, tiny_task: Task, out: Path, monkeypatch
 ) -> None:
     passes: list[int] = []
-    genuine = Subject._forward
-    monkeypatch.setattr(Subject, "_forward", lambda self, *rest: passes.append(1) or genuine(self, *rest))
+    genuine = RunFeatures._forward
+    monkeypatch.setattr(RunFeatures, "_forward", lambda self, *rest: passes.append(1) or genuine(self, *rest))
     grids = [Grid([1, 2], 1, ["knn"]), Grid([2], 1, ["knn", "ridge"])]
     rows = transfer(scratch, [tiny_task], grids, out=out, device="cpu").to_pylist()
     assert len(passes) == 2  # of train and test
@@ -364,7 +364,7 @@ def test_several_runs_share_a_task(scratch: Run, tiny_task: Task, out: Path) -> 
     other = scratch_run(scratch.spec, seed=1)
     rows = transfer([scratch, other], [tiny_task], shots=[1], seeds=1, out=out, device="cpu").to_pylist()
     assert {row["run"] for row in rows} == {scratch.name, other.name}
-    columns, (line,) = shown(results_module.read(out))
+    columns, (line,) = summary_table(results_module.read(out))
     assert columns[-2:] == [scratch.name, other.name]
     values = [row["value"] for row in rows if row["headline"]]
     assert [float(cell.split(" ± ")[0]) for cell in line[-2:]] == [round(value * 100, 1) for value in values]
@@ -380,7 +380,10 @@ def test_sizes_of_several_grids_are_each_measured_at_their_own(
     ).to_pylist()
     of_size = {row["image_size"]: row["value"] for row in both if row["headline"]}
     assert of_size[8] == next(row["value"] for row in alone if row["headline"]) != of_size[16]
-    assert [cell.protocol for cell in cells_of(results_module.read(out))] == ["ridge, 16 px", "ridge, 8 px"]
+    assert [cell.protocol for cell in summary_rows(results_module.read(out))] == [
+        "ridge, 16 px",
+        "ridge, 8 px",
+    ]
 
 
 def test_run_given_twice_is_measured_once_and_one_of_another_name_has_rows_of_its_own(
@@ -413,7 +416,7 @@ def test_labels_of_a_second_look_stay_with_their_images_when_one_is_left_out(mak
     (task,) = open_tasks(f"folder:{root}")
     accepted = np.eye(4, 2, dtype=bool)
     task = dataclasses.replace(task, test=dataclasses.replace(task.test, accepted=accepted))
-    assert pixels(task, View(8)).test.accepted.tolist() == accepted[1:].tolist()
+    assert load_images(task, SquareView(8)).test.accepted.tolist() == accepted[1:].tolist()
 
 
 @pytest.mark.parametrize(
@@ -441,7 +444,7 @@ def test_versions_of_the_measuring_are_not_averaged(scratch: Run, tiny_task: Tas
     table = transfer(scratch, [tiny_task], shots=[1], seeds=2, out=out, device="cpu")
     older = [row | {"version": 1, "cell": row["cell"] + "-older"} for row in table.to_pylist()]
     results_module.append(out, older)
-    cells = cells_of(results_module.read(out))
+    cells = summary_rows(results_module.read(out))
     assert [(cell.seeds, cell.protocol) for cell in cells] == [
         (2, f"linear, version {VERSION}"),
         (2, "linear, version 1"),

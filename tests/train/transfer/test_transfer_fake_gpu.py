@@ -13,44 +13,46 @@ from train.augment import randaugment
 from train.models import registry
 from train.runs import Run
 from train.transfer import Finetune, Task
-from train.transfer.features import Subject
-from train.transfer.protocols._finetuning import Trial
-from train.transfer.shots import draw
+from train.transfer.features import RunFeatures
+from train.transfer.protocols._finetuning import Hyperparameters
+from train.transfer.shots import draw_shots
 
-TRIAL = Trial(1e-3, 0.1, 10)
+TRIAL = Hyperparameters(1e-3, 0.1, 10)
 
 
 @pytest.fixture
-def subject(scratch: Run, dots_task: Task) -> Subject:
+def features(scratch: Run, dots_task: Task) -> RunFeatures:
     """A small network on a small task, whose images were decoded before."""
-    found = Subject(StridedRun(scratch.path, scratch.info), dots_task, image_size=16, device=CUDA)
+    found = RunFeatures(StridedRun(scratch.path, scratch.info), dots_task, image_size=16, device=CUDA)
     for augment in ("shift", "crop"):
-        found.seen(Finetune(augment=augment).view(16))
+        found.images_at(Finetune(augment=augment).view(16))
     return found
 
 
 @pytest.fixture
-def gpu(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+def gpu(features: RunFeatures, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """A GPU that is not there."""
     monkeypatch.setattr(randaugment, "_table", on_host(randaugment._table))
     registry._pixels.cache_clear()
     with fake_cuda() as watch:
         yield watch
     registry._pixels.cache_clear()
-    for side in (subject.pixels.train, subject.pixels.test):
+    for side in (features.images.train, features.images.test):
         side.squares._placed.clear()
 
 
 @pytest.mark.parametrize("augment", ["shift", "crop", "randaugment", "none"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_fine_tuning_waits_for_nothing(gpu: Watch, subject: Subject, augment: str, optimizer: str) -> None:
-    drawn = draw(subject.keys, subject.targets, 10, seed=0)
-    model = subject.model.to(memory_format=torch.channels_last)
+def test_fine_tuning_waits_for_nothing(
+    gpu: Watch, features: RunFeatures, augment: str, optimizer: str
+) -> None:
+    drawn = draw_shots(features.keys, features.targets, 10, seed=0)
+    model = features.model.to(memory_format=torch.channels_last)
 
     def waits(steps: int) -> list[str]:
         gpu.clear()
         tuning = Finetune(augment=augment, optimizer=optimizer, steps=steps, batch_size=16)
-        tuning.train(subject, drawn, model, TRIAL)
+        tuning.train(features, drawn, model, TRIAL)
         return list(gpu.waits)
 
     waits(1)  # the images are placed, and stay
@@ -60,8 +62,10 @@ def test_fine_tuning_waits_for_nothing(gpu: Watch, subject: Subject, augment: st
     assert all(gpu.convolved)
 
 
-def test_frozen_features_wait_for_nothing_but_whether_all_are_numbers(gpu: Watch, subject: Subject) -> None:
-    features = subject.features()
-    assert features.train.is_cuda
+def test_frozen_features_wait_for_nothing_but_whether_all_are_numbers(
+    gpu: Watch, features: RunFeatures
+) -> None:
+    frozen = features.frozen()
+    assert frozen.train.is_cuda
     assert gpu.mixed == gpu.unlaid == []
-    assert [one for one in gpu.waits if "subjects.py" in one and "_forward" not in one] == []
+    assert [one for one in gpu.waits if "features.py" in one and "_forward" not in one] == []

@@ -9,7 +9,7 @@ import torch
 
 from train.runs import Run
 from train.transfer import Finetune, Task, transfer
-from train.transfer.images import Stored, View, pixels
+from train.transfer.images import SquareView, StoredImages, load_images
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,8 +41,8 @@ def test_fine_tuning_learns_and_repeats_itself(scratch: Run, dots_task: Task, tm
 
 
 def test_images_stay_on_the_device(digits: Task) -> None:
-    squares = pixels(digits, View(16)).train.squares
-    assert isinstance(squares, Stored)
+    squares = load_images(digits, SquareView(16)).train.squares
+    assert isinstance(squares, StoredImages)
     device = torch.device("cuda")
     assert squares.on(device).is_cuda
     assert squares.on(device).data_ptr() == squares.on(device).data_ptr()

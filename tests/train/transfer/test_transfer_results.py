@@ -16,6 +16,7 @@ from scipy import stats
 
 from curate.errors import DataError, RecipeError
 from train.transfer import results
+from train.transfer.summary import summarize
 
 
 def row(cell: str, value: float = 0.5, **others: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def test_rows_come_back_as_they_were_given(tmp_path: Path) -> None:
     results.append(out, [row("b", 0.3, images_per_class=None)])
     assert results.read(out)["value"].to_pylist() == [0.1, 0.2, 0.3]
     assert results.read(out)["images_per_class"].to_pylist() == [1, 1, None]
-    assert results.of_cells(results.read(out), ["a"]).num_rows == 2
+    assert results.rows_of_measurements(results.read(out), ["a"]).num_rows == 2
 
 
 def test_cell_that_is_there_is_not_added_again(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_file_that_holds_no_results_is_refused_and_kept(tmp_path: Path) -> None:
 def test_summary_is_the_mean_over_seeds_with_students_interval(tmp_path: Path) -> None:
     values = [0.50, 0.56, 0.47]
     rows = [row(f"a{i}", v, seed=i, shots="5") for i, v in enumerate(values)] + [row("b", 0.9, shots="full")]
-    table = results.summary(pa.Table.from_pylist(rows, schema=results.SCHEMA))
+    table = summarize(pa.Table.from_pylist(rows, schema=results.SCHEMA))
     five, full = sorted(table.to_pylist(), key=lambda r: r["shots"])
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (five["seeds"], full["seeds"]) == (3, 1)
@@ -105,4 +106,4 @@ def test_summary_keeps_protocols_settings_and_metrics_apart() -> None:
         row("c", config="other"),
         row("d", metric="m"),
     ]
-    assert results.summary(pa.Table.from_pylist(rows, schema=results.SCHEMA)).num_rows == 4
+    assert summarize(pa.Table.from_pylist(rows, schema=results.SCHEMA)).num_rows == 4

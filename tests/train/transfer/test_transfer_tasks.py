@@ -14,15 +14,15 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from curate.errors import CurateError, DataError, RecipeError
-from train.transfer import Files, Task, named_tasks, open_tasks
-from train.transfer.images import View, count_bytes, pixels, square
+from train.transfer import Files, Task, open_tasks
+from train.transfer.images import SquareView, count_bytes, load_images, square
 
 
 def test_digits_open_without_a_network(digits: Task) -> None:
     assert digits.classes == tuple("0123456789")
     assert (len(digits.train), len(digits.test)) == (1198, 599)
     assert not set(digits.train.hashes) & set(digits.test.hashes)
-    found = pixels(digits, View(16)).train
+    found = load_images(digits, SquareView(16)).train
     assert found.squares.images.shape == (1198, 3, 16, 16)
     assert found.squares.images.dtype == torch.uint8
     assert (found.squares.images.amin(), found.squares.images.amax()) == (0, 255)
@@ -103,7 +103,7 @@ def test_broken_images_are_left_out_counted_and_named(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     picture = root / "test" / "b" / "1.png"
     picture.write_bytes(picture.read_bytes()[:45])  # its header is whole, its pixels are not
-    found = pixels(open_tasks(f"folder:{root}")[0], View(8))
+    found = load_images(open_tasks(f"folder:{root}")[0], SquareView(8))
     assert len(found.test) == 3
     assert found.test.targets.tolist() == [0, 0, 1]
     assert len(found.test.squares) == 3
@@ -113,9 +113,9 @@ def test_broken_images_are_left_out_counted_and_named(make_folder) -> None:
 def test_pixels_stay_with_their_labels_when_an_image_before_them_is_broken(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     task = open_tasks(f"folder:{root}")[0]
-    whole = pixels(task, View(8)).train
+    whole = load_images(task, SquareView(8)).train
     (root / "train" / "a" / "1.png").write_bytes((root / "train" / "a" / "1.png").read_bytes()[:45])
-    part = pixels(open_tasks(f"folder:{root}")[0], View(8)).train
+    part = load_images(open_tasks(f"folder:{root}")[0], SquareView(8)).train
     assert part.keys == whole.keys[:1] + whole.keys[2:]
     assert torch.equal(part.squares.images, whole.squares.images[[0, 2, 3, 4, 5]])
 
@@ -125,14 +125,14 @@ def test_class_whose_only_image_is_broken_is_missing(make_folder) -> None:
     picture = root / "test" / "b" / "0.png"
     picture.write_bytes(picture.read_bytes()[:45])
     with pytest.raises(DataError, match=r"test .*no image of class 'b'"):
-        pixels(open_tasks(f"folder:{root}")[0], View(8))
+        load_images(open_tasks(f"folder:{root}")[0], SquareView(8))
 
 
 def test_images_of_the_test_set_are_in_no_training_set(make_folder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
     shutil.copy(root / "test" / "b" / "0.png", root / "train" / "a" / "copy.png")
     task = open_tasks(f"folder:{root}")[0]
-    found = pixels(task, View(8))
+    found = load_images(task, SquareView(8))
     assert "train/a/copy" in task.train.keys
     assert "train/a/copy" not in found.train.keys
     assert (len(found.train), len(found.test)) == (6, 4)
@@ -155,7 +155,12 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         (tmp_path / place).mkdir(parents=True)
         Image.new("RGB", (9, 7), (number * 50, 9, 90)).convert(mode).save(tmp_path / place / f"x.{ending}")
-    assert pixels(open_tasks(f"folder:{tmp_path}")[0], View(6)).train.squares.images.shape == (2, 3, 6, 6)
+    assert load_images(open_tasks(f"folder:{tmp_path}")[0], SquareView(6)).train.squares.images.shape == (
+        2,
+        3,
+        6,
+        6,
+    )
 
 
 @pytest.mark.parametrize("size", [(50, 37), (37, 50), (32, 32), (20, 90)])
@@ -163,26 +168,31 @@ def test_square_is_a_resize_of_the_short_side_and_a_centre_crop(size: tuple[int,
     rough = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     image = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
     usual = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)])
-    assert torch.equal(square(image, View(32)), v2.functional.pil_to_tensor(usual(image)))
+    assert torch.equal(square(image, SquareView(32)), v2.functional.pil_to_tensor(usual(image)))
 
 
 def test_decoding_happens_once_for_each_size(digits: Task) -> None:
-    assert pixels(digits, View(16)).train.squares.images is pixels(digits, View(16)).train.squares.images
-    assert pixels(digits, View(8)).train.squares.images.shape[-1] == 8
+    assert (
+        load_images(digits, SquareView(16)).train.squares.images
+        is load_images(digits, SquareView(16)).train.squares.images
+    )
+    assert load_images(digits, SquareView(8)).train.squares.images.shape[-1] == 8
 
 
 def test_images_used_longest_ago_are_forgotten_where_memory_is_short(digits: Task, monkeypatch) -> None:
     tasks = [dataclasses.replace(digits, name=f"digits-{i}") for i in range(4)]
-    monkeypatch.setattr("train.transfer.images._memory", lambda: 5 * count_bytes(digits, View(8)))  # two fit
+    monkeypatch.setattr(
+        "train.transfer.images._memory", lambda: 5 * count_bytes(digits, SquareView(8))
+    )  # two fit
     for task in (tasks[0], tasks[1], tasks[0], tasks[2]):
-        pixels(task, View(8))
-    assert [View(8) in task.__dict__["_pixels"] for task in tasks[:3]] == [True, False, True]
+        load_images(task, SquareView(8))
+    assert [SquareView(8) in task.__dict__["_images"] for task in tasks[:3]] == [True, False, True]
 
 
 def test_task_can_be_opened_under_a_name_of_its_own(make_folder) -> None:
     root = make_folder({"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1}, "odd=name")
-    assert named_tasks(f"pets=folder:{root}")[0].name == "pets"
-    assert named_tasks(f"folder:{root}")[0].name == "odd=name"
+    assert open_tasks(f"pets=folder:{root}")[0].name == "pets"
+    assert open_tasks(f"folder:{root}")[0].name == "odd=name"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from voc_folders import Person, write_action, write_voc
 
 from curate.errors import CurateError, DataError, MissingError, RecipeError
 from train.transfer import open_tasks
-from train.transfer.detection.task import DetectionSplit, DetectionTask, Truth
+from train.transfer.detection.task import DetectionSplit, DetectionTask, GroundTruth
 from train.transfer.splits import Arrays
-from train.transfer.tasks.crops import Crops, enlarged
+from train.transfer.tasks.derived_images import BoxCrops, enlarge_box
 from train.transfer.tasks.readers.voc import ACTIONS, CLASSES, read_annotation, read_labels, read_names
 
 DOG = ("dog", (10, 20, 40, 50))
@@ -181,7 +181,7 @@ def test_decimals_and_parts_of_persons_are_read(tmp_path: Path) -> None:
         "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part><bndbox><xmin>3.5</xmin>"
         "<ymin>4</ymin><xmax>9.25</xmax><ymax>8</ymax></bndbox></object></annotation>"
     )
-    (thing,) = read_annotation(path).things
+    (thing,) = read_annotation(path).objects
     assert thing.box == (2.5, 3, 9.25, 8)
     assert not thing.difficult
 
@@ -234,9 +234,9 @@ def test_list_is_refused_where_it_is_empty_or_no_text(data: Path) -> None:
 
 
 def _task(
-    train: list[Truth], test: list[Truth], keys: tuple[str, str] = ("a", "b"), classes: int = 2
+    train: list[GroundTruth], test: list[GroundTruth], keys: tuple[str, str] = ("a", "b"), classes: int = 2
 ) -> DetectionTask:
-    def side(truths: list[Truth], key: str) -> DetectionSplit:
+    def side(truths: list[GroundTruth], key: str) -> DetectionSplit:
         pixels = np.zeros((len(truths), 8, 8, 3), dtype=np.uint8)
         return DetectionSplit(
             tuple(f"{key}{i}" for i in range(len(truths))), tuple(truths), Arrays(pixels), classes
@@ -245,8 +245,8 @@ def _task(
     return DetectionTask("made", ("x", "y"), side(train, keys[0]), side(test, keys[1]))
 
 
-def _truth(box: tuple[float, ...] = (0, 0, 4, 4), label: int = 0, *, difficult: bool = False) -> Truth:
-    return Truth(8, 8, np.array([box], dtype=float), np.array([label]), np.array([difficult]))
+def _truth(box: tuple[float, ...] = (0, 0, 4, 4), label: int = 0, *, difficult: bool = False) -> GroundTruth:
+    return GroundTruth(8, 8, np.array([box], dtype=float), np.array([label]), np.array([difficult]))
 
 
 @pytest.mark.parametrize(
@@ -360,8 +360,8 @@ def test_person_is_cut_out_with_surroundings(people: Path) -> None:
 def test_two_persons_of_an_image_are_two_samples(people: Path, tmp_path: Path) -> None:
     (task,) = open_tasks("voc12-action", [people])
     one = task.train.images
-    assert isinstance(one, Crops)
-    both = Crops(one.images, (0, 0, 0), (one.boxes[0], (0.0, 0.0, 9.0, 9.0), one.boxes[0]))
+    assert isinstance(one, BoxCrops)
+    both = BoxCrops(one.images, (0, 0, 0), (one.boxes[0], (0.0, 0.0, 9.0, 9.0), one.boxes[0]))
     assert both.read(0) == both.read(2)
     assert both.read(0) != both.read(1)
 
@@ -377,7 +377,7 @@ def test_two_persons_of_an_image_are_two_samples(people: Path, tmp_path: Path) -
     ],
 )
 def test_box_grows_about_its_centre_within_the_image(box, context: float, edges: tuple[int, ...]) -> None:
-    assert enlarged(box, context, (50, 50)) == edges
+    assert enlarge_box(box, context, (50, 50)) == edges
 
 
 @pytest.mark.parametrize(

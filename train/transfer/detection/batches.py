@@ -21,7 +21,7 @@ Target = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetectionBatch:
     """Images of several sizes.
 
     Args:
@@ -36,7 +36,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Source:
+class DetectionLoader:
     """Where batches come from.
 
     Args:
@@ -49,7 +49,9 @@ class Source:
     difficult: bool = True
     proposals: Mapping[str, np.ndarray] | None = None
 
-    def batches(self, rows: Iterable[tuple[list[int], list[bool]]], device: torch.device) -> Iterator[Batch]:
+    def batches(
+        self, rows: Iterable[tuple[list[int], list[bool]]], device: torch.device
+    ) -> Iterator[DetectionBatch]:
         """Give batches of some rows of the split, each mirrored or not.
 
         Raises:
@@ -60,7 +62,7 @@ class Source:
         for keys, images, targets in in_order(tasks, workers, ahead=2 * workers):
             floats = [image.to(device, non_blocking=True).float().div_(255) for image in images]
             placed = [{name: value.to(device) for name, value in target.items()} for target in targets]
-            yield Batch(keys, floats, placed)
+            yield DetectionBatch(keys, floats, placed)
 
     def _load(
         self, rows: list[int], mirrored: list[bool]
@@ -106,14 +108,14 @@ def flip_boxes(boxes_N4: Tensor, width: int) -> Tensor:
     return flipped_N4
 
 
-def in_sequence(count: int, size: int) -> Iterator[tuple[list[int], list[bool]]]:
+def sequential_batches(count: int, size: int) -> Iterator[tuple[list[int], list[bool]]]:
     """Give all rows once, in order, none mirrored."""
     for start in range(0, count, size):
         rows = list(range(start, min(start + size, count)))
         yield rows, [False] * len(rows)
 
 
-def shuffled(
+def shuffled_batches(
     rows: np.ndarray, size: int, steps: int, generator: torch.Generator, *, flip: bool
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """Give `steps` batches of one size from shuffles of the rows, one after another; half of them mirrored."""

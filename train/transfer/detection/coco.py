@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from curate.errors import MissingError
-from train.transfer.detection.matches import Found
-from train.transfer.detection.task import Truth
+from train.transfer.detection.matches import Detections
+from train.transfer.detection.task import GroundTruth
 from train.transfer.metrics.average_precision import mean_of_known
-from train.transfer.metrics.classification import Score, bootstrap
+from train.transfer.metrics.classification import Score
 
 METRICS = {
     "coco_ap": slice(None),
@@ -26,8 +26,8 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What COCO's matching says of a class.
+class CocoMatches:
+    """COCO's matches of the detections of a class.
 
     Args:
         right: bool right_TD, the surest detection first.
@@ -65,7 +65,7 @@ class Answers:
         return float(np.mean(found))
 
 
-def coco_scores(found: Sequence[Found], truths: Sequence[Truth], classes: int) -> list[Score]:
+def coco_scores(detections: Sequence[Detections], truths: Sequence[GroundTruth], classes: int) -> list[Score]:
     """Return `coco_ap` (mean over the overlaps 0.5, 0.55, … 0.95), `coco_ap50` and `coco_ap75`.
 
     Difficult objects are COCO's crowds: whatever lies in one is not counted. The values are pycocotools' own; the
@@ -74,13 +74,13 @@ def coco_scores(found: Sequence[Found], truths: Sequence[Truth], classes: int) -
     Raises:
         MissingError: pycocotools is not installed.
     """
-    evaluation = _evaluate(found, truths, classes)
+    evaluation = _evaluate(detections, truths, classes)
     answers = [_answers(evaluation, label, len(truths)) for label in range(classes)]
     values = dict(zip(METRICS, evaluation.stats[:3].tolist(), strict=True))
     return [_score(metric, values[metric], answers, evaluation.params.recThrs) for metric in METRICS]
 
 
-def _score(metric: str, whole: float, answers: Sequence[Answers], recalls: np.ndarray) -> Score:
+def _score(metric: str, whole: float, answers: Sequence[CocoMatches], recalls: np.ndarray) -> Score:
     images = len(answers[0].truths)
 
     def value(weights_I: np.ndarray | None) -> float:
@@ -88,10 +88,10 @@ def _score(metric: str, whole: float, answers: Sequence[Answers], recalls: np.nd
             return whole
         return mean_of_known(np.array([a.precision(METRICS[metric], recalls, weights_I) for a in answers]))
 
-    return Score(metric, whole, images, *bootstrap(value, images))
+    return Score.bootstrapped(metric, value, images)
 
 
-def _evaluate(found: Sequence[Found], truths: Sequence[Truth], classes: int) -> Any:
+def _evaluate(detections: Sequence[Detections], truths: Sequence[GroundTruth], classes: int) -> Any:
     """Return pycocotools' evaluation, silent on stdout."""
     try:
         from pycocotools.coco import COCO  # type: ignore[import-untyped]
@@ -109,9 +109,9 @@ def _evaluate(found: Sequence[Found], truths: Sequence[Truth], classes: int) -> 
             "annotations": _annotations(truths),
         }
         known.createIndex()
-        rows = [(i, *box, c, label) for i, f in enumerate(found) for box, c, label in _each(f)]
-        said = known.loadRes(np.array(rows)) if rows else _nothing(COCO, known)
-        evaluation = COCOeval(known, said, "bbox")
+        rows = [(i, *box, c, label) for i, each in enumerate(detections) for box, c, label in _boxes(each)]
+        detected = known.loadRes(np.array(rows)) if rows else _nothing(COCO, known)
+        evaluation = COCOeval(known, detected, "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -119,7 +119,7 @@ def _evaluate(found: Sequence[Found], truths: Sequence[Truth], classes: int) -> 
     return evaluation
 
 
-def _annotations(truths: Sequence[Truth]) -> list[dict[str, Any]]:
+def _annotations(truths: Sequence[GroundTruth]) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for i, truth in enumerate(truths):
         sized_M4 = truth.boxes - np.tile(truth.boxes[:, :2], 2) * np.array([0, 0, 1, 1])
@@ -137,16 +137,16 @@ def _annotations(truths: Sequence[Truth]) -> list[dict[str, Any]]:
     return made
 
 
-def _each(said: Found):  # -> Iterator of (x, y, width, height), confidence, label
-    sized_N4 = said.boxes - np.tile(said.boxes[:, :2], 2) * np.array([0, 0, 1, 1])
-    return zip(sized_N4.tolist(), said.confidences.tolist(), said.labels.tolist(), strict=True)
+def _boxes(detections: Detections):  # -> Iterator of (x, y, width, height), confidence, label
+    sized_N4 = detections.boxes - np.tile(detections.boxes[:, :2], 2) * np.array([0, 0, 1, 1])
+    return zip(sized_N4.tolist(), detections.confidences.tolist(), detections.labels.tolist(), strict=True)
 
 
 def _nothing(kind: Any, known: Any) -> Any:
-    said = kind()
-    said.dataset = known.dataset | {"annotations": []}
-    said.createIndex()
-    return said
+    empty = kind()
+    empty.dataset = known.dataset | {"annotations": []}
+    empty.createIndex()
+    return empty
 
 
 def _stat(evaluation: Any, where: slice) -> float:
@@ -155,21 +155,21 @@ def _stat(evaluation: Any, where: slice) -> float:
     return float(precision_TRK[precision_TRK > -1].mean())
 
 
-def _answers(evaluation: Any, label: int, images: int) -> Answers:
+def _answers(evaluation: Any, label: int, images: int) -> CocoMatches:
     """Gather what was matched in each image; the surest first, equal ones in the order of the images."""
     overlaps, truths_I = len(evaluation.params.iouThrs), np.zeros(images)
     confidences, right, counted, places = [np.zeros(0)], [np.zeros((overlaps, 0), dtype=bool)], [], []
     counted.append(right[0])
     places.append(np.zeros(0, dtype=np.int64))
     of_class = evaluation.evalImgs[label * images : (label + 1) * images]
-    for i, one in enumerate(of_class):
-        if one is None:  # neither an object nor a detection
+    for i, image in enumerate(of_class):
+        if image is None:  # neither an object nor a detection
             continue
-        truths_I[i] = (np.asarray(one["gtIgnore"]) == 0).sum()
-        confidences.append(np.asarray(one["dtScores"]))
-        right.append(np.asarray(one["dtMatches"]).reshape(overlaps, -1) > 0)
-        counted.append(~np.asarray(one["dtIgnore"]).reshape(overlaps, -1).astype(bool))
-        places.append(np.full(len(one["dtScores"]), i))
+        truths_I[i] = (np.asarray(image["gtIgnore"]) == 0).sum()
+        confidences.append(np.asarray(image["dtScores"]))
+        right.append(np.asarray(image["dtMatches"]).reshape(overlaps, -1) > 0)
+        counted.append(~np.asarray(image["dtIgnore"]).reshape(overlaps, -1).astype(bool))
+        places.append(np.full(len(image["dtScores"]), i))
     order_D = np.argsort(-np.concatenate(confidences), kind="mergesort")
     right_TD, counted_TD = (np.concatenate(each, axis=1)[:, order_D] for each in (right, counted))
-    return Answers(right_TD, counted_TD, np.concatenate(places)[order_D], truths_I)
+    return CocoMatches(right_TD, counted_TD, np.concatenate(places)[order_D], truths_I)

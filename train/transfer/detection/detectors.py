@@ -16,24 +16,32 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from curate.errors import RecipeError
 from train.models.registry import Model
-from train.transfer.detection.maps import Maps, Norm, TimmMaps, cut, freeze_statistics, set_norms, timm_maps
+from train.transfer.detection.maps import (
+    FeatureMaps,
+    Norm,
+    TimmFeatureMaps,
+    cut_backbone,
+    freeze_statistics,
+    set_norms,
+    timm_maps,
+)
 from train.transfer.detection.parts import (
-    Anchored,
+    AnchorHead,
+    BoxPredictor,
+    DetectorBackbone,
+    GivenProposals,
     OneMapPool,
-    Predictor,
-    Proposed,
-    Regions,
-    Resize,
-    Trunk,
+    RegionHeads,
+    ResizeWithProposals,
     pyramid_pool,
 )
 
-Head = Literal["fpn", "c4"]
+DetectorHead = Literal["fpn", "c4"]
 RATIOS = (0.5, 1.0, 2.0)  # height to width of anchors
 
 
 @dataclass(frozen=True)
-class Shape:
+class DetectorConfig:
     """What a detector looks like.
 
     Args:
@@ -57,7 +65,7 @@ class Shape:
         max_detections: of an image.
     """
 
-    head: Head
+    head: DetectorHead
     own_proposals: bool
     norm: Norm
     frozen_stages: int
@@ -76,7 +84,7 @@ class Shape:
     max_detections: int
 
 
-def build_detector(model: Model, classes: int, shape: Shape, *, seed: int) -> GeneralizedRCNN:
+def build_detector(model: Model, classes: int, shape: DetectorConfig, *, seed: int) -> GeneralizedRCNN:
     """Return a detector whose first layers are a model's own, taken from it, on the device where it is.
 
     What is new begins by `seed`.
@@ -90,11 +98,11 @@ def build_detector(model: Model, classes: int, shape: Shape, *, seed: int) -> Ge
         torch.default_generator.manual_seed(seed)
         set_norms(model.backbone, shape.norm)
         trunk, pool, head, width = _pyramid(model, shape) if shape.head == "fpn" else _one_map(model, shape)
-        proposer = _proposer(trunk, shape) if shape.own_proposals else Proposed()
-        regions = Regions(
+        proposer = _proposer(trunk, shape) if shape.own_proposals else GivenProposals()
+        regions = RegionHeads(
             pool,
             head,
-            Predictor(width, classes + 1),
+            BoxPredictor(width, classes + 1),
             shape.foreground_iou,
             shape.foreground_iou,
             shape.rois_per_image,
@@ -105,24 +113,26 @@ def build_detector(model: Model, classes: int, shape: Shape, *, seed: int) -> Ge
             shape.max_detections,
             background_iou=shape.background_iou,
         )
-    resize = Resize(shape.short_sides_px, shape.long_side_px, list(model.spec.mean), list(model.spec.std))
+    resize = ResizeWithProposals(
+        shape.short_sides_px, shape.long_side_px, list(model.spec.mean), list(model.spec.std)
+    )
     detector = GeneralizedRCNN(trunk, proposer, regions, resize)
     return detector.to(device, memory_format=torch.channels_last)
 
 
-def _pyramid(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, int]:
-    maps: Maps | TimmMaps | None = timm_maps(model, shape.norm)
+def _pyramid(model: Model, shape: DetectorConfig) -> tuple[DetectorBackbone, nn.Module, nn.Module, int]:
+    maps: FeatureMaps | TimmFeatureMaps | None = timm_maps(model, shape.norm)
     if maps is not None and shape.frozen_stages:
         raise RecipeError(f"{model.spec.name}: frozen_stages is not for models of timm", hint="leave it at 0")
     if maps is None:
-        pieces = cut(model)
-        maps = Maps(pieces, len(pieces.stages), shape.norm, shape.frozen_stages)
+        pieces = cut_backbone(model)
+        maps = FeatureMaps(pieces, len(pieces.stages), shape.norm, shape.frozen_stages)
     used = [stride for stride in maps.channels if stride in (4, 8, 16, 32)]
     if len(used) < 2 or "alexnet" in model.spec.name:
         raise RecipeError(
             f"{model.spec.name} has no pyramid of maps", hint="take the head c4: faster-rcnn(head=c4)"
         )
-    trunk = Trunk(maps, shape.pyramid_width)
+    trunk = DetectorBackbone(maps, shape.pyramid_width)
     if len(shape.anchor_sides_px) != len(trunk.strides):
         raise RecipeError(
             f"anchor_sides_px: {len(shape.anchor_sides_px)} of them, and the pyramid has {len(trunk.strides)} maps",
@@ -136,28 +146,28 @@ def _pyramid(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, i
     return trunk, pool, head, shape.head_width
 
 
-def _one_map(model: Model, shape: Shape) -> tuple[Trunk, nn.Module, nn.Module, int]:
+def _one_map(model: Model, shape: DetectorConfig) -> tuple[DetectorBackbone, nn.Module, nn.Module, int]:
     if timm_maps(model, shape.norm) is not None:
         raise RecipeError(
             f"{model.spec.name}: the last stage of a model of timm cannot be taken as a head",
             hint="take the other head: faster-rcnn(head=fpn)",
         )
-    pieces = cut(model)
+    pieces = cut_backbone(model)
     assert pieces.tail is not None
-    trunk = Trunk(Maps(pieces, pieces.tail_stages, shape.norm, shape.frozen_stages), None)
+    trunk = DetectorBackbone(FeatureMaps(pieces, pieces.tail_stages, shape.norm, shape.frozen_stages), None)
     kind = "max" if "alexnet" in model.spec.name else "align"
-    tail = Tail(pieces.tail, frozen_norm=shape.norm == "frozen")
+    tail = StageHead(pieces.tail, frozen_norm=shape.norm == "frozen")
     return trunk, OneMapPool(pieces.tail_size, trunk.strides[0], kind), tail, pieces.tail_channels
 
 
-class Tail(nn.Module):
+class StageHead(nn.Module):
     """The last stage of a backbone as the head of a detector."""
 
     def __init__(self, stage: nn.Module, *, frozen_norm: bool) -> None:
         super().__init__()
         self.stage, self.frozen_norm = stage, frozen_norm
 
-    def train(self, mode: bool = True) -> Tail:
+    def train(self, mode: bool = True) -> StageHead:
         """Switch to training, but for statistics that are frozen."""
         super().train(mode)
         if self.frozen_norm:
@@ -169,11 +179,11 @@ class Tail(nn.Module):
         return self.stage(features_RDSS)
 
 
-def _proposer(trunk: Trunk, shape: Shape) -> RegionProposalNetwork:
+def _proposer(trunk: DetectorBackbone, shape: DetectorConfig) -> RegionProposalNetwork:
     sides = shape.anchor_sides_px
     by_map: Any = tuple((side,) for side in sides) if shape.head == "fpn" else (sides,)
     anchors = AnchorGenerator(by_map, (RATIOS,) * len(by_map))
-    head = Anchored(trunk.out_channels, anchors.num_anchors_per_location()[0])
+    head = AnchorHead(trunk.out_channels, anchors.num_anchors_per_location()[0])
     training, testing = shape.proposals_per_image
     # Of a pyramid so many of each map come before suppression, of one map six times as many, as usual.
     before = 1 if shape.head == "fpn" else 6

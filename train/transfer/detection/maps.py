@@ -24,7 +24,7 @@ SUPPORTED = (
 
 
 @dataclass(frozen=True)
-class Cut:
+class BackboneStages:
     """A backbone in pieces, one after another.
 
     Args:
@@ -47,14 +47,16 @@ class Cut:
     tail_size: int = 0
 
 
-class Maps(nn.Module):
+class FeatureMaps(nn.Module):
     """Stages of a backbone, giving their maps by stride; normalisation may be frozen."""
 
-    def __init__(self, cut: Cut, stages: int, norm: Norm, frozen_stages: int) -> None:
+    def __init__(self, pieces: BackboneStages, stages: int, norm: Norm, frozen_stages: int) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(list(cut.stages)[:stages])
-        self.strides = cut.strides[:stages]
-        self.channels = dict(zip(self.strides, cut.channels[:stages], strict=True))  # of the last at a stride
+        self.stages = nn.ModuleList(list(pieces.stages)[:stages])
+        self.strides = pieces.strides[:stages]
+        self.channels = dict(
+            zip(self.strides, pieces.channels[:stages], strict=True)
+        )  # of the last at a stride
         self.frozen_norm = norm == "frozen"
         for stage in self.stages[:frozen_stages]:
             stage.requires_grad_(False)
@@ -71,7 +73,7 @@ class Maps(nn.Module):
         }  # boxes are made with the maps' precision
 
 
-class TimmMaps(nn.Module):
+class TimmFeatureMaps(nn.Module):
     """Maps of a network of timm, by stride."""
 
     def __init__(self, network: Any, norm: Norm) -> None:
@@ -127,7 +129,7 @@ def freeze_statistics(module: nn.Module) -> None:
             one.eval()
 
 
-def cut(model: Model) -> Cut:
+def cut_backbone(model: Model) -> BackboneStages:
     """Cut a model of ours into stages.
 
     Raises:
@@ -147,12 +149,12 @@ def cut(model: Model) -> Cut:
     raise RecipeError(f"{name} gives no maps for a detector", hint=f"there are {SUPPORTED}")
 
 
-def timm_maps(model: Model, norm: Norm) -> TimmMaps | None:
+def timm_maps(model: Model, norm: Norm) -> TimmFeatureMaps | None:
     """Return the maps of a model of timm, or None where it is none or has none."""
     if not hasattr(model.backbone, "forward_intermediates") or hasattr(model.backbone, "attnpool"):
         return None
     try:
-        found = TimmMaps(model.backbone, norm)
+        found = TimmFeatureMaps(model.backbone, norm)
     except (
         AssertionError,
         AttributeError,
@@ -165,7 +167,7 @@ def timm_maps(model: Model, norm: Norm) -> TimmMaps | None:
     return found if {8, 16, 32} <= set(found.channels) else None
 
 
-class Mean(nn.Module):
+class SpatialMean(nn.Module):
     """A region's map averaged over its places."""
 
     def forward(self, features_RDHW: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ class Mean(nn.Module):
         return features_RDHW.mean(dim=(2, 3))
 
 
-def _cut_resnet(network: Any, *, small: bool) -> Cut:
+def _cut_resnet(network: Any, *, small: bool) -> BackboneStages:
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     layers: list[Any] = [network.layer1, network.layer2, network.layer3, network.layer4]
     width = layers[-1][-1].conv2.out_channels * getattr(type(layers[-1][-1]), "expansion", 1)
@@ -181,7 +183,7 @@ def _cut_resnet(network: Any, *, small: bool) -> Cut:
     return _staged(stem, layers, 64, width, strides)
 
 
-def _cut_clip(network: Any) -> Cut:
+def _cut_clip(network: Any) -> BackboneStages:
     names = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3", "avgpool")
     stem = nn.Sequential(*(getattr(network, name) for name in names))
     layers: list[Any] = [network.layer1, network.layer2, network.layer3, network.layer4]
@@ -190,22 +192,30 @@ def _cut_clip(network: Any) -> Cut:
     )
 
 
-def _staged(stem: nn.Module, layers: list[Any], stem_width: int, width: int, strides: tuple[int, ...]) -> Cut:
+def _staged(
+    stem: nn.Module, layers: list[Any], stem_width: int, width: int, strides: tuple[int, ...]
+) -> BackboneStages:
     channels = (stem_width, width // 8, width // 4, width // 2, width)
-    tail = nn.Sequential(layers[-1], Mean())
-    return Cut(nn.ModuleList([stem, *layers]), strides, channels, tail, width, 4, 14)
+    tail = nn.Sequential(layers[-1], SpatialMean())
+    return BackboneStages(nn.ModuleList([stem, *layers]), strides, channels, tail, width, 4, 14)
 
 
-def _cut_convnet(stages: Any) -> Cut:
+def _cut_convnet(stages: Any) -> BackboneStages:
     ends = [i + 1 for i, layer in enumerate(stages) if isinstance(layer, nn.ReLU)]
     pieces = [nn.Sequential(*stages[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
     channels = tuple(layer.out_channels for layer in stages if isinstance(layer, nn.Conv2d))
-    return Cut(
-        nn.ModuleList(pieces), (2, 4, 8, 8), channels, nn.Sequential(pieces[-1], Mean()), channels[-1], 3, 7
+    return BackboneStages(
+        nn.ModuleList(pieces),
+        (2, 4, 8, 8),
+        channels,
+        nn.Sequential(pieces[-1], SpatialMean()),
+        channels[-1],
+        3,
+        7,
     )
 
 
-def _cut_alexnet(layers: Any, hidden: Sequence[Any]) -> Cut:
+def _cut_alexnet(layers: Any, hidden: Sequence[Any]) -> BackboneStages:
     """Cut AlexNet before its last pooling, which is made of a region's own places: 6 x 6, for fc6 and fc7.
 
     Borders are padded as in Fast R-CNN's CaffeNet, so that the place (x, y) of the last map looks at the pixels around
@@ -221,7 +231,7 @@ def _cut_alexnet(layers: Any, hidden: Sequence[Any]) -> Cut:
     channels = tuple(layers[convolutions[i]].out_channels for i in (0, 1, 4))
     rest = [module for layer in hidden for module in (layer, nn.ReLU(), nn.Dropout(0.5))]
     tail = nn.Sequential(nn.Flatten(1), *rest)
-    return Cut(nn.ModuleList(pieces), (8, 16, 16), channels, tail, hidden[-1].out_features, 3, 6)
+    return BackboneStages(nn.ModuleList(pieces), (8, 16, 16), channels, tail, hidden[-1].out_features, 3, 6)
 
 
 def ordered(maps: dict[int, Tensor]) -> OrderedDict[str, Tensor]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.transfer.detection.task import Truth
+from train.transfer.detection.task import GroundTruth
 from train.transfer.metrics.average_precision import Rule, mean_of_known, ranked_precision
-from train.transfer.metrics.classification import Score, bootstrap
+from train.transfer.metrics.classification import Score
 
 # An overlap must be more than this, as in the Python ports that published numbers come from. The MATLAB devkit takes
 # one of exactly a half as well.
@@ -25,8 +25,8 @@ RULES: dict[str, Rule] = {"voc_ap11": "11 points", "voc_ap": "area"}
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a detector says of an image.
+class Detections:
+    """What a detector finds in an image.
 
     Args:
         boxes: float boxes_N4, xmin, ymin, xmax, ymax in pixels from the image's upper left corner.
@@ -40,7 +40,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankedDetections:
     """The detections of a class over all images, the surest first, less those of difficult objects.
 
     Args:
@@ -87,7 +87,7 @@ def _areas(boxes_B4: np.ndarray) -> np.ndarray:
     return (boxes_B4[:, 2:] - boxes_B4[:, :2] + 1).prod(axis=1)
 
 
-def matched(
+def match_detections(
     found_N4: np.ndarray, truths_M4: np.ndarray, difficult_M: np.ndarray, threshold: float = OVERLAP
 ) -> np.ndarray:
     """Return for each detection of an image and class: 1 right, 0 wrong, -1 not counted.
@@ -113,46 +113,48 @@ def matched(
     return verdict_N
 
 
-def rank(found: Sequence[Found], truths: Sequence[Truth], classes: int) -> list[Ranking]:
+def rank_detections(
+    detections: Sequence[Detections], truths: Sequence[GroundTruth], classes: int
+) -> list[RankedDetections]:
     """Compare the detections of all images with their objects, class by class."""
-    return [_rank(found, truths, label) for label in range(classes)]
+    return [_rank(detections, truths, label) for label in range(classes)]
 
 
-def _rank(found: Sequence[Found], truths: Sequence[Truth], label: int) -> Ranking:
+def _rank(detections: Sequence[Detections], truths: Sequence[GroundTruth], label: int) -> RankedDetections:
     confidences, verdicts, images = [], [], []
     truths_I = np.zeros(len(truths))
-    for i, (said, truth) in enumerate(zip(found, truths, strict=True)):
+    for i, (detected, truth) in enumerate(zip(detections, truths, strict=True)):
         own_M = truth.labels == label
         truths_I[i] = (own_M & ~truth.difficult).sum()
-        rows_N = np.flatnonzero(said.labels == label)
-        rows_N = rows_N[np.argsort(-said.confidences[rows_N], kind="stable")]
+        rows_N = np.flatnonzero(detected.labels == label)
+        rows_N = rows_N[np.argsort(-detected.confidences[rows_N], kind="stable")]
         if len(rows_N):
-            found_N4, truths_M4 = pixel_boxes(said.boxes[rows_N]), pixel_boxes(truth.boxes[own_M])
-            verdicts.append(matched(found_N4, truths_M4, truth.difficult[own_M]))
-            confidences.append(said.confidences[rows_N])
+            found_N4, truths_M4 = pixel_boxes(detected.boxes[rows_N]), pixel_boxes(truth.boxes[own_M])
+            verdicts.append(match_detections(found_N4, truths_M4, truth.difficult[own_M]))
+            confidences.append(detected.confidences[rows_N])
             images.append(np.full(len(rows_N), i))
     if not verdicts:
-        return Ranking(np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64), truths_I)
+        return RankedDetections(np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64), truths_I)
     confidences_B, verdict_B, images_B = (np.concatenate(each) for each in (confidences, verdicts, images))
     order_B = np.argsort(-confidences_B, kind="stable")
     order_B = order_B[verdict_B[order_B] >= 0]
-    return Ranking(confidences_B[order_B], verdict_B[order_B] == 1, images_B[order_B], truths_I)
+    return RankedDetections(confidences_B[order_B], verdict_B[order_B] == 1, images_B[order_B], truths_I)
 
 
-def precisions(rankings: Sequence[Ranking], rule: Rule, weights_I: np.ndarray | None = None) -> np.ndarray:
+def precisions(
+    rankings: Sequence[RankedDetections], rule: Rule, weights_I: np.ndarray | None = None
+) -> np.ndarray:
     """Return the average precision of each class, C; NaN of one without an object to find."""
     return np.array([ranking.precision(rule, weights_I) for ranking in rankings])
 
 
-def voc_scores(rankings: Sequence[Ranking]) -> list[Score]:
+def voc_scores(rankings: Sequence[RankedDetections]) -> list[Score]:
     """Return `voc_ap11` and `voc_ap`, means over the classes that there are, over all images."""
     return [_score(metric, rankings) for metric in RULES]
 
 
-def _score(metric: str, rankings: Sequence[Ranking]) -> Score:
-    images = len(rankings[0].truths)
-
+def _score(metric: str, rankings: Sequence[RankedDetections]) -> Score:
     def value(weights_I: np.ndarray | None) -> float:
         return mean_of_known(precisions(rankings, RULES[metric], weights_I))
 
-    return Score(metric, value(None), images, *bootstrap(value, images))
+    return Score.bootstrapped(metric, value, len(rankings[0].truths))

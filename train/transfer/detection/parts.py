@@ -17,13 +17,13 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from torchvision.ops.poolers import initLevelMapper
 
 from train.models.registry import in_float32
-from train.transfer.detection.maps import Maps, TimmMaps, freeze_statistics, ordered
+from train.transfer.detection.maps import FeatureMaps, TimmFeatureMaps, freeze_statistics, ordered
 
 PYRAMID = (4, 8, 16, 32, 64)  # strides of a pyramid; regions are cut from all but the last
 Sizes = list[tuple[int, int]]
 
 
-class Trunk(nn.Module):
+class DetectorBackbone(nn.Module):
     """Maps of a backbone as torchvision's detectors take them: the coarsest alone, or a pyramid of them.
 
     Args:
@@ -31,7 +31,7 @@ class Trunk(nn.Module):
         pyramid_width: channels of the pyramid; None for the coarsest map alone.
     """
 
-    def __init__(self, maps: Maps | TimmMaps, pyramid_width: int | None) -> None:
+    def __init__(self, maps: FeatureMaps | TimmFeatureMaps, pyramid_width: int | None) -> None:
         super().__init__()
         self.maps = maps
         used = sorted(stride for stride in maps.channels if stride in PYRAMID)
@@ -42,12 +42,12 @@ class Trunk(nn.Module):
         else:
             self.strides = tuple(stride for stride in PYRAMID if stride >= used[0])
             self.out_channels = pyramid_width
-            more = Halved([str(stride) for stride in self.strides if stride > used[-1]])
+            more = HalvedMaps([str(stride) for stride in self.strides if stride > used[-1]])
             inputs = [maps.channels[stride] for stride in used]
             self.pyramid = FeaturePyramidNetwork(inputs, pyramid_width, extra_blocks=more)
         self.used = used
 
-    def train(self, mode: bool = True) -> Trunk:
+    def train(self, mode: bool = True) -> DetectorBackbone:
         """Switch to training, but for statistics that are frozen."""
         super().train(mode)
         if self.maps.frozen_norm:
@@ -63,7 +63,7 @@ class Trunk(nn.Module):
         return OrderedDict((name, each.float()) for name, each in levels.items())
 
 
-class Halved(ExtraFPNBlock):
+class HalvedMaps(ExtraFPNBlock):
     """Coarser maps than a backbone has: every second place of the one before.
 
     Args:
@@ -84,7 +84,7 @@ class Halved(ExtraFPNBlock):
         return results, names
 
 
-class Anchored(RPNHead):
+class AnchorHead(RPNHead):
     """torchvision's head of a region proposal network, its answers in float32."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -93,7 +93,7 @@ class Anchored(RPNHead):
         return [each.float() for each in logits], [each.float() for each in boxes]
 
 
-class Predictor(nn.Module):
+class BoxPredictor(nn.Module):
     """Class and box of a region, in float32; a box for each class. Begins as Fast R-CNN's does.
 
     Args:
@@ -144,7 +144,7 @@ def pyramid_pool(strides: tuple[int, ...], size: int = 7) -> MultiScaleRoIAlign:
     return pool
 
 
-class Resize(GeneralizedRCNNTransform):
+class ResizeWithProposals(GeneralizedRCNNTransform):
     """torchvision's transform, which takes proposals along as it does boxes."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, Any]:
@@ -156,7 +156,7 @@ class Resize(GeneralizedRCNNTransform):
         return resized, moved
 
 
-class Proposed(nn.Module):
+class GivenProposals(nn.Module):
     """Stands where a region proposal network would: the proposals come with the images."""
 
     def forward(
@@ -167,7 +167,7 @@ class Proposed(nn.Module):
         return [target["proposals"] for target in targets], {}
 
 
-class Regions(RoIHeads):
+class RegionHeads(RoIHeads):
     """torchvision's heads, whose background may be kept to regions that touch an object.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the protocols of detection share: settings, learning from a draw, and scoring."""
+"""What the protocols of detection share: settings, training on a draw, and scoring."""
 
 # C classes
 
@@ -13,21 +13,22 @@ import numpy as np
 
 from curate.errors import DataError, MissingError, require, require_one_of
 from train.models.registry import Model
-from train.transfer.detection.batches import Source
+from train.transfer.detection.batches import DetectionLoader
 from train.transfer.detection.coco import coco_scores
-from train.transfer.detection.detectors import Head, Shape, build_detector
-from train.transfer.detection.features import DetectionSubject
+from train.transfer.detection.detectors import DetectorConfig, DetectorHead, build_detector
 from train.transfer.detection.maps import Norm
-from train.transfer.detection.matches import RULES, Found, precisions, rank, voc_scores
-from train.transfer.detection.training import Recipe, fit
-from train.transfer.features import Outcome
-from train.transfer.shots import Draw
-from train.transfer.tasks.task import Kind
+from train.transfer.detection.matches import RULES, Detections, precisions, rank_detections, voc_scores
+from train.transfer.detection.run_on_task import RunOnDetectionTask
+from train.transfer.detection.training import SgdSchedule, fit
+from train.transfer.features import ProtocolResult
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.shots import TrainSubset
+from train.transfer.tasks.task import TaskKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection:
-    """What both protocols share.
+class DetectionSettings(TransferProtocol):
+    """A protocol of detection: the settings that all share.
 
     Args:
         steps: batches to learn from; None for as many as were published, but at most `max_epochs`.
@@ -59,8 +60,7 @@ class Detection:
     """
 
     name: ClassVar[str] = ""
-    kind: ClassVar[Kind] = "detection"
-    learns: ClassVar[bool] = True
+    kind: ClassVar[TaskKind] = "detection"
     frozen: ClassVar[bool] = False
     chance_at_full: ClassVar[bool] = True  # the order of images, and how what is new begins
     published_steps: ClassVar[int] = 0  # of batches of `published_batch` images
@@ -93,7 +93,7 @@ class Detection:
     difficult: bool = True
 
     def check(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse settings that cannot be meant."""
         whole = ("max_epochs", "min_steps", "batch_size", "long_side_px", "rois_per_image", "max_detections")
         for name in (*whole, "proposals_per_image", "test_proposals_per_image", "lr"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
@@ -107,14 +107,14 @@ class Detection:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share, 0 to 1")
         require(self.frozen_stages >= 0, "frozen_stages", self.frozen_stages, "0 or more")
 
-    def recipe(self, images: int) -> Recipe:
+    def recipe(self, images: int) -> SgdSchedule:
         """Return how a detector learns from a draw of so many images."""
         steps = self.steps
         if steps is None:
             usual = self.published_steps * self.published_batch // self.batch_size
             steps = max(self.min_steps, min(usual, self.max_epochs * images // self.batch_size))
         drops = tuple(round(fraction * steps) for fraction in self.drop_fractions)
-        return Recipe(
+        return SgdSchedule(
             steps,
             self.batch_size,
             self._lr(),
@@ -129,12 +129,12 @@ class Detection:
     def _lr(self) -> float:
         return self.lr
 
-    def _shape(self, norm: Norm) -> Shape:
+    def _shape(self, norm: Norm) -> DetectorConfig:
         raise NotImplementedError
 
-    def shape(self, norm: Norm, head: Head, **own: Any) -> Shape:
+    def shape(self, norm: Norm, head: DetectorHead, **own: Any) -> DetectorConfig:
         """Return what the detector looks like."""
-        return Shape(
+        return DetectorConfig(
             head=head,
             norm=norm,
             frozen_stages=self.frozen_stages,
@@ -151,15 +151,18 @@ class Detection:
             **own,
         )
 
-    def detector(self, subject: DetectionSubject, model: Model, seed: int) -> tuple[Any, Norm]:
+    def detector(self, run_on_task: RunOnDetectionTask, model: Model, seed: int) -> tuple[Any, Norm]:
         """Return a detector before it has learned, and the normalisation that it has."""
         norm: Norm = self.norm
         if norm == "auto":
-            norm = "frozen" if subject.pretrained else "batch"
-        return build_detector(model, subject.classes, self._shape(norm), seed=seed), norm
+            norm = "frozen" if run_on_task.pretrained else "batch"
+        return build_detector(model, run_on_task.classes, self._shape(norm), seed=seed), norm
 
     def learn(
-        self, subject: DetectionSubject, drawn: Draw, proposals: Mapping[str, np.ndarray] | None = None
+        self,
+        run_on_task: RunOnDetectionTask,
+        subset: TrainSubset,
+        proposals: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Train a detector on a draw; return it and the hyperparameters that followed from the draw.
 
@@ -167,46 +170,48 @@ class Detection:
             RecipeError: the run's model has no maps that this detector could work on.
             DataError: no object to learn from, an image that cannot be used, or a loss that is no number.
         """
-        source = Source(subject.train, self.difficult, proposals)
-        rows = drawn.rows
+        source = DetectionLoader(run_on_task.train, self.difficult, proposals)
+        rows = subset.rows
         kept = [
             truth.labels if self.difficult else truth.labels[~truth.difficult]
-            for truth in subject.train.truths
+            for truth in run_on_task.train.truths
         ]
         if not any(len(kept[row]) for row in rows):
             raise DataError(
-                f"{subject}: none of the {len(rows)} images drawn has an object", hint="draw more shots"
+                f"{run_on_task}: none of the {len(rows)} images drawn has an object", hint="draw more shots"
             )
         recipe = self.recipe(len(rows))
-        detector, norm = self.detector(subject, subject.backbone(), drawn.seed)
+        detector, norm = self.detector(run_on_task, run_on_task.backbone(), subset.seed)
         fit(
             detector,
             source,
             rows,
             recipe,
-            flip=subject.task.flip,
-            seed=drawn.seed,
-            device=subject.device,
-            say=subject.say,
+            flip=run_on_task.task.flip,
+            seed=subset.seed,
+            device=run_on_task.device,
+            say=run_on_task.say,
         )
         return detector, {"steps": recipe.steps, "lr": recipe.lr, "norm": norm}
 
-    def outcome(self, subject: DetectionSubject, found: list[Found], chosen: dict[str, Any]) -> Outcome:
+    def outcome(
+        self, run_on_task: RunOnDetectionTask, found: list[Detections], chosen: dict[str, Any]
+    ) -> ProtocolResult:
         """Return what detections of all test images scored."""
-        truths, notes = subject.test.truths, []
-        rankings = rank(found, truths, subject.classes)
+        truths, notes = run_on_task.test.truths, []
+        rankings = rank_detections(found, truths, run_on_task.classes)
         scored = voc_scores(rankings)
         try:
-            scored += coco_scores(found, truths, subject.classes)
+            scored += coco_scores(found, truths, run_on_task.classes)
         except MissingError as error:
-            if subject.task.metric.startswith("coco"):
+            if run_on_task.task.metric.startswith("coco"):
                 raise
             notes.append(f"no coco_ap: {error.message}; {error.hint}")
-        rule = RULES.get(subject.task.metric, "area")
+        rule = RULES.get(run_on_task.task.metric, "area")
         per_class = precisions(rankings, rule).tolist()
         named = {
             name: value
-            for name, value in zip(subject.task.classes, per_class, strict=True)
+            for name, value in zip(run_on_task.task.classes, per_class, strict=True)
             if not math.isnan(value)
         }
-        return Outcome(scored, chosen, "none", named, tuple(notes))
+        return ProtocolResult(scored, chosen, "none", named, tuple(notes))

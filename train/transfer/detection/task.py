@@ -12,13 +12,13 @@ import numpy as np
 
 from curate.errors import DataError
 from curate.rows.manifest import digest
-from train.transfer.splits import Images, Split
-from train.transfer.tasks.crops import Chosen
-from train.transfer.tasks.task import Metric
+from train.transfer.splits import BaseSplit, ImageSource
+from train.transfer.tasks.derived_images import ImageSubset
+from train.transfer.tasks.task import BaseTask, Metric
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """The objects of an image; there may be none.
 
     Args:
@@ -41,7 +41,7 @@ class Truth:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionSplit:
+class DetectionSplit(BaseSplit):
     """The images of one side of a detection task.
 
     Args:
@@ -52,12 +52,11 @@ class DetectionSplit:
     """
 
     keys: tuple[str, ...]
-    truths: tuple[Truth, ...]
-    images: Images
+    truths: tuple[GroundTruth, ...]
+    images: ImageSource
     classes: int
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    annotations = "truths"
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -68,70 +67,34 @@ class DetectionSplit:
             row_C[truth.labels[~truth.difficult]] = 1
         return targets_NC
 
-    @cached_property
-    def hashes(self) -> tuple[str, ...]:
-        """The sha256 of each image as stored; reads them all, unless their files are as they were before."""
-        return Split(self.keys, self.targets, self.images).hashes
-
     def only(self, rows: Iterable[int]) -> DetectionSplit:
         """Return some of the images."""
         rows = list(rows)
         keys, truths = tuple(self.keys[i] for i in rows), tuple(self.truths[i] for i in rows)
-        return DetectionSplit(keys, truths, Chosen(self.images, rows), self.classes)
+        return DetectionSplit(keys, truths, ImageSubset(self.images, rows), self.classes)
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionTask:
+class DetectionTask(BaseTask):
     """A detection task, checked when it is made.
 
     Args:
-        name: what results call it.
-        classes: names in label order: label i is classes[i].
-        train: draws are made from these.
-        test: every measurement is over all of these.
-        metric: the one that the task is usually reported in: voc_ap11, voc_ap or coco_ap.
-        flip: whether a mirror image shows the same objects.
-        notes: what was passed over while opening it.
-        partition: which of a task's official ways to split it.
+        metric: voc_ap11, voc_ap or coco_ap.
 
     Raises:
-        DataError: no classes, names that repeat, a key twice or in both splits, a label without a name, a box outside
-            its image or without area, or a split without any box.
+        DataError: as `BaseTask`; a label without a name, a box outside its image or without area, or a split without
+            any box.
     """
 
-    name: str
-    classes: tuple[str, ...]
     train: DetectionSplit = field(repr=False)
     test: DetectionSplit = field(repr=False)
     metric: Metric = "voc_ap11"
-    flip: bool = True
-    notes: tuple[str, ...] = ()
-    partition: str | None = None
 
     kind = "detection"
+    min_classes = 1
 
-    def __post_init__(self) -> None:
-        if not self.classes:
-            raise DataError(f"{self.name}: no classes", hint="a task needs at least one")
-        if len(set(self.classes)) < len(self.classes):
-            twice = next(c for c in self.classes if self.classes.count(c) > 1)
-            raise DataError(f"{self.name}: class {twice!r} twice", hint="give each class a name of its own")
-        for side, split in (("train", self.train), ("test", self.test)):
-            self._check(f"{self.name}, {side}", split)
-        both = set(self.train.keys) & set(self.test.keys)
-        if both:
-            raise DataError(
-                f"{self.name}: {len(both)} images are in train and in test (such as {min(both)!r})",
-                hint="a test image must not be trained on",
-            )
-
-    def _check(self, where: str, split: DetectionSplit) -> None:
-        if not len(split.keys) == len(split.truths) == len(split.images):
-            raise DataError(
-                f"{where}: {len(split.keys)} keys, {len(split.truths)} truths, {len(split.images)} images"
-            )
-        if len(set(split.keys)) < len(split.keys):
-            raise DataError(f"{where}: keys repeat", hint="give each image a key of its own")
+    def check_targets(self, where: str, split: DetectionSplit) -> None:
+        """Refuse boxes and labels that cannot be, and a split without any box."""
         if split.classes != len(self.classes):
             raise DataError(f"{where}: made for {split.classes} classes, and there are {len(self.classes)}")
         for key, truth in zip(split.keys, split.truths, strict=True):
@@ -155,14 +118,8 @@ class DetectionTask:
         ]
         return digest(["detection", self.classes, self.metric, self.flip, splits])
 
-    @cached_property
-    def leaked(self) -> frozenset[int]:
-        """Positions in train of images whose bytes are in test too. No draw contains them."""
-        test = set(self.test.hashes)
-        return frozenset(i for i, value in enumerate(self.train.hashes) if value in test)
 
-
-def check_truth(where: str, truth: Truth, classes: int) -> None:
+def check_truth(where: str, truth: GroundTruth, classes: int) -> None:
     """Refuse a box outside its image or without area, and a label that the classes do not name.
 
     Raises:

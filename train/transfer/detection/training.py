@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import DataError
+from train.loop.determinism import seeded
 from train.loop.devices import autocast
 from train.loop.optim.optimizers import split_by_decay, steps_down
-from train.transfer.detection.batches import Batch, Source, in_sequence, shuffled
-from train.transfer.detection.matches import Found
+from train.transfer.detection.batches import (
+    DetectionBatch,
+    DetectionLoader,
+    sequential_batches,
+    shuffled_batches,
+)
+from train.transfer.detection.matches import Detections
 
 SPOKEN_S = 30.0  # between two lines of progress
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SgdSchedule:
     """How a detector learns, by SGD.
 
     Args:
@@ -59,9 +64,9 @@ class Recipe:
 
 def fit(
     detector: nn.Module,
-    source: Source,
+    source: DetectionLoader,
     rows: np.ndarray,
-    recipe: Recipe,
+    recipe: SgdSchedule,
     *,
     flip: bool,
     seed: int,
@@ -79,10 +84,10 @@ def fit(
     peaks = [group["lr"] for group in optimizer.param_groups]
     learned = [p for group in optimizer.param_groups for p in group["params"]]
     generator = torch.Generator().manual_seed(seed)
-    order = shuffled(rows, recipe.batch_size, recipe.steps, generator, flip=flip)
+    order = shuffled_batches(rows, recipe.batch_size, recipe.steps, generator, flip=flip)
     progress = _Progress(recipe, say)
     detector.train()
-    with _repeatable(device, seed):
+    with seeded(device, seed):  # regions, sizes and dropout
         for step, batch in enumerate(source.batches(order, device)):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * recipe.rate(step)
@@ -98,7 +103,7 @@ def fit(
             progress.tell(step, loss)
 
 
-def _check(loss: Tensor, losses: dict[str, Tensor], step: int, batch: Batch) -> None:
+def _check(loss: Tensor, losses: dict[str, Tensor], step: int, batch: DetectionBatch) -> None:
     if not torch.isfinite(loss):
         parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
         raise DataError(
@@ -109,13 +114,18 @@ def _check(loss: Tensor, losses: dict[str, Tensor], step: int, batch: Batch) -> 
 
 @torch.no_grad()
 def predict(
-    detector: nn.Module, source: Source, *, batch_size: int, device: torch.device, say: Callable[[str], None]
-) -> list[Found]:
+    detector: nn.Module,
+    source: DetectionLoader,
+    *,
+    batch_size: int,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[Detections]:
     """Return what a detector finds in all images of a source."""
     detector.eval()
-    found: list[Found] = []
+    found: list[Detections] = []
     spoken = time.monotonic()
-    for batch in source.batches(in_sequence(len(source.split), batch_size), device):
+    for batch in source.batches(sequential_batches(len(source.split), batch_size), device):
         with autocast("auto", device):
             answers = detector(batch.images, batch.targets)
         found += [_found(answer) for answer in answers]
@@ -125,17 +135,19 @@ def predict(
     return found
 
 
-def _found(answer: dict[str, Tensor]) -> Found:
+def _found(answer: dict[str, Tensor]) -> Detections:
     boxes, labels, scores = (answer[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
-    return Found(boxes.astype(np.float64), labels - 1, scores)
+    return Detections(boxes.astype(np.float64), labels - 1, scores)
 
 
 @torch.no_grad()
-def propose(detector: Any, source: Source, *, batch_size: int, device: torch.device) -> dict[str, np.ndarray]:
+def propose(
+    detector: Any, source: DetectionLoader, *, batch_size: int, device: torch.device
+) -> dict[str, np.ndarray]:
     """Return boxes_N4 of a detector's own proposal network for all images, the best first."""
     detector.eval()
     found: dict[str, np.ndarray] = {}
-    for batch in source.batches(in_sequence(len(source.split), batch_size), device):
+    for batch in source.batches(sequential_batches(len(source.split), batch_size), device):
         sizes = [image.shape[-2:] for image in batch.images]
         with autocast("auto", device):
             resized, _ = detector.transform(batch.images)
@@ -151,7 +163,7 @@ def propose(detector: Any, source: Source, *, batch_size: int, device: torch.dev
 class _Progress:
     """ColumnExpr now and then how far a training is."""
 
-    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
+    def __init__(self, recipe: SgdSchedule, say: Callable[[str], None]) -> None:
         self.recipe, self.say = recipe, say
         self.spoken, self.since = time.monotonic(), -1
 
@@ -165,7 +177,7 @@ class _Progress:
         self.spoken, self.since = time.monotonic(), step
 
 
-def _groups(detector: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _groups(detector: nn.Module, recipe: SgdSchedule) -> list[dict[str, Any]]:
     decaying, others = split_by_decay(detector)
     biases = [p for name, p in others.items() if name.endswith("bias")]
     groups: list[dict[str, Any]] = [
@@ -174,14 +186,3 @@ def _groups(detector: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         {"params": biases, "lr": recipe.lr * recipe.bias_lr_factor},
     ]
     return [{"lr": recipe.lr, **group} for group in groups if group["params"]]
-
-
-@contextmanager
-def _repeatable(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed what the detector draws (regions, sizes, dropout), and put the generators back as they were."""
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        yield

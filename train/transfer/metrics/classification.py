@@ -1,4 +1,4 @@
-"""What a classifier scored, with an interval over the test images."""
+"""Metrics of a classifier, with an interval over the test images."""
 
 # N test images, C classes
 
@@ -27,9 +27,20 @@ class Score:
     ci_low: float
     ci_high: float
 
+    @classmethod
+    def bootstrapped(cls, metric: str, value: Callable[[np.ndarray | None], float], n: int) -> Score:
+        """Return a score whose interval is that of the bootstrap over n images.
+
+        Args:
+            metric: its name.
+            value: of weights_N, how often each image counts; None for once each.
+            n: test images.
+        """
+        return cls(metric, value(None), n, *bootstrap(value, n))
+
 
 def scores(logits_NC: np.ndarray, targets: np.ndarray, accepted_NC: np.ndarray | None = None) -> list[Score]:
-    """Return every metric of a classifier's answers.
+    """Return every metric of a classifier's logits.
 
     With one label an image: `top1`; `top5` where there are more than five classes; `mean_per_class`, which is
     balanced accuracy; and `real_top1` where there are accepted labels. With several: `map11` and `map`.
@@ -43,16 +54,17 @@ def scores(logits_NC: np.ndarray, targets: np.ndarray, accepted_NC: np.ndarray |
         return [mean_precision(name, logits_NC, targets) for name in ("map11", "map")]
     rank_N = ranks(logits_NC, targets)
     right_N = rank_N < 1
-    found = [share("top1", right_N)]
+    metrics = [share("top1", right_N)]
     if logits_NC.shape[1] > 5:
-        found.append(share("top5", rank_N < 5))
-    found.append(mean_per_class(right_N, targets))
+        metrics.append(share("top5", rank_N < 5))
+    metrics.append(mean_per_class(right_N, targets))
     if accepted_NC is not None:
         judged_N = accepted_NC.any(axis=1)
-        said_N = logits_NC.argmax(axis=1)
+        predicted_N = logits_NC.argmax(axis=1)
         if judged_N.any():
-            found.append(share("real_top1", accepted_NC[np.arange(len(said_N)), said_N][judged_N]))
-    return found
+            accepted_N = accepted_NC[np.arange(len(predicted_N)), predicted_N]
+            metrics.append(share("real_top1", accepted_N[judged_N]))
+    return metrics
 
 
 def ranks(logits_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
@@ -90,7 +102,7 @@ def mean_precision(metric: str, scores_NC: np.ndarray, targets_NC: np.ndarray) -
     def value(weights_N: np.ndarray | None) -> float:
         return mean_of_known(class_precisions(scores_NC, targets_NC, RULES[metric], weights_N))
 
-    return Score(metric, value(None), len(targets_NC), *bootstrap(value, len(targets_NC)))
+    return Score.bootstrapped(metric, value, len(targets_NC))
 
 
 def bootstrap(value: Callable[[np.ndarray | None], float], n: int) -> tuple[float, float]:
@@ -117,6 +129,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return min(max(centre - half, 0.0), share), max(
-        min(centre + half, 1.0), share
-    )  # of 0 and 1, but for rounding
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return min(low, share), max(high, share)  # rounding may leave a share of 0 or 1 outside

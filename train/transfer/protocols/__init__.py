@@ -1,6 +1,6 @@
-"""The protocols: ways to measure a run on a task. This folder is their registry.
+"""The protocols of transfer: ways to measure a run on a task. This folder is their registry.
 
-A file's `PROTOCOLS` lists its classes. Each is a frozen dataclass of the protocol's settings, with `measure`.
+A file's `PROTOCOLS` lists its classes.
 """
 
 from __future__ import annotations
@@ -9,108 +9,87 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal
 
 import yaml
 
 from curate.errors import RecipeError, reject_unknown
 from curate.recipes.registry import Registry
 from curate.recipes.signatures import Signature
-from train.transfer.features import Outcome
-from train.transfer.shots import Draw
-from train.transfer.tasks.task import Kind
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.tasks.task import TaskKind
 
-DEFAULTS: dict[Kind, str] = {"classification": "linear", "detection": "faster-rcnn"}
+DEFAULTS: dict[TaskKind, str] = {"classification": "linear", "detection": "faster-rcnn"}
 PRESET = "preset"
 Select = Literal["validation", "test"]
 
 _WRITTEN = re.compile(r"([\w-]+)(?::([\w.-]+))?(?:\((.*)\))?", re.DOTALL).fullmatch
 
 
-class TransferProtocol(Protocol):
-    """What a protocol can do. Its settings decide its numbers; what does not (a cache, say) is none."""
-
-    name: ClassVar[str]
-    kind: ClassVar[Kind]  # of the tasks it is for
-    learns: ClassVar[bool]  # whether it uses the draw; zero-shot does not
-    frozen: ClassVar[bool]  # whether the backbone stays as it is, so that cells share its features
-    chance_at_full: ClassVar[bool]  # whether seeds differ where all images are drawn
-
-    def measure(self, subject: Any, drawn: Draw) -> Outcome:
-        """Learn from a draw and answer on the whole test set."""
-
-
 @cache
-def protocols() -> dict[str, Any]:
+def protocols() -> dict[str, type[TransferProtocol]]:
     """Return the classes of all protocols by name."""
-    return {made.name: made for module in Registry(__name__).modules() for made in module.PROTOCOLS}
+    return {each.name: each for module in Registry(__name__).modules() for each in module.PROTOCOLS}
 
 
 def find_protocol(
-    told: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol"
+    protocol: str | Mapping[str, Any] | TransferProtocol, *, where: str = "protocol"
 ) -> TransferProtocol:
     """Return a protocol with its settings, checked.
 
     Args:
-        told: `knn`, `knn(k=200, temperature=0.1)`, `finetune:kornblith`, `finetune:kornblith(batch_size=128)`;
+        protocol: `knn`, `knn(k=200, temperature=0.1)`, `finetune:kornblith`, `finetune:kornblith(batch_size=128)`;
             `{knn: {k: 200}}` and `{finetune: {preset: kornblith, batch_size: 128}}`; or a protocol.
         where: what errors begin with.
 
     Raises:
         RecipeError: no such protocol, preset or setting, or a value that a setting cannot have.
     """
-    if not isinstance(told, str | Mapping):
-        return told
-    name, settings = _parsed(told, where)
+    if not isinstance(protocol, str | Mapping):
+        return protocol
+    name, settings = _parsed(protocol, where)
     reject_unknown(name, protocols(), f"no protocol {name!r}")
-    made = protocols()[name]
-    begin = _preset(made, settings.pop(PRESET, None), where)
-    for field in dataclasses.fields(made):
+    protocol_class = protocols()[name]
+    preset = _preset(protocol_class, settings.pop(PRESET, None), where)
+    for field in dataclasses.fields(protocol_class):
         if str(field.type).startswith("tuple[") and isinstance(settings.get(field.name), int | float):
             settings[field.name] = [settings[field.name]]  # a grid of one point is written as that
-    protocol = made(**Signature(made).bind(begin | settings, where=f"{where} {name}"))
-    check = getattr(protocol, "check", None)
-    if check:
-        check()
-    return protocol
+    found = protocol_class(**Signature(protocol_class).bind(preset | settings, where=f"{where} {name}"))
+    found.check()
+    return found
 
 
-def find_protocols(wanted: Sequence[str | Mapping[str, Any] | TransferProtocol]) -> list[TransferProtocol]:
-    """Return protocols by name.
+def find_protocols(given: Sequence[str | Mapping[str, Any] | TransferProtocol]) -> list[TransferProtocol]:
+    """Return several protocols with their settings, checked.
 
     Raises:
-        RecipeError: as `find_protocol`, or none at all was asked for.
+        RecipeError: as `find_protocol`, or there are none.
     """
-    if not wanted:
+    if not given:
         raise RecipeError("no protocols given", hint=f"there are {', '.join(protocols())}")
-    return [find_protocol(one) for one in wanted]
+    return [find_protocol(protocol) for protocol in given]
 
 
-def settings(protocol: TransferProtocol) -> dict[str, Any]:
-    """Return a protocol's settings, as results record them."""
-    return dataclasses.asdict(protocol)  # type: ignore[call-overload]
-
-
-def written(name: str, config: Mapping[str, Any]) -> str:
-    """Return how a protocol with some settings is written, the shortest way: what is as usual is left out.
+def protocol_text(name: str, settings: Mapping[str, Any]) -> str:
+    """Return how a protocol with some settings is written, the shortest way: defaults are left out.
 
     Args:
         name: of the protocol.
-        config: its settings, as results record them.
+        settings: as results record them.
     """
-    made = protocols()[name]
-    fields = {field.name: field.default for field in dataclasses.fields(made)}
-    ways = []
-    for preset, begin in {"": {}, **getattr(made, "PRESETS", {})}.items():
-        usual = fields | begin
-        other = [
+    protocol = protocols()[name]
+    defaults = {field.name: field.default for field in dataclasses.fields(protocol)}
+    candidates = []
+    for preset, values in {"": {}, **protocol.PRESETS}.items():
+        usual = defaults | values
+        changes = [
             f"{key}={_short(value)}"
-            for key, value in config.items()
+            for key, value in settings.items()
             if _plain(usual.get(key)) != _plain(value)
         ]
-        ways.append((name + (f":{preset}" if preset else ""), other))
-    first, other = min(ways, key=lambda way: len(way[1]))
-    return first + (f"({', '.join(other)})" if other else "")
+        candidates.append((name + (f":{preset}" if preset else ""), changes))
+    start, changes = min(candidates, key=lambda candidate: len(candidate[1]))
+    return start + (f"({', '.join(changes)})" if changes else "")
 
 
 def _plain(value: Any) -> Any:
@@ -123,43 +102,43 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _preset(made: Any, name: str | None, where: str) -> dict[str, Any]:
-    presets: dict[str, dict[str, Any]] = getattr(made, "PRESETS", {})
+def _preset(protocol: type[TransferProtocol], name: str | None, where: str) -> dict[str, Any]:
     if name is None:
         return {}
-    reject_unknown(name, presets, f"{where}: {made.name} has no preset {name!r}")
-    return dict(presets[name])
+    reject_unknown(name, protocol.PRESETS, f"{where}: {protocol.name} has no preset {name!r}")
+    return dict(protocol.PRESETS[name])
 
 
-def _parsed(told: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+def _parsed(protocol: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     """Return a protocol's name and settings, `preset` among them."""
-    if isinstance(told, Mapping):
-        if len(told) != 1:
+    if isinstance(protocol, Mapping):
+        if len(protocol) != 1:
             raise RecipeError(
-                f"{where}: {dict(told)!r} names no protocol", hint="write it as {knn: {k: 200}}"
+                f"{where}: {dict(protocol)!r} names no protocol", hint="write it as {knn: {k: 200}}"
             )
-        ((name, value),) = told.items()
+        ((name, value),) = protocol.items()
         if not isinstance(value, Mapping | None):
             raise RecipeError(
                 f"{where}: {name}: {value!r} are no settings", hint="write them as {knn: {k: 200}}"
             )
         return str(name), dict(value or {})
-    written = _WRITTEN(told.strip())
-    if not written:
+    match = _WRITTEN(protocol.strip())
+    if not match:
         raise RecipeError(
-            f"{where}: {told!r} cannot be read", hint="write it as knn, or knn(k=200, temperature=0.1)"
+            f"{where}: {protocol!r} cannot be read", hint="write it as knn, or knn(k=200, temperature=0.1)"
         )
-    name, preset, inside = written.groups()
+    name, preset, inside = match.groups()
     try:
-        pairs = [_pair(part) for part in _apart(inside or "")]
-        found = {key.strip(): yaml.safe_load(value) for key, value in pairs}
-        if len(found) < len(pairs):
+        pairs = [_pair(part) for part in _split_at_commas(inside or "")]
+        settings = {key.strip(): yaml.safe_load(value) for key, value in pairs}
+        if len(settings) < len(pairs):
             raise ValueError
     except (ValueError, yaml.YAMLError):
         raise RecipeError(
-            f"{where}: the settings of {told!r} cannot be read", hint="write them as (k=200, temperature=0.1)"
+            f"{where}: the settings of {protocol!r} cannot be read",
+            hint="write them as (k=200, temperature=0.1)",
         ) from None
-    return name, found | ({PRESET: preset} if preset else {})
+    return name, settings | ({PRESET: preset} if preset else {})
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -169,8 +148,8 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _apart(text: str) -> list[str]:
-    """Cut at the commas that stand in no brackets."""
+def _split_at_commas(text: str) -> list[str]:
+    """Split a text at the commas outside of brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "[{(") - (letter in ")}]")

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,21 +19,22 @@ from curate.rows.chance import chance
 from train.augment.crops import crop_batch, random_crops
 from train.augment.randaugment import RandAugment
 from train.augment.upload import upload
+from train.loop.determinism import seeded
 from train.loop.devices import autocast, number_type
 from train.loop.optim.optimizers import adamw, decay_groups, half_cosine, steps_down
-from train.transfer.features import BATCH, Subject
-from train.transfer.images import Fit, Pixels, View
-from train.transfer.protocols._probes import loss
-from train.transfer.shots import Draw
+from train.transfer.features import BATCH, RunFeatures
+from train.transfer.images import LabeledImages, ResizeMode, SquareView
+from train.transfer.protocols._probes import classification_loss
+from train.transfer.shots import TrainSubset
 
-Watch = Callable[[nn.Module, int], None]  # is shown the model after each pass over the draw
+EpochCallback = Callable[[nn.Module, int], None]  # is called with the model and the epoch
 # timm's m9 is 9 of 10, and 27 of torchvision's 30; and each operation is done to half of the images
 RANDAUGMENT = RandAugment(num_ops=2, magnitude=27, probability=0.5)
 ERASED_FRACTION = 0.25  # of the images, where there is RandAugment
 
 
 @dataclass(frozen=True)
-class Trial:
+class Hyperparameters:
     """A point of the grid: the peak learning rate, the weight decay as the optimiser has it, passes over the draw."""
 
     lr: float
@@ -44,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class FinetuneSettings:
     """How a model is trained on a draw. `Finetune` tells its fields."""
 
     batch_size: int = 64
@@ -63,7 +62,7 @@ class Tuning:
     shift_fraction: float = 0.125
     min_area: float = 0.08
     test_fraction: float = 1.0
-    fit: Fit = "crop"
+    fit: ResizeMode = "crop"
 
     def check(self) -> None:
         """Refuse values that cannot be meant.
@@ -84,9 +83,9 @@ class Tuning:
         for name in ("min_area", "test_fraction"):
             require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
 
-    def view(self, image_size: int) -> View:
+    def view(self, image_size: int) -> SquareView:
         """Return how images are kept: larger than they are seen, where crops are cut from them."""
-        return View(round(image_size / self.test_fraction), self.fit)
+        return SquareView(round(image_size / self.test_fraction), self.fit)
 
     def total_steps(self, images: int, epochs: int) -> int:
         """Return the steps of a training on so many images."""
@@ -107,64 +106,69 @@ class Tuning:
         return half_cosine(step - rise, steps - rise)
 
     def train(
-        self, subject: Subject, drawn: Draw, model: nn.Module, trial: Trial, watch: Watch | None = None
+        self,
+        features: RunFeatures,
+        subset: TrainSubset,
+        model: nn.Module,
+        point: Hyperparameters,
+        on_epoch: EpochCallback | None = None,
     ) -> nn.Module:
         """Train a copy of a model on a draw, and return it in eval mode.
 
         Equal seeds give equal weights on one device.
 
         Args:
-            subject: whose images are trained on.
-            drawn: which of them.
+            features: whose images are trained on.
+            subset: which of them.
             model: from normalised images to logits_BC.
-            trial: the point of the grid.
-            watch: is shown the model, in eval mode, after each pass over the draw.
+            point: the point of the grid.
+            on_epoch: is called with the model, in eval mode, after each epoch of the draw.
         """
-        device = subject.device
+        device = features.device
         model = copy.deepcopy(model).train()
-        steps, size = self.total_steps(len(drawn), trial.epochs), min(self.batch_size, len(drawn))
-        self._set_norms(model, len(drawn) / size)
-        optimizer = self._optimizer(model, trial)
-        batches = _Batches(self, subject, drawn)
-        with _repeatable(device, drawn.seed):
-            for step, rows in enumerate(_shuffles(len(drawn), self.batch_size, steps, drawn.seed)):
+        steps, size = self.total_steps(len(subset), point.epochs), min(self.batch_size, len(subset))
+        self._set_norms(model, len(subset) / size)
+        optimizer = self._optimizer(model, point)
+        batches = _Batches(self, features, subset)
+        with seeded(device, subset.seed):  # dropout and erasing
+            for step, rows in enumerate(_shuffles(len(subset), self.batch_size, steps, subset.seed)):
                 for group in optimizer.param_groups:
-                    group["lr"] = trial.lr * self.rate(step, steps)
+                    group["lr"] = point.lr * self.rate(step, steps)
                 images_B3SS, targets = batches.of(rows, step)
-                with autocast(precision(device), device):
+                with autocast(autocast_precision(device), device):
                     logits_BC = model(images_B3SS)
-                loss(logits_BC.float(), targets, self.label_smoothing).backward()
+                classification_loss(logits_BC.float(), targets, self.label_smoothing).backward()
                 if self.max_gradient_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), self.max_gradient_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                passes = (step + 1) * size // len(drawn)
-                if watch is not None and (passes > step * size // len(drawn) or step + 1 == steps):
-                    watch(model.eval(), passes)
+                epochs = (step + 1) * size // len(subset)
+                if on_epoch is not None and (epochs > step * size // len(subset) or step + 1 == steps):
+                    on_epoch(model.eval(), epochs)
                     model.train()
         return model.eval()
 
-    def answers(
-        self, subject: Subject, model: nn.Module, pixels: Pixels, rows: np.ndarray | None = None
+    def predict(
+        self, features: RunFeatures, model: nn.Module, pixels: LabeledImages, rows: np.ndarray | None = None
     ) -> Tensor:
         """Return a model's logits_NC for images of a split as they are seen in testing; all of them by default."""
         found = []
         rows = np.arange(len(pixels)) if rows is None else rows
         with torch.no_grad():
             for start in range(0, len(rows), BATCH):
-                squares = pixels.squares.take(rows[start : start + BATCH], subject.device)
-                with autocast(precision(subject.device), subject.device):
+                squares = pixels.squares.take(rows[start : start + BATCH], features.device)
+                with autocast(autocast_precision(features.device), features.device):
                     found.append(
-                        model(subject.run.spec.normalize(centre(squares, subject.image_size))).float()
+                        model(features.run.spec.normalize(center_crop(squares, features.image_size))).float()
                     )
         return torch.cat(found)
 
-    def _optimizer(self, model: nn.Module, trial: Trial) -> torch.optim.Optimizer:
-        groups = decay_groups(model, trial.weight_decay)
+    def _optimizer(self, model: nn.Module, point: Hyperparameters) -> torch.optim.Optimizer:
+        groups = decay_groups(model, point.weight_decay)
         if self.optimizer == "adamw":
-            return adamw(groups, lr=trial.lr)
+            return adamw(groups, lr=point.lr)
         fused = groups[0]["params"][0].is_cuda
-        return torch.optim.SGD(groups, lr=trial.lr, momentum=0.9, nesterov=True, fused=fused)
+        return torch.optim.SGD(groups, lr=point.lr, momentum=0.9, nesterov=True, fused=fused)
 
     def _set_norms(self, model: nn.Module, a_pass: float) -> None:
         """Let batch norms forget as in Kornblith et al.: their momentum max(1 - 10/s, 0.9) is one minus torch's."""
@@ -177,33 +181,33 @@ class Tuning:
 class _Batches:
     """What the model is shown at a step."""
 
-    def __init__(self, tuning: Tuning, subject: Subject, drawn: Draw) -> None:
-        self.tuning, self.subject, self.drawn = tuning, subject, drawn
-        self.squares = subject.seen(tuning.view(subject.image_size)).train.squares
-        self.targets = upload(drawn.targets, subject.device)
-        self.chances_K = np.array([chance(key, drawn.seed, "finetune") for key in drawn.keys], np.uint64)
-        self.generator = torch.Generator().manual_seed(drawn.seed)
+    def __init__(self, tuning: FinetuneSettings, features: RunFeatures, subset: TrainSubset) -> None:
+        self.tuning, self.features, self.subset = tuning, features, subset
+        self.squares = features.images_at(tuning.view(features.image_size)).train.squares
+        self.targets = upload(subset.targets, features.device)
+        self.chances_K = np.array([chance(key, subset.seed, "finetune") for key in subset.keys], np.uint64)
+        self.generator = torch.Generator().manual_seed(subset.seed)
         self.erase = None
         if tuning.augment == "randaugment":
             from timm.data.random_erasing import RandomErasing
 
-            self.erase = RandomErasing(ERASED_FRACTION, mode="pixel", device=str(subject.device))
+            self.erase = RandomErasing(ERASED_FRACTION, mode="pixel", device=str(features.device))
 
     def of(self, rows: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
         """Return normalised images_B3SS, changed by chance, and their targets."""
-        device = self.subject.device
-        squares = self.squares.take(self.drawn.rows[rows], device)
-        images_B3SS = self.subject.run.spec.normalize(self._changed(squares, rows, step))
+        device = self.features.device
+        squares = self.squares.take(self.subset.rows[rows], device)
+        images_B3SS = self.features.run.spec.normalize(self._changed(squares, rows, step))
         if self.erase is not None:
             images_B3SS = self.erase(images_B3SS)
         return images_B3SS, self.targets[upload(rows, device)]
 
     def _changed(self, squares: Tensor, rows: np.ndarray, step: int) -> Tensor:
-        how, size, flip = self.tuning, self.subject.image_size, self.subject.task.flip
+        how, size, flip = self.tuning, self.features.image_size, self.features.task.flip
         if how.augment == "none":
-            return centre(squares, size)
+            return center_crop(squares, size)
         if how.augment == "shift":
-            return shift(centre(squares, size), how.shift_fraction, flip, self.generator)
+            return shift(center_crop(squares, size), how.shift_fraction, flip, self.generator)
         sides = np.array(squares.shape[2:])
         crops = random_crops(self.chances_K[rows], step, min_area=how.min_area, shape=sides)
         crops = crops if flip else crops._replace(flip=np.zeros_like(crops.flip))
@@ -213,12 +217,12 @@ class _Batches:
         return images_B3SS
 
 
-def precision(device: torch.device) -> str:
+def autocast_precision(device: torch.device) -> str:
     """Return what to compute in: bf16 where a GPU has it, else float32, because gradients underflow in fp16."""
     return "fp32" if number_type("auto", device) == torch.float16 else "auto"
 
 
-def centre(images_B3SS: Tensor, size: int) -> Tensor:
+def center_crop(images_B3SS: Tensor, size: int) -> Tensor:
     """Return the middle of squares."""
     at = (images_B3SS.shape[-1] - size) // 2
     return images_B3SS[:, :, at : at + size, at : at + size]
@@ -249,19 +253,3 @@ def _shuffles(count: int, batch_size: int, steps: int, seed: int) -> Iterator[np
             waiting = np.concatenate([waiting, generator.permutation(count)])
         batch, waiting = waiting[:size], waiting[size:]
         yield batch
-
-
-@contextmanager
-def _repeatable(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed what the model and timm draw themselves (dropout, erasing), and put the generators back as they were."""
-    state = random.getstate()
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(state)

@@ -66,7 +66,7 @@ def _standardised(features_ND: Tensor) -> _Standard:
     return _Standard((x_ND - mean_D) / scale_D, mean_D, scale_D)
 
 
-def path(
+def logistic_path(
     features_ND: Tensor,
     targets: Tensor,
     cs: Sequence[float],
@@ -189,7 +189,7 @@ def _on_device(objective: Objective, start: Tensor, limit: int, tolerance: float
     return solution.detach()
 
 
-def loss(logits_NC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def classification_loss(logits_NC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy; or, of several labels an image, the binary one over those that count."""
     if targets.ndim == 1:
         return cross_entropy(logits_NC, targets, label_smoothing=label_smoothing)
@@ -199,14 +199,14 @@ def loss(logits_NC: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Te
     return (each_NC * counted_NC).sum() / counted_NC.sum().clamp(min=1)
 
 
-class Ridges(NamedTuple):
+class RidgeFits(NamedTuple):
     """Ridge regressions for several lambdas, and what each says of every image when it is left out of the fit."""
 
     probes: list[Probe]
     left_out: list[Tensor]  # NC each
 
 
-def ridges(features_ND: Tensor, targets: Tensor, lambdas: Sequence[float], *, classes: int) -> Ridges:
+def fit_ridges(features_ND: Tensor, targets: Tensor, lambdas: Sequence[float], *, classes: int) -> RidgeFits:
     """Fit a ridge regression to targets of 1 and -1 for each lambda, all from one eigendecomposition.
 
     What each says of an image left out follows in closed form, so choosing lambda needs no second fit.
@@ -238,7 +238,7 @@ def ridges(features_ND: Tensor, targets: Tensor, lambdas: Sequence[float], *, cl
         fitted_NC = left_NR @ (parts_RC * shrunk_R[:, None]) + middle_C
         leverage_N = (left_NR.square() * shrunk_R).sum(1) + 1 / count
         left_out.append(y_NC - (y_NC - fitted_NC) / (1 - leverage_N).clamp(min=1e-6)[:, None])
-    return Ridges(probes, left_out)
+    return RidgeFits(probes, left_out)
 
 
 def _signs(targets: Tensor, classes: int) -> Tensor:
@@ -248,7 +248,7 @@ def _signs(targets: Tensor, classes: int) -> Tensor:
 
 
 @contextmanager
-def few_threads(products: int) -> Iterator[None]:
+def limit_threads(products: int) -> Iterator[None]:
     """Keep small problems on one thread: on a busy machine, waiting for a second takes 100 times the sum.
 
     L-BFGS itself is all small sums, and stays on one thread whatever the problem.

@@ -10,22 +10,22 @@ import numpy as np
 
 from curate.errors import RecipeError, require, require_one_of
 from train.runs import Run
-from train.transfer.detection.batches import Source
-from train.transfer.detection.detectors import Head, Shape
-from train.transfer.detection.features import DetectionSubject
+from train.transfer.detection.batches import DetectionLoader
+from train.transfer.detection.detectors import DetectorConfig, DetectorHead
 from train.transfer.detection.maps import Norm
 from train.transfer.detection.proposals import file_digest, of_split, read_proposals, write_proposals
-from train.transfer.detection.settings import Detection
+from train.transfer.detection.run_on_task import RunOnDetectionTask
+from train.transfer.detection.settings import DetectionSettings
 from train.transfer.detection.task import DetectionSplit, DetectionTask
 from train.transfer.detection.training import predict, propose
-from train.transfer.features import Outcome
-from train.transfer.shots import Draw
+from train.transfer.features import ProtocolResult
+from train.transfer.shots import TrainSubset
 
 LINEAR_BATCH = 16  # images of the step that `lr` of Faster R-CNN is for
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastRcnn(Detection):
+class FastRcnn(DetectionSettings):
     """The protocol: Fast R-CNN, whose proposals come from a file and are the same for every run.
 
     AlexNet is used as Girshick did: regions are pooled from its fifth convolution to 6 x 6 places, and its own fc6 and
@@ -48,7 +48,7 @@ class FastRcnn(Detection):
     min_confidence: float = 0.01
     difficult: bool = False
 
-    def _shape(self, norm: Norm) -> Shape:
+    def _shape(self, norm: Norm) -> DetectorConfig:
         return self.shape(norm, "c4", own_proposals=False, anchor_sides_px=(), pyramid_width=0, head_width=0)
 
     def content(self) -> str:
@@ -64,25 +64,25 @@ class FastRcnn(Detection):
             )
         read_proposals(self.proposals)
 
-    def measure(self, subject: DetectionSubject, drawn: Draw) -> Outcome:
+    def measure(self, run_on_task: RunOnDetectionTask, subset: TrainSubset) -> ProtocolResult:
         """Train on a draw and look for objects in the whole test set.
 
         Raises:
             DataError: an image has no proposals; or as `learn`.
         """
         known, where = read_proposals(self.proposals), self.proposals
-        training = self._proposed(known, subject.train, drawn.rows, self.proposals_per_image, where)
-        rows = np.arange(len(subject.test))
-        testing = self._proposed(known, subject.test, rows, self.test_proposals_per_image, where)
-        detector, chosen = self.learn(subject, drawn, training)
+        training = self._proposed(known, run_on_task.train, subset.rows, self.proposals_per_image, where)
+        rows = np.arange(len(run_on_task.test))
+        testing = self._proposed(known, run_on_task.test, rows, self.test_proposals_per_image, where)
+        detector, chosen = self.learn(run_on_task, subset, training)
         found = predict(
             detector,
-            Source(subject.test, proposals=testing),
+            DetectionLoader(run_on_task.test, proposals=testing),
             batch_size=self.batch_size,
-            device=subject.device,
-            say=subject.say,
+            device=run_on_task.device,
+            say=run_on_task.say,
         )
-        return self.outcome(subject, found, {**chosen, "proposals": self.content()})
+        return self.outcome(run_on_task, found, {**chosen, "proposals": self.content()})
 
     @staticmethod
     def _proposed(
@@ -92,7 +92,7 @@ class FastRcnn(Detection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FasterRcnn(Detection):
+class FasterRcnn(DetectionSettings):
     """The protocol: Faster R-CNN, which makes its own proposals.
 
     Args:
@@ -112,7 +112,7 @@ class FasterRcnn(Detection):
     published_steps: ClassVar[int] = 24_000
     published_batch: ClassVar[int] = LINEAR_BATCH
 
-    head: Head = "fpn"
+    head: DetectorHead = "fpn"
     batch_size: int = LINEAR_BATCH
     lr: float = 0.02
     drop_fractions: tuple[float, ...] = (18 / 24, 22 / 24)
@@ -131,7 +131,7 @@ class FasterRcnn(Detection):
     def check(self) -> None:
         """Refuse values that cannot be meant."""
         super().check()
-        require_one_of(Head, "head", self.head)
+        require_one_of(DetectorHead, "head", self.head)
         path = self.write_proposals
         require(
             not path or path.endswith(".parquet"), "write_proposals", path, "a path that ends in .parquet"
@@ -140,7 +140,7 @@ class FasterRcnn(Detection):
     def _lr(self) -> float:
         return self.lr * self.batch_size / LINEAR_BATCH
 
-    def _shape(self, norm: Norm) -> Shape:
+    def _shape(self, norm: Norm) -> DetectorConfig:
         return self.shape(
             norm,
             self.head,
@@ -150,21 +150,21 @@ class FasterRcnn(Detection):
             head_width=self.head_width,
         )
 
-    def measure(self, subject: DetectionSubject, drawn: Draw) -> Outcome:
+    def measure(self, run_on_task: RunOnDetectionTask, subset: TrainSubset) -> ProtocolResult:
         """Train on a draw and look for objects in the whole test set.
 
         Raises:
             RecipeError, DataError: as `learn`.
         """
-        detector, chosen = self.learn(subject, drawn)
-        place = {"batch_size": self.batch_size, "device": subject.device}
-        found = predict(detector, Source(subject.test), say=subject.say, **place)  # type: ignore[arg-type]
+        detector, chosen = self.learn(run_on_task, subset)
+        place = {"batch_size": self.batch_size, "device": run_on_task.device}
+        found = predict(detector, DetectionLoader(run_on_task.test), say=run_on_task.say, **place)  # type: ignore[arg-type]
         if self.write_proposals:
             made: dict[str, np.ndarray] = {}
-            for split in (subject.train, subject.test):
-                made |= propose(detector, Source(split), **place)  # type: ignore[arg-type]
+            for split in (run_on_task.train, run_on_task.test):
+                made |= propose(detector, DetectionLoader(split), **place)  # type: ignore[arg-type]
             write_proposals(self.write_proposals, made)
-        return self.outcome(subject, found, chosen)
+        return self.outcome(run_on_task, found, chosen)
 
 
 PROTOCOLS = (FastRcnn, FasterRcnn)

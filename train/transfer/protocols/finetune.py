@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from curate.captions.templates import texts
 from curate.errors import require
 from train.runs import Run
-from train.transfer.features import Outcome, Subject
-from train.transfer.protocols._finetuning import Trial, Tuning
-from train.transfer.protocols._heads import Head, classifier
-from train.transfer.protocols._model_selection import Merit, merit
-from train.transfer.protocols._texts import require_texts
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.images import TaskImages
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.protocols._classifiers import HeadInit, initial_classifier
+from train.transfer.protocols._dual_encoder import require_text_encoder
+from train.transfer.protocols._finetuning import FinetuneSettings, Hyperparameters
+from train.transfer.protocols._model_selection import ValidationScore, validation_score
 from train.transfer.protocols.linear import Linear
-from train.transfer.shots import Draw, folds
-from train.transfer.tasks.task import Kind, Task
+from train.transfer.shots import TrainSubset, make_folds
+from train.transfer.tasks.task import Task
 
 NEVER = 10**9  # steps: no bound
 _CROPS = {"augment": "crop", "test_fraction": 0.875, "min_area": 0.08}  # resize 256, crop 224
@@ -86,7 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Finetune(Tuning):
+class Finetune(FinetuneSettings, TransferProtocol):
     """The protocol: try every point of the grid on the draw less a fifth, refit the best to all of it, test once.
 
     The fifth has at least one image of each class that has two. One shot leaves no image to choose by, and takes
@@ -128,8 +130,6 @@ class Finetune(Tuning):
     """
 
     name: ClassVar[str] = "finetune"
-    kind: ClassVar[Kind] = "classification"
-    learns: ClassVar[bool] = True
     frozen: ClassVar[bool] = False
     chance_at_full: ClassVar[bool] = True
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
@@ -139,12 +139,12 @@ class Finetune(Tuning):
     weight_decays: tuple[float, ...] = (0.1,)
     decay_over_lr: bool = False
     epochs: tuple[int, ...] = (10,)
-    head: Head = "zeros"
+    head: HeadInit = "zeros"
     templates: tuple[str, ...] | str = ()
     select: Literal["validation", "test"] = "validation"
 
     def check(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse settings that cannot be meant."""
         super().check()
         for name in ("lrs", "epochs"):
             require(min(getattr(self, name), default=0) > 0, name, getattr(self, name), "numbers above 0")
@@ -158,70 +158,73 @@ class Finetune(Tuning):
     def refuse(self, run: Run, task: Task) -> None:
         """Refuse a head of texts for a run that has none."""
         if self.head == "zero-shot":
-            require_texts(run)
+            require_text_encoder(run)
 
-    def trials(self, lrs: tuple[float, ...] | None = None) -> list[Trial]:
+    def points(self, lrs: tuple[float, ...] | None = None) -> list[Hyperparameters]:
         """Return the points of the grid."""
         return [
-            Trial(lr, decay / lr if self.decay_over_lr else decay, epochs)
+            Hyperparameters(lr, decay / lr if self.decay_over_lr else decay, epochs)
             for lr in lrs or self.lrs
             for decay in self.weight_decays
             for epochs in self.epochs
         ]
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
-        """Train on a draw and answer on the whole test set."""
-        start = classifier(subject, drawn, self.head, probe=Linear(), templates=self.templates)
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
+        """Fine-tune on a draw and score the whole test set."""
+        start = initial_classifier(features, subset, self.head, probe=Linear(), templates=self.templates)
         if self.select == "test":
-            return self._by_test(subject, drawn, start)
-        trial, select = self._chosen(subject, drawn, start)
-        model = self.train(subject, drawn, start, trial)
-        answers_NC = self.answers(subject, model, self._pixels(subject).test)
-        return subject.outcome(answers_NC, self._told(trial, drawn), select)
+            return self._select_by_test(features, subset, start)
+        point, select = self._select_point(features, subset, start)
+        model = self.train(features, subset, start, point)
+        logits_NC = self.predict(features, model, self._images(features).test)
+        return features.result(logits_NC, self._chosen(point, subset), select)
 
-    def _chosen(self, subject: Subject, drawn: Draw, start: nn.Module) -> tuple[Trial, str]:
-        """Return the point of the grid that does best on what is held out, and how it was chosen."""
-        cut, trials = folds(drawn, count=5), self.trials()
-        if len(trials) == 1:
-            return trials[0], "none"
-        if not cut:
-            return self.trials((self.fixed_lr,))[0], "fixed"
-        fit, choose = part(drawn, cut[0].fit), part(drawn, cut[0].choose)
-        if self.head in ("probe", "auto"):  # a probe of the whole draw would have seen what is chosen by
-            start = classifier(subject, fit, self.head, probe=Linear(), templates=self.templates)
-        return max(trials, key=lambda trial: self._merit(subject, fit, choose, start, trial)), "validation"
+    def _select_point(
+        self, features: RunFeatures, subset: TrainSubset, start: nn.Module
+    ) -> tuple[Hyperparameters, str]:
+        """Return the point of the grid that does best on what is held out, and how it was selected."""
+        folds, grid = make_folds(subset, count=5), self.points()
+        if len(grid) == 1:
+            return grid[0], "none"
+        if not folds:
+            return self.points((self.fixed_lr,))[0], "fixed"
+        train, validation = subset.only(folds[0].train), subset.only(folds[0].validation)
+        if self.head in ("probe", "auto"):  # a probe of the whole draw would have seen the validation images
+            start = initial_classifier(features, train, self.head, probe=Linear(), templates=self.templates)
 
-    def _merit(self, subject: Subject, fit: Draw, choose: Draw, start: nn.Module, trial: Trial) -> Merit:
-        model = self.train(subject, fit, start, trial)
-        answers_NC = self.answers(subject, model, self._pixels(subject).train, choose.rows)
-        targets = torch.from_numpy(choose.targets).to(subject.device)
-        return merit(answers_NC, targets, subject.task.metric)
+        def score(point: Hyperparameters) -> ValidationScore:
+            model = self.train(features, train, start, point)
+            logits_NC = self.predict(features, model, self._images(features).train, validation.rows)
+            targets = torch.from_numpy(validation.targets).to(features.device)
+            return validation_score(logits_NC, targets, features.task.metric)
 
-    def _by_test(self, subject: Subject, drawn: Draw, start: nn.Module) -> Outcome:
-        """Take the trial and the epoch that do best on the test set."""
-        test = self._pixels(subject).test
-        targets = torch.from_numpy(test.targets).to(subject.device)
-        found: list[tuple[Merit, Tensor, dict[str, Any]]] = []
+        return max(grid, key=score), "validation"
 
-        def watch(model: nn.Module, epoch: int) -> None:
-            answers_NC = self.answers(subject, model, test)
-            value = merit(answers_NC, targets, subject.task.metric)
-            if not found or value > found[0][0]:
-                found[:] = [(value, answers_NC, self._told(trial, drawn) | {"epoch": epoch})]
+    def _select_by_test(self, features: RunFeatures, subset: TrainSubset, start: nn.Module) -> ProtocolResult:
+        """Take the point of the grid and the epoch that do best on the test set."""
+        test = self._images(features).test
+        targets = torch.from_numpy(test.targets).to(features.device)
+        best: list[tuple[ValidationScore, Tensor, dict[str, Any]]] = []
 
-        for trial in self.trials():
-            self.train(subject, drawn, start, trial, watch)
-        _, answers_NC, chosen = found[0]
-        return subject.outcome(answers_NC, chosen, "test", notes=("chosen by the test set itself",))
+        def compare(model: nn.Module, epoch: int) -> None:
+            logits_NC = self.predict(features, model, test)
+            score = validation_score(logits_NC, targets, features.task.metric)
+            if not best or score > best[0][0]:
+                best[:] = [(score, logits_NC, self._chosen(point, subset) | {"epoch": epoch})]
 
-    def _pixels(self, subject: Subject):
-        return subject.seen(self.view(subject.image_size))
+        for point in self.points():
+            self.train(features, subset, start, point, compare)
+        _, logits_NC, chosen = best[0]
+        return features.result(logits_NC, chosen, "test", notes=("chosen by the test set itself",))
 
-    def _told(self, trial: Trial, drawn: Draw) -> dict[str, Any]:
-        told = asdict(trial) | {"steps": self.total_steps(len(drawn), trial.epochs)}
+    def _images(self, features: RunFeatures) -> TaskImages:
+        return features.images_at(self.view(features.image_size))
+
+    def _chosen(self, point: Hyperparameters, subset: TrainSubset) -> dict[str, Any]:
+        chosen = asdict(point) | {"steps": self.total_steps(len(subset), point.epochs)}
         if self.steps is not None:
-            del told["epochs"]
-        return told
+            del chosen["epochs"]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -233,20 +236,10 @@ class LpFt(Finetune):
 
     name: ClassVar[str] = "lp-ft"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        name: told | {"head": "probe"} for name, told in PRESETS.items()
+        name: settings | {"head": "probe"} for name, settings in PRESETS.items()
     }
 
-    head: Head = "probe"
-
-
-def part(drawn: Draw, places: np.ndarray) -> Draw:
-    """Return a part of a draw: what stands at some places of it."""
-    return replace(
-        drawn,
-        rows=drawn.rows[places],
-        targets=drawn.targets[places],
-        keys=tuple(drawn.keys[i] for i in places.tolist()),
-    )
+    head: HeadInit = "probe"
 
 
 PROTOCOLS = (Finetune, LpFt)

@@ -14,13 +14,14 @@ from torch.nn import functional
 from curate.errors import RecipeError
 from train.eval.knn import BLOCK_BYTES
 from train.runs import Run
-from train.transfer.features import Outcome, Subject
-from train.transfer.shots import Draw
-from train.transfer.tasks.task import Kind, Task
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.shots import TrainSubset
+from train.transfer.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Induction:
+class Induction(TransferProtocol):
     """The protocol: each held-out image is given the fine class of its nearest reference image.
 
     The task's classes are the fine ones, its training images the references, its test images what is held out from
@@ -35,10 +36,6 @@ class Induction:
     """
 
     name: ClassVar[str] = "induction"
-    kind: ClassVar[Kind] = "classification"
-    learns: ClassVar[bool] = True
-    frozen: ClassVar[bool] = True
-    chance_at_full: ClassVar[bool] = False
 
     layer: str | None = None
     distance: Literal["cosine", "l2"] = "cosine"
@@ -51,12 +48,11 @@ class Induction:
                 hint="take knn, or a task of one label an image",
             )
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
         """Rank the classes for the whole test set."""
-        features = subject.features(self.layer)
-        bank_ND = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
-        targets_N = torch.from_numpy(drawn.targets).to(subject.device)
-        return subject.outcome(self.nearness(features.test, bank_ND, targets_N, subject.classes), {}, "none")
+        queries_QD = features.frozen(self.layer).test
+        bank_ND, targets_N = features.of_subset(subset, self.layer)
+        return features.result(self.nearness(queries_QD, bank_ND, targets_N, features.classes), {}, "none")
 
     def nearness(self, queries_QD: Tensor, bank_ND: Tensor, targets_N: Tensor, classes: int) -> Tensor:
         """Return for each class how near its nearest reference is, QxC: the larger, the nearer."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from curate.errors import require
 from train.eval.knn import nearest, votes
-from train.transfer.features import Outcome, Subject
-from train.transfer.shots import Draw
-from train.transfer.tasks.task import Kind
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.shots import TrainSubset
 
 
 @dataclass(frozen=True)
-class Knn:
+class Knn(TransferProtocol):
     """The protocol: the k nearest by cosine, each weighing exp(cosine / temperature).
 
     Nothing is chosen, so nothing is held out. Where an image may have several labels, a class scores the share of the
@@ -34,32 +34,27 @@ class Knn:
     """
 
     name: ClassVar[str] = "knn"
-    kind: ClassVar[Kind] = "classification"
-    learns: ClassVar[bool] = True
-    frozen: ClassVar[bool] = True
-    chance_at_full: ClassVar[bool] = False
 
     k: int = 20
     temperature: float = 0.07
     layer: str | None = None
 
     def check(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse settings that cannot be meant."""
         require(self.k > 0, "k", self.k, "1 or more")
         require(self.temperature > 0, "temperature", self.temperature, "above 0")
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
         """Let the draw vote on the whole test set."""
-        features = subject.features(self.layer)
-        bank_ND = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
-        targets = torch.from_numpy(drawn.targets).to(subject.device)
-        k = min(self.k, len(drawn))
+        queries_QD = features.frozen(self.layer).test
+        bank_ND, targets = features.of_subset(subset, self.layer)
+        k = min(self.k, len(subset))
         if targets.ndim == 1:
-            options = {"classes": subject.classes, "k": k, "temperature": self.temperature}
-            answers_QC = votes(features.test, bank_ND, targets, **options)  # type: ignore[arg-type]
+            options = {"classes": features.classes, "k": k, "temperature": self.temperature}
+            answers_QC = votes(queries_QD, bank_ND, targets, **options)  # type: ignore[arg-type]
         else:
-            answers_QC = self._shares(features.test, bank_ND, targets, k)
-        return subject.outcome(answers_QC, {"k": k}, "none")
+            answers_QC = self._shares(queries_QD, bank_ND, targets, k)
+        return features.result(answers_QC, {"k": k}, "none")
 
     def _shares(self, queries_QD: Tensor, bank_ND: Tensor, targets_NC: Tensor, k: int) -> Tensor:
         cosines_QK, rows_QK = nearest(queries_QD, bank_ND, k)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from curate.errors import require
-from train.transfer.features import Outcome, Subject
-from train.transfer.protocols._model_selection import Choice, best, choices
-from train.transfer.protocols._probes import Probe, few_threads, path
-from train.transfer.shots import Draw, folds
-from train.transfer.tasks.task import Kind
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.protocols._model_selection import ValidationSplit, select_best, validation_splits
+from train.transfer.protocols._probes import Probe, limit_threads, logistic_path
+from train.transfer.shots import TrainSubset, make_folds
 
 PUBLISHED = tuple(np.logspace(-6, 5, 45).tolist())  # Kornblith et al., CVPR 2019; SimCLR; DINOv2
 COARSE = PUBLISHED[::4]  # its decades: 12 of the 45
@@ -28,7 +28,7 @@ TOLERANCE_TO_CHOOSE = 1e-4
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(TransferProtocol):
     """The protocol: choose C by validation inside the draw, refit on all of it, test once.
 
     C is 1 / the weight of the L2 penalty on a sum of losses, as in scikit-learn. Features are standardised by
@@ -48,9 +48,6 @@ class Linear:
     """
 
     name: ClassVar[str] = "linear"
-    kind: ClassVar[Kind] = "classification"
-    learns: ClassVar[bool] = True
-    frozen: ClassVar[bool] = True
     chance_at_full: ClassVar[bool] = True
 
     grid: Literal["refined", "published", "coarse"] = "refined"
@@ -62,60 +59,62 @@ class Linear:
     select: Literal["validation", "test"] = "validation"
 
     def check(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse settings that cannot be meant."""
         require(self.fixed_c > 0, "fixed_c", self.fixed_c, "above 0")
         require(self.fold_count > 1, "fold_count", self.fold_count, "2 or more")
         require(self.max_iterations > 0, "max_iterations", self.max_iterations, "1 or more")
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
-        """Fit on a draw and answer on the whole test set."""
-        probe, select = self.fit(subject, drawn)
-        answers_NC = probe.logits(subject.features(self.layer).test)
-        return subject.outcome(answers_NC, {"c": probe.strength}, select)
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
+        """Fit a probe to a draw and score the whole test set."""
+        probe, select = self.fit(features, subset)
+        logits_NC = probe.logits(features.frozen(self.layer).test)
+        return features.result(logits_NC, {"c": probe.strength}, select)
 
-    def fit(self, subject: Subject, drawn: Draw) -> tuple[Probe, str]:
-        """Return the probe of a draw, and how its C was chosen."""
-        features = subject.features(self.layer)
-        features_KD = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
-        targets = torch.from_numpy(drawn.targets).to(subject.device)
-        with few_threads(features_KD.numel() * subject.classes):
-            held = self._choices(subject, features_KD, targets, drawn)
-            limit, classes = self.max_iterations, subject.classes
-            c = self._choose(held, subject) if held else self.fixed_c
-            (probe,) = path(features_KD, targets, [c], classes=classes, max_iterations=limit)
-        return probe, self.select if held else "fixed"
+    def fit(self, features: RunFeatures, subset: TrainSubset) -> tuple[Probe, str]:
+        """Return the probe of a draw, and how its C was selected."""
+        features_KD, targets = features.of_subset(subset, self.layer)
+        with limit_threads(features_KD.numel() * features.classes):
+            splits = self._splits(features, features_KD, targets, subset)
+            limit, classes = self.max_iterations, features.classes
+            c = self._select_c(splits, features) if splits else self.fixed_c
+            (probe,) = logistic_path(features_KD, targets, [c], classes=classes, max_iterations=limit)
+        return probe, self.select if splits else "fixed"
 
-    def _choices(self, subject: Subject, features_KD: Tensor, targets: Tensor, drawn: Draw) -> list[Choice]:
-        """Return what is fitted on and what is chosen by, as often as C is tried."""
+    def _splits(
+        self, features: RunFeatures, features_KD: Tensor, targets: Tensor, subset: TrainSubset
+    ) -> list[ValidationSplit]:
+        """Return what each C is fitted to and validated on."""
         if self.select == "test":
-            test = torch.from_numpy(subject.pixels.test.targets).to(targets.device)
-            return [Choice(features_KD, targets, subject.features(self.layer).test, test)]
-        cut = folds(drawn, count=self.fold_count)
-        return choices(features_KD, targets, cut[:1] if len(drawn) >= self.one_fold_from else cut)
+            test = torch.from_numpy(features.images.test.targets).to(targets.device)
+            return [ValidationSplit(features_KD, targets, features.frozen(self.layer).test, test)]
+        folds = make_folds(subset, count=self.fold_count)
+        return validation_splits(
+            features_KD, targets, folds[:1] if len(subset) >= self.one_fold_from else folds
+        )
 
-    def _choose(self, held: Sequence[Choice], subject: Subject) -> float:
-        """Return the C that does best over the choices."""
+    def _select_c(self, splits: Sequence[ValidationSplit], features: RunFeatures) -> float:
+        """Return the C that does best over the splits."""
         cs = PUBLISHED if self.grid == "published" else COARSE
-        found = cs[self._best(held, cs, subject)]
+        c = cs[self._best(splits, cs, features)]
         if self.grid != "refined":
-            return found
-        at = PUBLISHED.index(found)
+            return c
+        at = PUBLISHED.index(c)
         around = PUBLISHED[max(at - 3, 0) : at + 4]
-        return around[self._best(held, around, subject)]
+        return around[self._best(splits, around, features)]
 
-    def _best(self, held: Sequence[Choice], cs: Sequence[float], subject: Subject) -> int:
-        def answers(choice: Choice) -> Iterator[Tensor]:
-            probes = path(
-                choice.fit,
-                choice.fit_targets,
+    def _best(self, splits: Sequence[ValidationSplit], cs: Sequence[float], features: RunFeatures) -> int:
+        def predict(split: ValidationSplit) -> Iterator[Tensor]:
+            probes = logistic_path(
+                split.train,
+                split.train_targets,
                 cs,
-                classes=subject.classes,
+                classes=features.classes,
                 max_iterations=self.max_iterations,
                 tolerance=TOLERANCE_TO_CHOOSE,
             )
-            return (probe.logits(choice.held) for probe in probes)
+            return (probe.logits(split.validation) for probe in probes)
 
-        return best(held, answers, subject.task.metric)
+        return select_best(splits, predict, features.task.metric)
 
 
 PROTOCOLS = (Linear,)

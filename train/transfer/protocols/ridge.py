@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from curate.errors import require
-from train.transfer.features import Outcome, Subject
-from train.transfer.protocols._model_selection import Choice, best, choices, merit
-from train.transfer.protocols._probes import few_threads, ridges
-from train.transfer.shots import Draw, folds
-from train.transfer.tasks.task import Kind
+from train.transfer.features import ProtocolResult, RunFeatures
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.protocols._model_selection import (
+    ValidationSplit,
+    select_best,
+    validation_score,
+    validation_splits,
+)
+from train.transfer.protocols._probes import fit_ridges, limit_threads
+from train.transfer.shots import TrainSubset, make_folds
 
 LAMBDAS = tuple(np.logspace(-5, 4, 19).tolist())
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(TransferProtocol):
     """The protocol: targets of 1 and -1, lambda chosen by leaving each image of the draw out once, in closed form.
 
     All lambdas come from one eigendecomposition, so it takes a hundredth of the time of `linear`. One shot leaves no
@@ -34,47 +38,42 @@ class Ridge:
     """
 
     name: ClassVar[str] = "ridge"
-    kind: ClassVar[Kind] = "classification"
-    learns: ClassVar[bool] = True
-    frozen: ClassVar[bool] = True
-    chance_at_full: ClassVar[bool] = False
 
     lambdas: tuple[float, ...] = LAMBDAS
     fixed_lambda: float = 10.0
     layer: str | None = None
 
     def check(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse settings that cannot be meant."""
         require(min(self.lambdas, default=0) > 0, "lambdas", self.lambdas, "numbers above 0")
         require(self.fixed_lambda > 0, "fixed_lambda", self.fixed_lambda, "above 0")
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
         """Fit on a draw and answer on the whole test set."""
-        features = subject.features(self.layer)
-        features_KD = features.train[torch.from_numpy(drawn.rows).to(subject.device)]
-        targets = torch.from_numpy(drawn.targets).to(subject.device)
-        distinct = len(np.unique(drawn.rows))
-        many = distinct > subject.classes  # else each class has one image
-        tried = self.lambdas if many else (self.fixed_lambda,)
-        with few_threads(features_KD.numel() * subject.classes):
-            found = ridges(features_KD, targets, tried, classes=subject.classes)
-            if distinct == len(drawn):
-                merits = [merit(left_out, targets, subject.task.metric) for left_out in found.left_out]
-                chosen = max(range(len(tried)), key=lambda i: merits[i])
-            else:  # of an image that was drawn again, leaving one out leaves the others in
-                chosen = best(
-                    choices(features_KD, targets, folds(drawn, count=5)), self._answers, subject.task.metric
-                )
-        probe = found.probes[chosen if many else 0]
-        select = "validation" if many else "fixed"
-        return subject.outcome(probe.logits(features.test), {"lambda": probe.strength}, select)
-
-    def _answers(self, choice: Choice) -> list[Tensor]:
-        classes = (
-            int(choice.fit_targets.max()) + 1 if choice.fit_targets.ndim == 1 else choice.fit_targets.shape[1]
+        features_KD, targets = features.of_subset(subset, self.layer)
+        distinct = len(np.unique(subset.rows))
+        selects = distinct > features.classes  # else each class has one image
+        lambdas = self.lambdas if selects else (self.fixed_lambda,)
+        metric = features.task.metric
+        with limit_threads(features_KD.numel() * features.classes):
+            fits = fit_ridges(features_KD, targets, lambdas, classes=features.classes)
+            if distinct == len(subset):
+                scores = [validation_score(logits_NC, targets, metric) for logits_NC in fits.left_out]
+                best = max(range(len(lambdas)), key=lambda i: scores[i])
+            else:  # leaving one copy of an image out leaves its other copies in, so folds are held out
+                folds = make_folds(subset, count=5)
+                best = select_best(validation_splits(features_KD, targets, folds), self._predict, metric)
+        probe = fits.probes[best if selects else 0]
+        select = "validation" if selects else "fixed"
+        return features.result(
+            probe.logits(features.frozen(self.layer).test), {"lambda": probe.strength}, select
         )
-        found = ridges(choice.fit, choice.fit_targets, self.lambdas, classes=classes)
-        return [probe.logits(choice.held) for probe in found.probes]
+
+    def _predict(self, split: ValidationSplit) -> list[Tensor]:
+        targets = split.train_targets
+        classes = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
+        fits = fit_ridges(split.train, targets, self.lambdas, classes=classes)
+        return [probe.logits(split.validation) for probe in fits.probes]
 
 
 PROTOCOLS = (Ridge,)

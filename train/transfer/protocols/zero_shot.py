@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from curate.captions.templates import texts
 from train.runs import Run
-from train.transfer.features import BATCH, Outcome, Subject, forward
-from train.transfer.protocols._texts import image_side, require_texts, text_weights
-from train.transfer.shots import Draw
-from train.transfer.tasks.task import Kind, Task
+from train.transfer.features import BATCH, ProtocolResult, RunFeatures, forward
+from train.transfer.protocols._base import TransferProtocol
+from train.transfer.protocols._dual_encoder import image_encoder, require_text_encoder, text_weights
+from train.transfer.shots import TrainSubset
+from train.transfer.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class ZeroShot:
+class ZeroShot(TransferProtocol):
     """The protocol: each image goes to the class whose texts are nearest. It learns from no image of the task.
 
     Args:
@@ -24,10 +25,7 @@ class ZeroShot:
     """
 
     name: ClassVar[str] = "zero-shot"
-    kind: ClassVar[Kind] = "classification"
     learns: ClassVar[bool] = False
-    frozen: ClassVar[bool] = True
-    chance_at_full: ClassVar[bool] = False
 
     templates: tuple[str, ...] | str = ()
 
@@ -38,15 +36,17 @@ class ZeroShot:
 
     def refuse(self, run: Run, task: Task) -> None:
         """Refuse a run without a text tower."""
-        require_texts(run)
+        require_text_encoder(run)
 
-    def measure(self, subject: Subject, drawn: Draw) -> Outcome:
+    def measure(self, features: RunFeatures, subset: TrainSubset) -> ProtocolResult:
         """Answer on the whole test set by the classes' texts."""
-        weights_CE = text_weights(subject, self.templates)
+        weights_CE = text_weights(features, self.templates)
         images_NE = forward(
-            image_side(subject), subject.pixels.test.squares.batches(BATCH, subject.device), subject.run.spec
+            image_encoder(features),
+            features.images.test.squares.batches(BATCH, features.device),
+            features.run.spec,
         )
-        return subject.outcome(images_NE @ weights_CE.T, {}, "none")
+        return features.result(images_NE @ weights_CE.T, {}, "none")
 
 
 PROTOCOLS = (ZeroShot,)

@@ -1,7 +1,7 @@
 """A downstream task: classes in label order, images to train on, images to test on.
 
-Tasks are opened by name (`dtd`, `digits`, `folder:PATH`); `families/` has a file for each family of them. A Task can
-be made from arrays as well; what it must hold is checked when it is made.
+Tasks are opened by name (`dtd`, `digits`, `folder:PATH`); `datasets/` has a file for each dataset. A Task can be made
+from arrays as well; its content is checked when it is made.
 """
 
 # N images of a split, C classes
@@ -12,74 +12,70 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from curate.errors import DataError
 from curate.rows.chance import chance
 from curate.rows.manifest import digest
-from train.transfer.splits import Split
+from train.transfer.splits import BaseSplit, Split
 
-Kind = Literal["classification", "detection"]
+TaskKind = Literal["classification", "detection"]
 Metric = Literal[
     "top1", "mean_per_class", "map", "map11", "voc_ap11", "voc_ap", "coco_ap", "coco_ap50", "coco_ap75"
 ]
 
 
-METRICS: dict[bool, tuple[Metric, ...]] = {
-    False: ("top1", "mean_per_class"),
-    True: ("map11", "map"),
-}  # several?
+# By whether an image may have several labels.
+METRICS: dict[bool, tuple[Metric, ...]] = {False: ("top1", "mean_per_class"), True: ("map11", "map")}
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """A classification task, checked when it is made.
+class BaseTask:
+    """A task, checked when it is made: what classification and detection share.
 
     Args:
         name: what results call it.
         classes: names in label order: label i is classes[i].
-        train: draws are made from these.
+        train: training images are drawn from these.
         test: every measurement is over all of these.
-        metric: the one that the task is usually reported in: top1; mean_per_class; or, where an image may have
-            several labels, map (area under the precision-recall curve) or map11 (eleven points).
-        flip: whether a mirror image is still of its class (not so for digits).
-        notes: what was passed over while opening it.
+        metric: the one that the task is usually reported in.
+        flip: whether a mirror image still shows the same classes (not so for digits).
+        notes: what was left out while opening it.
         partition: which of a task's official ways to split it; results average over them.
-        templates: texts with {} for recognising the classes by name.
 
     Raises:
-        DataError: fewer than two classes, names that repeat, a label without a name, a class that is missing
-            from a split, a key twice or in both splits.
+        DataError: too few classes, names that repeat, a key twice or in both splits.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Split = field(repr=False)
-    test: Split = field(repr=False)
+    train: BaseSplit = field(repr=False)
+    test: BaseSplit = field(repr=False)
     metric: Metric = "top1"
     flip: bool = True
     notes: tuple[str, ...] = ()
     partition: str | None = None
-    templates: tuple[str, ...] = ("a photo of a {}.",)
 
-    kind = "classification"
+    kind: ClassVar[TaskKind]
+    min_classes: ClassVar[int]
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise DataError(f"{self.name}: {len(self.classes)} classes", hint="a task needs at least two")
+        if len(self.classes) < self.min_classes:
+            least = {1: "one", 2: "two"}[self.min_classes]
+            raise DataError(
+                f"{self.name}: {len(self.classes) or 'no'} classes", hint=f"a task needs at least {least}"
+            )
         if len(set(self.classes)) < len(self.classes):
             twice = next(c for c in self.classes if self.classes.count(c) > 1)
             raise DataError(f"{self.name}: class {twice!r} twice", hint="give each class a name of its own")
         for side, split in (("train", self.train), ("test", self.test)):
-            self._check(side, split)
-        if self.metric not in METRICS[self.multi_label]:
-            several = "several labels" if self.multi_label else "one label"
-            raise DataError(
-                f"{self.name}: metric {self.metric!r} for images of {several}",
-                hint=f"one of: {', '.join(METRICS[self.multi_label])}",
-            )
+            where = f"{self.name}, {side}"
+            split.check_lengths(where)
+            if len(set(split.keys)) < len(split.keys):
+                raise DataError(f"{where}: keys repeat", hint="give each image a key of its own")
+            self.check_targets(where, split)
         both = set(self.train.keys) & set(self.test.keys)
         if both:
             raise DataError(
@@ -87,19 +83,66 @@ class Task:
                 hint="a test image must not be trained on",
             )
 
-    def _check(self, side: str, split: Split) -> None:
-        where = f"{self.name}, {side}"
-        if not len(split.keys) == len(split.labels) == len(split.images):
+    def check_targets(self, where: str, split: Any) -> None:
+        """Refuse targets that do not belong to the classes.
+
+        Args:
+            where: what errors begin with.
+            split: train or test.
+        """
+        raise NotImplementedError
+
+    @cached_property
+    def leaked(self) -> frozenset[int]:
+        """Positions in train of images whose bytes are in test too. No draw contains them."""
+        test = set(self.test.hashes)
+        return frozenset(i for i, value in enumerate(self.train.hashes) if value in test)
+
+    @property
+    def leak_notes(self) -> tuple[str, ...]:
+        """A sentence about the leaked images, where there are any."""
+        if not self.leaked:
+            return ()
+        first = self.train.keys[min(self.leaked)]
+        return (f"train: {len(self.leaked)} images left out, identical to test images (such as {first})",)
+
+
+@dataclass(frozen=True, eq=False)
+class Task(BaseTask):
+    """A classification task, checked when it is made.
+
+    Args:
+        metric: top1; mean_per_class; or, where an image may have several labels, map (area under the precision-recall
+            curve) or map11 (eleven points).
+        templates: prompts with {} for recognising the classes by name.
+
+    Raises:
+        DataError: as `BaseTask`; a label without a name, a class that is missing from a split.
+    """
+
+    train: Split = field(repr=False)
+    test: Split = field(repr=False)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+
+    kind = "classification"
+    min_classes = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric not in METRICS[self.multi_label]:
+            several = "several labels" if self.multi_label else "one label"
             raise DataError(
-                f"{where}: {len(split.keys)} keys, {len(split.labels)} labels, {len(split.images)} images"
+                f"{self.name}: metric {self.metric!r} for images of {several}",
+                hint=f"one of: {', '.join(METRICS[self.multi_label])}",
             )
-        if len(set(split.keys)) < len(split.keys):
-            raise DataError(f"{where}: keys repeat", hint="give each image a key of its own")
+
+    def check_targets(self, where: str, split: Split) -> None:
+        """Refuse labels without a name, and classes without an image."""
         check_labels(where, split.targets, self.classes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave decoded images behind: a worker elsewhere decodes its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
 
     @property
     def multi_label(self) -> bool:
@@ -114,12 +157,6 @@ class Task:
             None if self.test.accepted is None else hashlib.sha256(self.test.accepted.tobytes()).hexdigest()
         )
         return digest(["task", self.classes, self.metric, self.flip, splits, accepted])
-
-    @cached_property
-    def leaked(self) -> frozenset[int]:
-        """Positions in train of images whose bytes are in test too. No draw contains them."""
-        test = set(self.test.hashes)
-        return frozenset(i for i, value in enumerate(self.train.hashes) if value in test)
 
 
 def check_labels(where: str, targets: np.ndarray, classes: Sequence[str]) -> None:
@@ -164,9 +201,9 @@ def split_by_chance(keys: Sequence[str], labels: Sequence[int], *, fraction: flo
     by_class: dict[int, list[int]] = {}
     for row in sorted(range(len(keys)), key=lambda i: (chance(keys[i], 0, "transfer/test"), keys[i])):
         by_class.setdefault(labels[row], []).append(row)
-    testing = [False] * len(keys)
+    is_test = [False] * len(keys)
     for rows in by_class.values():
         count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
         for row in rows[:count]:
-            testing[row] = True
-    return testing
+            is_test[row] = True
+    return is_test

@@ -1,64 +1,63 @@
-"""The families of tasks, one a file; this folder is their registry.
+"""The task registry: a file for each dataset, with `TASKS`, a list of `TaskInfo`.
 
-A family's file has `TASKS`, a list of `Listing`: what each task is, where its data comes from, and what opens it. To
-add a task, add a line there; to add a family, add a file.
+A `TaskInfo` says what the task is, where its data comes from, and what opens it. To add a task, add a line there; to
+add a dataset, add a file.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from curate.errors import RecipeError, did_you_mean
 from curate.recipes.registry import Registry
-from train.transfer.tasks.listing import Listing, Request
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
+
+_RENAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL).fullmatch
 
 
-def listed() -> list[Listing]:
-    """Return the tasks of all families, those that need no download first."""
-    return [task for module in Registry(__name__).modules() for task in module.TASKS]
-
-
-def listings() -> dict[str, Listing]:
+def task_infos() -> dict[str, TaskInfo]:
     """Return all tasks by name."""
-    return {one.name: one for one in listed()}
+    return {info.name: info for module in Registry(__name__).modules() for info in module.TASKS}
 
 
-def one_listing(name: str) -> Listing:
-    """Return the task of a name, whatever argument follows it.
+def find_task_info(name: str) -> TaskInfo:
+    """Return the info of a task by name, whatever argument follows the name.
 
     Raises:
         RecipeError: no such task.
     """
-    first, known = name.partition(":")[0], listings()
+    first, known = name.partition(":")[0], task_infos()
     if first not in known:
-        usages = ", ".join(one.usage for one in known.values())
+        usages = ", ".join(info.usage for info in known.values())
         near = did_you_mean(first, known)
         raise RecipeError(f"no task {name!r}", hint=f"{near + '; ' if near else ''}there are {usages}")
     return known[first]
 
 
-def facts(listing: Listing) -> dict[str, str]:
-    """Return what is to be known of a task."""
+def describe_task(info: TaskInfo) -> dict[str, str]:
+    """Return what is known of a task, as `curate tasks` shows it."""
     return {
-        "task": listing.usage,
-        "what": listing.about,
-        "classes / train / test": listing.size,
-        "split": listing.splits,
-        "metric": listing.metric,
-        "kind": listing.kind,
-        "data": listing.get,
-        "source": listing.source,
+        "task": info.usage,
+        "what": info.about,
+        "classes / train / test": info.size,
+        "split": info.splits,
+        "metric": info.metric,
+        "kind": info.kind,
+        "data": info.get,
+        "source": info.source,
     }
 
 
 def open_tasks(name: str, data: Sequence[str | Path] = ()) -> list[Any]:
-    """Open a task by name: `dtd`, or with an argument where it takes one, `folder:PATH`.
+    """Open a task by name: `dtd`; `folder:PATH`, with an argument; `pets=folder:PATH`, under a name of its own.
 
     Args:
         name: as `curate tasks` lists them.
-        data: folders that hold what was downloaded.
+        data: folders with what was downloaded.
 
     Returns:
         Task or DetectionTask; several where it has official partitions and all of them were asked for.
@@ -68,7 +67,10 @@ def open_tasks(name: str, data: Sequence[str | Path] = ()) -> list[Any]:
         MissingError: its data is not there.
         DataError: the data is not that task.
     """
-    listing = one_listing(name)
+    match = _RENAMED(name)
+    if match:
+        return [dataclasses.replace(task, name=match[1]) for task in open_tasks(match[2], data)]
+    info = find_task_info(name)
     _, colon, argument = name.partition(":")
-    places = tuple(Path(one).expanduser() for one in data)
-    return list(listing.open(Request(listing, argument if colon else None, places)))
+    folders = tuple(Path(folder).expanduser() for folder in data)
+    return list(info.open(TaskRequest(info, argument if colon else None, folders)))

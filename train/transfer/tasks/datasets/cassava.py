@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import by_chance, row
+from train.transfer.tasks.readers.labeled_files import divide_by_chance, labeled_file
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 TEST_FRACTION = 0.2  # of each class
 NAMES = "label_num_to_disease_map.json"
@@ -19,19 +19,19 @@ TEMPLATES = (
 )
 
 
-def open_cassava(request: Request) -> list[Task]:
+def open_cassava(request: TaskRequest) -> list[Task]:
     """Open it with a fifth of every class to test on, by chance of the image, for its test labels are not public."""
     request.no_argument()
     places = ("cassava/train.csv", "cassava-leaf-disease-classification/train.csv")
-    download = Download(request.listing, request.find(*places).parent)
+    download = Download(request.info, request.find(*places).parent)
     names = _names(download, download.json(NAMES))
     rows = []
     for where, (image, label) in download.table("train.csv", ("image_id", "label")):
         if label not in names:
             download.damaged(where, f"label {label!r} has no name in {NAMES}")
-        rows.append(row(image, label, below="train_images"))
+        rows.append(labeled_file(image, label, below="train_images"))
     rows, notes = download.once("train.csv", rows)
-    train, test = by_chance(rows, TEST_FRACTION)
+    train, test = divide_by_chance(rows, TEST_FRACTION)
     return [download.task(names, train, test, templates=TEMPLATES, notes=notes)]
 
 
@@ -47,7 +47,7 @@ def _names(download: Download, found: Any) -> dict[str, str]:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="cassava",
         about="four diseases of cassava leaves, and none; very uneven classes",
         source="Cassava Leaf Disease Classification, 2020, https://www.kaggle.com/c/cassava-leaf-disease-classification",

@@ -6,10 +6,15 @@ from collections import Counter
 from typing import Any
 
 from curate.errors import RecipeError
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import Row, readable, row, shared_classes
+from train.transfer.tasks.readers.labeled_files import (
+    LabeledFile,
+    display_names,
+    labeled_file,
+    shared_classes,
+)
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 ANNOTATIONS = "eccv_18_annotation_files"
 IMAGES = "eccv_18_all_images_sm"
@@ -24,7 +29,7 @@ TEMPLATES = (
 )
 
 
-def open_camera_traps(request: Request) -> list[Task]:
+def open_camera_traps(request: TaskRequest) -> list[Task]:
     """Open it with the official train list, and cis_test or trans_test.
 
     A frame that is empty, that has no annotation or that shows several categories is left out and counted. The other
@@ -41,17 +46,17 @@ def open_camera_traps(request: Request) -> list[Task]:
             hint="camera-traps tests at the places of training, camera-traps:trans at others",
         )
     places = (f"cct20/{ANNOTATIONS}", f"caltech_camera_traps/{ANNOTATIONS}", f"{ANNOTATIONS}")
-    download = Download(request.listing, request.find(*places).parent)
+    download = Download(request.info, request.find(*places).parent)
     train, ids, train_count, notes = _rows(download, "train")
     test, test_ids, test_count, test_notes = _rows(download, f"{side}_test")
     if ids != test_ids:
         what = f"categories {test_ids} are not those of train_annotations.json, {ids}"
         download.damaged(download.root / ANNOTATIONS / f"{side}_test_annotations.json", what)
-    sizes = (len({one.of for one in train + test}), train_count, test_count)
+    sizes = (len({one.class_id for one in train + test}), train_count, test_count)
     absent = set(ids.values()) if side == "trans" else set()
     train, test, dropped = shared_classes(train, test, absent)
-    there = {one.of for one in train + test}
-    names = readable(name for _, name in sorted(ids.items()) if name in there)
+    there = {one.class_id for one in train + test}
+    names = display_names(name for _, name in sorted(ids.items()) if name in there)
     return [
         download.task(
             names,
@@ -66,7 +71,7 @@ def open_camera_traps(request: Request) -> list[Task]:
     ]
 
 
-def _rows(download: Download, side: str) -> tuple[list[Row], dict[int, str], int, list[str]]:
+def _rows(download: Download, side: str) -> tuple[list[LabeledFile], dict[int, str], int, list[str]]:
     """Return the images of a list, its categories by number, how many images it has, and notes."""
     file = f"{ANNOTATIONS}/{side}_annotations.json"
     found = download.json(file)
@@ -90,7 +95,7 @@ def _rows(download: Download, side: str) -> tuple[list[Row], dict[int, str], int
             reason = "without annotation" if not of else "several categories" if len(of) > 1 else "empty"
             left_out[reason] += 1
         else:
-            rows.append(row(image["file_name"], of[0], below=IMAGES))
+            rows.append(labeled_file(image["file_name"], of[0], below=IMAGES))
     rows, again = download.once(side, rows)
     notes = [f"{side}: {count:,} images left out: {reason}" for reason, count in sorted(left_out.items())]
     return rows, {n: name for n, name in names.items() if name != EMPTY}, len(images), notes + again
@@ -114,7 +119,7 @@ def _records(
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="camera-traps",
         about="animals seen by camera traps at 20 places (CCT-20)",
         source="Beery et al., ECCV 2018, https://lila.science/datasets/caltech-camera-traps",

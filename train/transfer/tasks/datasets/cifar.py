@@ -10,10 +10,10 @@ import numpy as np
 
 from curate.errors import DataError
 from train.transfer.splits import Arrays, Split
-from train.transfer.tasks.listing import Listing, Request
+from train.transfer.tasks.readers.labeled_files import display_names, size_notes
 from train.transfer.tasks.readers.pickles import read_pickle
-from train.transfer.tasks.readers.rows import readable, size_notes
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 SIDE = 32  # pixels
 TEMPLATES = (
@@ -24,7 +24,7 @@ TEMPLATES = (
 )
 
 
-class Layout(NamedTuple):
+class CifarFiles(NamedTuple):
     """Where the files of one of the two are, and what they call labels and names."""
 
     folder: str
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     names: str
 
 
-TEN = Layout(
+TEN = CifarFiles(
     folder="cifar-10-batches-py",
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test="test_batch",
@@ -43,35 +43,35 @@ TEN = Layout(
     labels="labels",
     names="label_names",
 )
-HUNDRED = Layout("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names")
+HUNDRED = CifarFiles("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names")
 
 
-def open_ten(request: Request) -> list[Task]:
+def open_ten(request: TaskRequest) -> list[Task]:
     """Open CIFAR-10."""
     return [_open(request, TEN)]
 
 
-def open_hundred(request: Request) -> list[Task]:
+def open_hundred(request: TaskRequest) -> list[Task]:
     """Open CIFAR-100, by its 100 classes; the 20 above them are not used."""
     return [_open(request, HUNDRED)]
 
 
-def _open(request: Request, layout: Layout) -> Task:
+def _open(request: TaskRequest, layout: CifarFiles) -> Task:
     request.no_argument()
-    listing = request.listing
+    info = request.info
     meta = request.find(f"{layout.folder}/{layout.meta}")
-    root, hint = meta.parent, f"task {listing.name}: {listing.get}"
+    root, hint = meta.parent, f"task {info.name}: {info.get}"
     names = read_pickle(meta, hint=hint).get(layout.names)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{meta}: no list of names {layout.names!r}", hint=hint)
-    classes = tuple(readable(names).values())
+    classes = tuple(display_names(names).values())
     train = _split("train", [root / name for name in layout.train], layout, classes, hint)
     test = _split("test", [root / layout.test], layout, classes, hint)
-    notes = size_notes(listing.sizes, (len(classes), len(train), len(test)))
-    return Task(listing.name, classes, train, test, notes=tuple(notes), templates=TEMPLATES)
+    notes = size_notes(info.sizes, (len(classes), len(train), len(test)))
+    return Task(info.name, classes, train, test, notes=tuple(notes), templates=TEMPLATES)
 
 
-def _split(side: str, files: Sequence[Path], layout: Layout, classes: Sequence[str], hint: str) -> Split:
+def _split(side: str, files: Sequence[Path], layout: CifarFiles, classes: Sequence[str], hint: str) -> Split:
     pixels, labels = [], []
     for file in files:
         pixels_N3SS, labels_N = _batch(file, layout, hint)
@@ -87,7 +87,7 @@ def _split(side: str, files: Sequence[Path], layout: Layout, classes: Sequence[s
     return Split(keys, tuple(labels), Arrays(pixels_NSS3))
 
 
-def _batch(file: Path, layout: Layout, hint: str) -> tuple[np.ndarray, list[int]]:
+def _batch(file: Path, layout: CifarFiles, hint: str) -> tuple[np.ndarray, list[int]]:
     """Return the pixels of a file, N3SS, and the labels."""
     found = read_pickle(file, hint=hint)
     pixels, labels = found.get("data"), found.get(layout.labels)
@@ -101,7 +101,7 @@ def _batch(file: Path, layout: Layout, hint: str) -> tuple[np.ndarray, list[int]
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="cifar10",
         about="ten kinds of things and animals, 32 x 32 pixels",
         source="Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -111,7 +111,7 @@ TASKS = [
         open=open_ten,
         sizes=(10, 50_000, 10_000),
     ),
-    Listing(
+    TaskInfo(
         name="cifar100",
         about="a hundred kinds of things and animals, 32 x 32 pixels",
         source="Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html",

@@ -10,14 +10,14 @@ from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import DataError, RecipeError
 from train.data.samples import HELD_OUT
 from train.transfer.splits import Files, Split
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.task import Task, check_labels
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there
 COLUMNS = ["key", "file", "offset", "size", "label", "split"]
 
 
-def open_built(request: Request) -> list[Task]:
+def open_built(request: TaskRequest) -> list[Task]:
     """Open the dataset that the argument names; its name is the task's.
 
     Raises:
@@ -65,7 +65,7 @@ def _split(dataset: Dataset, rows: pa.Table, side: str) -> Split:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="dataset",
         about="a dataset that `curate build` made",
         source="yours",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from train.transfer.splits import Arrays, Split
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.task import Task, split_by_chance
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 TEST_FRACTION = 1 / 3  # of every class: 599 images, so an interval of 95 % is at most 8 points wide
 
 
-def open_digits(request: Request) -> list[Task]:
+def open_digits(request: TaskRequest) -> list[Task]:
     """Open the digits; who is for testing follows from chance and never changes."""
     request.no_argument()
     from sklearn.datasets import load_digits
@@ -41,7 +41,7 @@ def open_digits(request: Request) -> list[Task]:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="digits",
         about="handwritten digits, 8 x 8 grey pixels",
         source="UCI's Optical Recognition of Handwritten Digits (test part), Alpaydin and Kaynak, 1998",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download, Line
-from train.transfer.tasks.readers.rows import Row, readable, row, shared_classes
+from train.transfer.tasks.readers.labeled_files import (
+    LabeledFile,
+    display_names,
+    labeled_file,
+    shared_classes,
+)
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 # Style → training and test images of the cleaned version, what its images are, and texts.
 DOMAINS = {
@@ -30,37 +35,37 @@ DOMAINS = {
 ABSENT = {"painting": frozenset({"t-shirt", "syringe"})}
 
 
-def open_domain(request: Request) -> list[Task]:
+def open_domain(request: TaskRequest) -> list[Task]:
     """Open a style with the official lists; classes are in the order of their numbers there."""
     request.no_argument()
-    listing = request.listing
-    domain = listing.name.partition("-")[2]
+    info = request.info
+    domain = info.name.partition("-")[2]
     places = [f"{folder}/{domain}_train.txt" for folder in ("domainnet", "DomainNet", "domain_net")]
-    download = Download(listing, request.find(*places).parent)
+    download = Download(info, request.find(*places).parent)
     lists = [download.lines(f"{domain}_{side}.txt", 2) for side in ("train", "test")]
     pairs = [[(line, _row(download, line, domain)) for line in lines] for lines in lists]
-    ids = download.numbered((line.where, one.of, line.words[1]) for side in pairs for line, one in side)
+    ids = download.numbered((line.where, one.class_id, line.words[1]) for side in pairs for line, one in side)
     train, train_notes = download.once("train", [one for _, one in pairs[0]])
     test, test_notes = download.once("test", [one for _, one in pairs[1]])
     sizes = (len(ids), len(train), len(test))
     train, test, dropped = shared_classes(train, test, ABSENT.get(domain, ()))
-    there = {one.of for one in train + test}
-    names = readable(name for name in ids if name in there)
+    there = {one.class_id for one in train + test}
+    names = display_names(name for name in ids if name in there)
     notes = [*train_notes, *test_notes, *dropped]
     return [download.task(names, train, test, templates=DOMAINS[domain][3], notes=notes, sizes=sizes)]
 
 
-def _row(download: Download, line: Line, domain: str) -> Row:
+def _row(download: Download, line: Line, domain: str) -> LabeledFile:
     parts = line.words[0].split("/")
     if len(parts) != 3 or parts[0] != domain:
         download.damaged(line.where, f"{line.words[0]!r} is no {domain}/CLASS/IMAGE")
-    return row(line.words[0], parts[1])
+    return labeled_file(line.words[0], parts[1])
 
 
-def _listing(domain: str) -> Listing:
+def _info(domain: str) -> TaskInfo:
     train, test, what, _ = DOMAINS[domain]
     lacks = ", without t-shirt and syringe, each of which one side lacks" if domain in ABSENT else ""
-    return Listing(
+    return TaskInfo(
         name=f"domainnet-{domain}",
         about=f"{what} of 345 kinds of things and animals",
         source="Peng et al., ICCV 2019, http://ai.bu.edu/M3SDA/",
@@ -72,4 +77,4 @@ def _listing(domain: str) -> Listing:
     )
 
 
-TASKS = [_listing(domain) for domain in DOMAINS]
+TASKS = [_info(domain) for domain in DOMAINS]

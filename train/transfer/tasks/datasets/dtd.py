@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import Row, readable, row
+from train.transfer.tasks.readers.labeled_files import LabeledFile, display_names, labeled_file
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 PARTITIONS = 10
 TEMPLATES = (
@@ -16,11 +16,11 @@ TEMPLATES = (
 )
 
 
-def open_dtd(request: Request) -> list[Task]:
+def open_dtd(request: TaskRequest) -> list[Task]:
     """Open one official partition or all; its train and val are trained on."""
     partitions = request.partition(PARTITIONS, "1")
     root = request.find("dtd/dtd/labels", "dtd/labels").parent
-    return [_open(Download(request.listing, root), partition) for partition in partitions]
+    return [_open(Download(request.info, root), partition) for partition in partitions]
 
 
 def _open(download: Download, partition: int) -> Task:
@@ -28,24 +28,29 @@ def _open(download: Download, partition: int) -> Task:
     test = _rows(download, f"labels/test{partition}.txt")
     train, train_notes = download.once("train", train)
     test, test_notes = download.once("test", test)
-    ids = sorted({one.of for one in train + test})
+    ids = sorted({one.class_id for one in train + test})
     return download.task(
-        readable(ids), train, test, templates=TEMPLATES, notes=train_notes + test_notes, partition=partition
+        display_names(ids),
+        train,
+        test,
+        templates=TEMPLATES,
+        notes=train_notes + test_notes,
+        partition=partition,
     )
 
 
-def _rows(download: Download, file: str) -> list[Row]:
+def _rows(download: Download, file: str) -> list[LabeledFile]:
     rows = []
     for line in download.lines(file, 1):
         folder, slash, name = line.words[0].partition("/")
         if not slash or not name or "/" in name:
             download.damaged(line.where, f"{line.words[0]!r} is no CLASS/IMAGE")
-        rows.append(row(line.words[0], folder, below="images"))
+        rows.append(labeled_file(line.words[0], folder, below="images"))
     return rows
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="dtd",
         about="textures, named by how they look",
         source="Cimpoi et al., CVPR 2014, https://www.robots.ox.ac.uk/~vgg/data/dtd/",

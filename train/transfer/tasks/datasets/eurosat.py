@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import by_chance, readable, row
+from train.transfer.tasks.readers.labeled_files import display_names, divide_by_chance, labeled_file
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 TEST_FRACTION = 0.2  # of each class
 NAMES = {
@@ -23,22 +23,22 @@ NAMES = {
 TEMPLATES = ("a satellite photo of {}.", "an aerial view of {}.", "{} seen from space.")
 
 
-def open_eurosat(request: Request) -> list[Task]:
+def open_eurosat(request: TaskRequest) -> list[Task]:
     """Open it with a fifth of every class to test on, by chance of the image."""
     request.no_argument()
     root = request.find("eurosat/2750", "EuroSAT/2750", "eurosat/EuroSAT_RGB", "EuroSAT_RGB", "2750")
-    download = Download(request.listing, root)
+    download = Download(request.info, root)
     folders, notes = download.class_folders()
     strange = [name for name in folders if name not in NAMES]
     if strange:
         download.damaged(root / strange[0], f"is no class of EuroSAT, which has {', '.join(NAMES)}")
-    rows = [row(f"{name}/{file}", name) for name, files in folders.items() for file in files]
-    train, test = by_chance(rows, TEST_FRACTION)
-    return [download.task(readable(folders, NAMES), train, test, templates=TEMPLATES, notes=notes)]
+    rows = [labeled_file(f"{name}/{file}", name) for name, files in folders.items() for file in files]
+    train, test = divide_by_chance(rows, TEST_FRACTION)
+    return [download.task(display_names(folders, NAMES), train, test, templates=TEMPLATES, notes=notes)]
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="eurosat",
         about="land seen by a satellite, 64 x 64 pixels, RGB",
         source="Helber et al., JSTARS 2019, https://github.com/phelber/EuroSAT",

@@ -15,15 +15,15 @@ from curate.errors import DataError, RecipeError
 from curate.sources import Index
 from curate.sources.folder import folder
 from train.transfer.splits import Files, Split
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.task import Task, check_labels, split_by_chance
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 USAGE = "folder:PATH"
 TEST_FRACTION = 0.2  # where the folder has no split of its own
 TEST_NAMES = ("test", "val")  # the first that is there
 
 
-def open_named(request: Request) -> list[Task]:
+def open_named(request: TaskRequest) -> list[Task]:
     """Open the folder that the argument names."""
     if not request.argument:
         raise RecipeError("task folder needs a path", hint=f"write: {USAGE}")
@@ -103,7 +103,7 @@ def _split(root: Path, rows: list[dict]) -> Split:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="folder",
         about="your own images, one folder a class",
         source="yours",

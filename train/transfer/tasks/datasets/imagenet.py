@@ -16,10 +16,10 @@ from curate.errors import MissingError
 from curate.sources._index_cache import make_key
 from curate.wordnet import nouns, unique_names
 from curate.wordnet.lists import wnids_of
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import Row
+from train.transfer.tasks.readers.labeled_files import LabeledFile
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 SOLUTION = "LOC_val_solution.csv"
 REAL = "real.json"
@@ -28,7 +28,7 @@ VALIDATION_IMAGES = 50_000
 _official = re.compile(r"ILSVRC2012_val_(\d{8})").fullmatch
 
 
-def open_imagenet(request: Request) -> list[Task]:
+def open_imagenet(request: TaskRequest) -> list[Task]:
     """Open it; classes are in the order of their wnids.
 
     Their names are OpenAI's. WordNet's stand in for a class that is none of the 1,000, and for the two pairs to which
@@ -36,11 +36,11 @@ def open_imagenet(request: Request) -> list[Task]:
     """
     request.no_argument()
     root = request.find("imagenet/train", "ILSVRC2012/train", "ILSVRC/Data/CLS-LOC/train").parent
-    download = Download(request.listing, root)
+    download = Download(request.info, root)
     folders, notes = download.class_folders("train")
     train = [_row("train", f"{wnid}/{file}", wnid) for wnid, files in folders.items() for file in files]
     test, test_notes = _validation(request, download)
-    ids = sorted({*folders, *(one.of for one in test)})
+    ids = sorted({*folders, *(one.class_id for one in test)})
     strange = [name for name in ids if name not in nouns()]
     if strange:
         download.damaged(root, f"class {strange[0]!r} is no id of WordNet, such as n01440764")
@@ -52,25 +52,25 @@ def open_imagenet(request: Request) -> list[Task]:
     return [dataclasses.replace(task, test=dataclasses.replace(task.test, accepted=accepted_NC))]
 
 
-def _row(side: str, file: str, wnid: str) -> Row:
+def _row(side: str, file: str, wnid: str) -> LabeledFile:
     """Return a row; the key of an official validation image is the same in every layout."""
     name = file.rpartition("/")[2].rpartition(".")[0]
     key = f"{side}/{name}" if _official(name) else f"{side}/{file.rpartition('.')[0]}"
-    return Row(make_key(key), f"{side}/{file}", wnid)
+    return LabeledFile(make_key(key), f"{side}/{file}", wnid)
 
 
-def _validation(request: Request, download: Download) -> tuple[list[Row], list[str]]:
+def _validation(request: TaskRequest, download: Download) -> tuple[list[LabeledFile], list[str]]:
     """Return the validation images: in one folder a class, or all in one with Kaggle's table of their classes."""
     place = download.root / "val"
     if not place.is_dir():
-        raise MissingError(f"{place}: there is no such folder", hint=request.listing.get)
+        raise MissingError(f"{place}: there is no such folder", hint=request.info.get)
     if any(entry.is_dir() for entry in os.scandir(place)):
         folders, notes = download.class_folders("val")
         return [
             _row("val", f"{wnid}/{file}", wnid) for wnid, files in folders.items() for file in files
         ], notes
     solution = request.find(f"imagenet/{SOLUTION}", f"ILSVRC2012/{SOLUTION}", SOLUTION, f"ILSVRC/{SOLUTION}")
-    labels = Download(request.listing, solution.parent)
+    labels = Download(request.info, solution.parent)
     rows = []
     for where, (image, boxes) in labels.table(solution.name, ("ImageId", "PredictionString")):
         wnid = boxes.partition(" ")[0]
@@ -92,7 +92,7 @@ def _names(ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def _accepted(
-    request: Request, rows: Sequence[Row], ids: Sequence[str]
+    request: TaskRequest, rows: Sequence[LabeledFile], ids: Sequence[str]
 ) -> tuple[np.ndarray | None, list[str]]:
     """Return the labels that ReaL accepts for each image, bool NC, or None; and notes.
 
@@ -113,16 +113,16 @@ def _accepted(
         assert match is not None
         number = int(match[1])
         if not 1 <= number <= VALIDATION_IMAGES:
-            Download(request.listing, file.parent).damaged(
+            Download(request.info, file.parent).damaged(
                 file, f"has no image number {number} ({rows[i].file})"
             )
         accepted_NC[i, [at for label in lists[number - 1] if (at := own[label]) is not None]] = True
     return accepted_NC, []
 
 
-def _lists(request: Request, file: Path) -> list[list[int]]:
+def _lists(request: TaskRequest, file: Path) -> list[list[int]]:
     """Return ReaL's lists of label positions, one an image."""
-    download = Download(request.listing, file.parent)
+    download = Download(request.info, file.parent)
     found = download.json(file.name)
     if not isinstance(found, list) or len(found) != VALIDATION_IMAGES:
         download.damaged(file, f"is no list of {VALIDATION_IMAGES:,} lists")
@@ -133,7 +133,7 @@ def _lists(request: Request, file: Path) -> list[list[int]]:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="imagenet",
         about="1,000 classes of photographs",
         source="Russakovsky et al., IJCV 2015, https://image-net.org",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import Row, readable, row
+from train.transfer.tasks.readers.labeled_files import LabeledFile, display_names, labeled_file
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -15,11 +15,11 @@ TEMPLATES = (
 )
 
 
-def open_pets(request: Request) -> list[Task]:
+def open_pets(request: TaskRequest) -> list[Task]:
     """Open it with the official lists; classes are in the order of their numbers there."""
     request.no_argument()
     root = request.find("oxford-iiit-pet/annotations/trainval.txt", "annotations/trainval.txt").parents[1]
-    download = Download(request.listing, root)
+    download = Download(request.info, root)
     lists = [download.lines(f"annotations/{side}.txt", 4) for side in ("trainval", "test")]
     ids = download.numbered(
         (line.where, _breed(download, line.where, line.words[0]), line.words[1])
@@ -28,7 +28,9 @@ def open_pets(request: Request) -> list[Task]:
     )
     train, train_notes = download.once("train", [_row(line.words[0]) for line in lists[0]])
     test, test_notes = download.once("test", [_row(line.words[0]) for line in lists[1]])
-    return [download.task(readable(ids), train, test, templates=TEMPLATES, notes=train_notes + test_notes)]
+    return [
+        download.task(display_names(ids), train, test, templates=TEMPLATES, notes=train_notes + test_notes)
+    ]
 
 
 def _breed(download: Download, where: str, image: str) -> str:
@@ -39,12 +41,12 @@ def _breed(download: Download, where: str, image: str) -> str:
     return breed
 
 
-def _row(image: str) -> Row:
-    return row(f"{image}.jpg", image.rpartition("_")[0], below="images")
+def _row(image: str) -> LabeledFile:
+    return labeled_file(f"{image}.jpg", image.rpartition("_")[0], below="images")
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="pets",
         about="37 breeds of cats and dogs",
         source="Parkhi et al., CVPR 2012, https://www.robots.ox.ac.uk/~vgg/data/pets/",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.readers.downloads import Download
-from train.transfer.tasks.readers.rows import Row, row, spaced
+from train.transfer.tasks.readers.labeled_files import LabeledFile, labeled_file, with_spaces
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 PARTITIONS = 10
 # Of /s/subway_station/platform the second word is the thing; of /c/church/outdoor it says which church.
@@ -15,7 +15,7 @@ THINGS = frozenset(
 TEMPLATES = ("a photo of a {}.", "a picture of the scene: {}.", "a view of a {}.", "this place is a {}.")
 
 
-def open_sun397(request: Request) -> list[Task]:
+def open_sun397(request: TaskRequest) -> list[Task]:
     """Open the official partitions, all ten unless one is asked for; classes are in the order of ClassName.txt."""
     partitions = request.partition(PARTITIONS)
     images = request.find("SUN397/ClassName.txt", "sun397/ClassName.txt").parent
@@ -26,14 +26,14 @@ def open_sun397(request: Request) -> list[Task]:
         "sun397/Training_01.txt",
         "sun397/Partitions/Training_01.txt",
     ).parent
-    download, listed = Download(request.listing, images), Download(request.listing, lists)
+    download, listed = Download(request.info, images), Download(request.info, lists)
     ids = [line.words[0] for line in download.lines("ClassName.txt", 1)]
-    known: dict[str, Row] = {}  # an image is in several partitions, as one row
+    known: dict[str, LabeledFile] = {}  # an image is in several partitions, as one row
     return [_open(download, listed, ids, known, partition) for partition in partitions]
 
 
 def _open(
-    download: Download, listed: Download, ids: list[str], known: dict[str, Row], partition: int
+    download: Download, listed: Download, ids: list[str], known: dict[str, LabeledFile], partition: int
 ) -> Task:
     sides, notes = [], []
     for side, name in (("train", "Training"), ("test", "Testing")):
@@ -44,7 +44,7 @@ def _open(
     return download.task(names, *sides, templates=TEMPLATES, notes=notes, partition=partition)
 
 
-def _rows(listed: Download, file: str, ids: set[str], known: dict[str, Row]) -> list[Row]:
+def _rows(listed: Download, file: str, ids: set[str], known: dict[str, LabeledFile]) -> list[LabeledFile]:
     rows = []
     for line in listed.lines(file, 1):
         place = line.words[0]
@@ -52,7 +52,7 @@ def _rows(listed: Download, file: str, ids: set[str], known: dict[str, Row]) -> 
         if of not in ids:
             listed.damaged(line.where, f"{place!r} is of no class that ClassName.txt names")
         if place not in known:
-            known[place] = row(place.removeprefix("/"), of)
+            known[place] = labeled_file(place.removeprefix("/"), of)
         rows.append(known[place])
     return rows
 
@@ -61,11 +61,11 @@ def _name(path: str) -> str:
     """Return what people call a class: of /a/apartment_building/outdoor, outdoor apartment building."""
     thing, *which = path.split("/")[2:]
     words = [thing, *which] if THINGS & set(which) else [*which, thing]
-    return spaced(" ".join(words))
+    return with_spaces(" ".join(words))
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="sun397",
         about="scenes, indoor and outdoor",
         source="Xiao et al., CVPR 2010, https://vision.princeton.edu/projects/2010/SUN/",

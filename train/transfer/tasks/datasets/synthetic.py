@@ -8,14 +8,14 @@ from curate.sources.synthetic.classes import DOWNSTREAM
 from curate.sources.synthetic.folders import write_folder
 from curate.sources.synthetic.images import DRAWING_VERSION
 from train.transfer.tasks.datasets.folder import open_folder
-from train.transfer.tasks.listing import Listing, Request
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 COUNTS = {"train": 60, "test": 50}  # of each class
 SIZE = 48  # pixels
 
 
-def open_synthetic(request: Request) -> list[Task]:
+def open_synthetic(request: TaskRequest) -> list[Task]:
     """Draw the images into the cache, unless they are there, and open them.
 
     Raises:
@@ -34,7 +34,7 @@ def open_synthetic(request: Request) -> list[Task]:
 
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="synthetic",
         about="generated images of 12 ImageNet classes that the generated pool has not",
         source="drawn here",

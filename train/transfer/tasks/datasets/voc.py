@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from curate.errors import DataError, RecipeError
-from train.transfer.detection.task import DetectionSplit, DetectionTask, Truth
+from train.transfer.detection.task import DetectionSplit, DetectionTask, GroundTruth
 from train.transfer.splits import Files, Split
-from train.transfer.tasks.crops import Crops, Joined
-from train.transfer.tasks.listing import Listing, Request
+from train.transfer.tasks.derived_images import BoxCrops, ConcatenatedImages
 from train.transfer.tasks.readers.voc import (
     ACTIONS,
     CLASSES,
     OTHER,
     Annotation,
     Box,
-    Thing,
+    VocObject,
     image_file,
     list_file,
     read_annotations,
@@ -27,6 +26,7 @@ from train.transfer.tasks.readers.voc import (
     read_names,
 )
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo, TaskRequest
 
 NAMES = {
     "aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle", "pottedplant": "potted plant",
@@ -39,7 +39,7 @@ ARCHIVES = {  # the folder that an archive has around it where it was unpacked b
 }
 
 
-def find_year(request: Request, archive: str, listed: str) -> Path:
+def find_year(request: TaskRequest, archive: str, listed: str) -> Path:
     """Return the folder of a year that has a list of images.
 
     Args:
@@ -51,7 +51,7 @@ def find_year(request: Request, archive: str, listed: str) -> Path:
     return found.absolute().parents[2]
 
 
-def open_detection(request: Request) -> list[DetectionTask]:
+def open_detection(request: TaskRequest) -> list[DetectionTask]:
     """Open VOC 2007's detection; `:07+12` adds the images of 2012 to those that are trained on.
 
     Raises:
@@ -78,15 +78,15 @@ def open_detection(request: Request) -> list[DetectionTask]:
 
 def _detection(root: Path, listed: str) -> DetectionSplit:
     names = read_names(root, listed)
-    truths = tuple(_truth(one) for one in read_annotations(root, names))
+    truths = tuple(map(_truth, read_annotations(root, names)))
     return DetectionSplit(names, truths, _files(root, names), len(CLASSES))
 
 
-def _truth(said: Annotation) -> Truth:
-    boxes = np.array([one.box for one in said.things], dtype=np.float64).reshape(-1, 4)
-    labels = np.array([CLASSES.index(one.name) for one in said.things], dtype=np.int64)
-    difficult = np.array([one.difficult for one in said.things], dtype=bool)
-    return Truth(said.width, said.height, boxes, labels, difficult)
+def _truth(annotation: Annotation) -> GroundTruth:
+    boxes = np.array([each.box for each in annotation.objects], dtype=np.float64).reshape(-1, 4)
+    labels = np.array([CLASSES.index(each.name) for each in annotation.objects], dtype=np.int64)
+    difficult = np.array([each.difficult for each in annotation.objects], dtype=bool)
+    return GroundTruth(annotation.width, annotation.height, boxes, labels, difficult)
 
 
 def _files(root: Path, names: Sequence[str]) -> Files:
@@ -99,7 +99,9 @@ def _joined(sides: Sequence[DetectionSplit]) -> DetectionSplit:
         return sides[0]
     keys = tuple(key for side in sides for key in side.keys)
     truths = tuple(truth for side in sides for truth in side.truths)
-    return DetectionSplit(keys, truths, Joined(tuple(side.images for side in sides)), len(CLASSES))
+    return DetectionSplit(
+        keys, truths, ConcatenatedImages(tuple(side.images for side in sides)), len(CLASSES)
+    )
 
 
 def _cut(train: Sequence[str], test: Sequence[str], published: tuple[int, int]) -> list[str]:
@@ -124,7 +126,7 @@ def _absent(train: DetectionSplit, test: DetectionSplit) -> list[str]:
     return notes
 
 
-def open_classification(request: Request) -> list[Task]:
+def open_classification(request: TaskRequest) -> list[Task]:
     """Open VOC 2007's classification; an image whose objects of a class are all difficult does not count for it."""
     request.no_argument()
     train = _classification(find_year(request, "2007 trainval", "Main/trainval"), "trainval")
@@ -138,17 +140,20 @@ def _classification(root: Path, side: str) -> Split:
     names = read_names(root, f"Main/{side}")
     lists = [list_file(root, f"Main/{name}_{side}") for name in CLASSES]
     if all(path.is_file() for path in lists):
-        columns = [read_labels(path, [(name,) for name in names]) for path in lists]
-        targets_NC = np.array(
-            [[{1: 1, -1: 0, 0: -1}[label] for label in column] for column in columns], dtype=np.int8
-        ).T
+        targets_NC = _listed_targets(lists, [(name,) for name in names])
     else:
-        truths = tuple(_truth(one) for one in read_annotations(root, names))
+        truths = tuple(map(_truth, read_annotations(root, names)))
         targets_NC = DetectionSplit(names, truths, _files(root, names), len(CLASSES)).targets
     return Split(names, np.ascontiguousarray(targets_NC), _files(root, names))
 
 
-def open_action(request: Request) -> list[Task]:
+def _listed_targets(lists: Sequence[Path], wanted: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """Return int8 targets_NC of 1, 0 and -1 (not counted); in the lists -1 is "has not", and 0 "not counted"."""
+    columns = [[{1: 1, -1: 0, 0: -1}[label] for label in read_labels(path, wanted)] for path in lists]
+    return np.array(columns, dtype=np.int8).T
+
+
+def open_action(request: TaskRequest) -> list[Task]:
     """Open VOC 2012's actions: each person is an image, with what is around."""
     request.no_argument()
     root = find_year(request, "2012 trainval", "Action/train")
@@ -162,21 +167,18 @@ def open_action(request: Request) -> list[Task]:
 def _action(root: Path, side: str) -> Split:
     names = read_names(root, f"Action/{side}")
     persons = _persons(list_file(root, f"Action/{side}"))
-    said = dict(zip(names, read_annotations(root, names), strict=True))
-    things = [_person(root, said[name], name, number) for name, number in persons]
+    annotations = dict(zip(names, read_annotations(root, names), strict=True))
+    objects = [_person(root, annotations[name], name, number) for name, number in persons]
     lists = [list_file(root, f"Action/{action}_{side}") for action in ACTIONS]
     if all(path.is_file() for path in lists):
-        columns = [read_labels(path, persons) for path in lists]
-        targets_NC = np.array(
-            [[{1: 1, -1: 0, 0: -1}[label] for label in column] for column in columns], dtype=np.int8
-        ).T
+        targets_NC = _listed_targets(lists, persons)
     else:
         targets_NC = np.array(
-            [_actions(root, *one) for one in zip(persons, things, strict=True)], dtype=np.int8
+            [_actions(root, *one) for one in zip(persons, objects, strict=True)], dtype=np.int8
         )
     place = {name: i for i, name in enumerate(names)}
-    boxes: list[Box] = [thing.box for thing in things]
-    crops = Crops(_files(root, names), [place[name] for name, _ in persons], boxes)
+    boxes: list[Box] = [person.box for person in objects]
+    crops = BoxCrops(_files(root, names), [place[name] for name, _ in persons], boxes)
     return Split(tuple("_".join(one) for one in persons), np.ascontiguousarray(targets_NC), crops)
 
 
@@ -193,14 +195,14 @@ def _persons(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _person(root: Path, said: Annotation, name: str, number: str) -> Thing:
+def _person(root: Path, annotation: Annotation, name: str, number: str) -> VocObject:
     where = root / "Annotations" / f"{name}.xml"
-    if not 1 <= int(number) <= len(said.things):
+    if not 1 <= int(number) <= len(annotation.objects):
         raise DataError(
-            f"{where}: no object {number}, which a list of actions names (there are {len(said.things)})",
+            f"{where}: no object {number}, which a list of actions names (there are {len(annotation.objects)})",
             hint="actions are in the archive of 2012 alone",
         )
-    thing = said.things[int(number) - 1]
+    thing = annotation.objects[int(number) - 1]
     if thing.name != "person":
         raise DataError(
             f"{where}, object {number}: a {thing.name}, where a list of actions has a person",
@@ -209,7 +211,7 @@ def _person(root: Path, said: Annotation, name: str, number: str) -> Thing:
     return thing
 
 
-def _actions(root: Path, person: tuple[str, str], thing: Thing) -> list[int]:
+def _actions(root: Path, person: tuple[str, str], thing: VocObject) -> list[int]:
     """Return 1 or 0 of each action from the XML file; a person who does something else has none."""
     missing = [action for action in ACTIONS if action not in thing.actions]
     if missing:
@@ -229,7 +231,7 @@ GET_2012 = (
 )
 
 TASKS = [
-    Listing(
+    TaskInfo(
         name="voc07-detection",
         about="objects of 20 classes, to find in photographs",
         source="Everingham et al., IJCV 2010; http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
@@ -241,7 +243,7 @@ TASKS = [
         argument="[:07+12]",
         sizes=(20, 5011, 4952),
     ),
-    Listing(
+    TaskInfo(
         name="voc07-classification",
         about="which of 20 classes a photograph shows; several may be",
         source="Everingham et al., IJCV 2010; http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
@@ -251,7 +253,7 @@ TASKS = [
         metric="map11",
         sizes=(20, 5011, 4952),
     ),
-    Listing(
+    TaskInfo(
         name="voc12-action",
         about="what a person does, of 10 actions, some of them at once or none; each person's box, 1.5 times as large",
         source="Everingham et al., IJCV 2015; http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",

@@ -1,4 +1,4 @@
-"""What a user downloaded for a task: its lists and folders, read with an eye for what is missing or damaged."""
+"""What a user downloaded for a task: lists, tables and folders; what is missing or damaged is refused."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, NoReturn
 from curate.errors import DataError, MissingError
 from curate.io.image_headers import EXTENSIONS
 from train.transfer.splits import Files, Split
-from train.transfer.tasks.listing import Listing
-from train.transfer.tasks.readers.rows import Row, Sizes, size_notes
+from train.transfer.tasks.readers.labeled_files import LabeledFile, Sizes, size_notes
 from train.transfer.tasks.task import Task
+from train.transfer.tasks.task_info import TaskInfo
 
 
 class Line(NamedTuple):
@@ -31,16 +31,16 @@ class Download:
     """The folder that holds a task's data.
 
     Args:
-        listing: of the task; its `get` is the hint of every error.
+        info: of the task; its `get` is the hint of every error.
         root: what files are relative to.
     """
 
-    listing: Listing
+    info: TaskInfo
     root: Path
 
     def damaged(self, where: object, what: str) -> NoReturn:
-        """Say what is wrong, and where."""
-        raise DataError(f"{where}: {what}", hint=f"task {self.listing.name}: {self.listing.get}")
+        """Raise a DataError that says what is wrong, and where."""
+        raise DataError(f"{where}: {what}", hint=f"task {self.info.name}: {self.info.get}")
 
     def text(self, file: str) -> str:
         """Return the text of a file.
@@ -53,7 +53,7 @@ class Download:
         try:
             return path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            hint = f"task {self.listing.name}: {self.listing.get}"
+            hint = f"task {self.info.name}: {self.info.get}"
             raise MissingError(f"{path}: there is no such file", hint=hint) from None
         except (OSError, UnicodeDecodeError) as error:
             self.damaged(path, f"cannot be read ({error})")
@@ -99,7 +99,7 @@ class Download:
         return found[1:]
 
     def json(self, file: str) -> Any:
-        """Return what a JSON file holds.
+        """Return the content of a JSON file.
 
         Raises:
             MissingError: it is not there.
@@ -135,8 +135,8 @@ class Download:
     def task(
         self,
         names: Mapping[str, str],
-        train: Sequence[Row],
-        test: Sequence[Row],
+        train: Sequence[LabeledFile],
+        test: Sequence[LabeledFile],
         *,
         templates: Sequence[str],
         name: str | None = None,
@@ -145,15 +145,15 @@ class Download:
         sizes: Sizes | None = None,
         published: Sizes | None = None,
     ) -> Task:
-        """Return the task that rows make.
+        """Return the task of some files.
 
         Args:
-            names: in label order, what the source calls a class, and what people do.
-            name: of the task; the listing's where none is given.
+            names: in label order, a class as the source calls it, and its name for people.
+            name: of the task; the info's where none is given.
             notes: what was left out.
             partition: which of the official ones.
             sizes: what was found before any of it was left out; classes and rows where none are given.
-            published: what to compare that with; the listing's where none are given.
+            published: what to compare that with; the info's where none are given.
 
         Raises:
             MissingError: images are not there.
@@ -161,18 +161,18 @@ class Download:
         """
         found = sizes or (len(names), len(train), len(test))
         return Task(
-            name or self.listing.name,
+            name or self.info.name,
             tuple(names.values()),
             self.split(train, list(names)),
             self.split(test, list(names)),
-            metric=self.listing.metric,
-            notes=(*size_notes(published or self.listing.sizes, found), *notes),
+            metric=self.info.metric,
+            notes=(*size_notes(published or self.info.sizes, found), *notes),
             partition=None if partition is None else str(partition),
             templates=tuple(templates),
         )
 
-    def split(self, rows: Sequence[Row], classes: Sequence[str]) -> Split:
-        """Return rows as a split, labelled by the position of their class.
+    def split(self, rows: Sequence[LabeledFile], classes: Sequence[str]) -> Split:
+        """Return files as a split, labelled by the position of their class.
 
         Raises:
             MissingError: images are not there.
@@ -181,7 +181,7 @@ class Download:
         self._require([one.file for one in rows])
         label = {name: position for position, name in enumerate(classes)}
         ranges = [(one.file, None, None) for one in rows]
-        labels = tuple(label[one.of] for one in rows)
+        labels = tuple(label[one.class_id] for one in rows)
         return Split(tuple(one.key for one in rows), labels, Files(str(self.root), ranges))
 
     def _require(self, files: Iterable[str]) -> None:
@@ -200,7 +200,7 @@ class Download:
         if absent:
             raise MissingError(
                 f"{self.root}: {len(absent):,} of {count:,} images are not there, such as {absent[0]}",
-                hint=f"task {self.listing.name}: {self.listing.get}",
+                hint=f"task {self.info.name}: {self.info.get}",
             )
 
     def numbered(self, entries: Iterable[tuple[str, str, str]]) -> list[str]:
@@ -214,29 +214,30 @@ class Download:
         """
         named: dict[int, str] = {}
         number_of: dict[str, int] = {}
-        for where, name, told in entries:
-            if not told.isdecimal():
-                self.damaged(where, f"label {told!r} is no number")
-            number = int(told)
+        for where, name, text in entries:
+            if not text.isdecimal():
+                self.damaged(where, f"label {text!r} is no number")
+            number = int(text)
             if named.setdefault(number, name) != name:
                 self.damaged(where, f"label {number} for {name!r}, which is {named[number]!r} elsewhere")
             if number_of.setdefault(name, number) != number:
                 self.damaged(where, f"label {number} for {name!r}, which has {number_of[name]} elsewhere")
         return [named[number] for number in sorted(named)]
 
-    def once(self, side: str, rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
+    def once(self, side: str, rows: Iterable[LabeledFile]) -> tuple[list[LabeledFile], list[str]]:
         """Return each row once, in order, and a note of those that came again.
 
         Raises:
             DataError: an image is of two classes.
         """
-        found: dict[str, Row] = {}
+        by_key: dict[str, LabeledFile] = {}
         again = 0
-        for one in rows:
-            first = found.setdefault(one.key, one)
-            again += first is not one
-            if first.of != one.of:
-                self.damaged(self.root, f"the image {one.file} is of {first.of!r} and of {one.of!r}")
-        return list(found.values()), [
-            f"{side}: {again:,} lines left out, which repeat an image"
-        ] if again else []
+        for file in rows:
+            first = by_key.setdefault(file.key, file)
+            again += first is not file
+            if first.class_id != file.class_id:
+                self.damaged(
+                    self.root, f"the image {file.file} is of {first.class_id!r} and of {file.class_id!r}"
+                )
+        notes = [f"{side}: {again:,} lines left out, which repeat an image"] if again else []
+        return list(by_key.values()), notes

@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Thing:
+class VocObject:
     """An object of an image.
 
     Args:
@@ -49,11 +49,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an XML file says of an image: its size in pixels, and its objects in the order of the file."""
+    """The content of an XML file: the size of an image in pixels, and its objects in the order of the file."""
 
     width: int
     height: int
-    things: tuple[Thing, ...]
+    objects: tuple[VocObject, ...]
 
 
 class _Builder(ET.TreeBuilder):
@@ -94,7 +94,7 @@ def read_annotation(path: Path) -> Annotation:
     return Annotation(width, height, tuple(found))
 
 
-def _thing(where: str, element: ET.Element, width: int, height: int) -> Thing:
+def _thing(where: str, element: ET.Element, width: int, height: int) -> VocObject:
     name = (element.findtext("name") or "").strip()
     if name not in CLASSES:
         near = did_you_mean(name, CLASSES)
@@ -102,18 +102,20 @@ def _thing(where: str, element: ET.Element, width: int, height: int) -> Thing:
             f"{where}: no class {name!r}", hint=f"{near + '; ' if near else ''}there are {', '.join(CLASSES)}"
         )
     xmin, ymin, xmax, ymax = (_number(where, element, f"bndbox/{corner}") for corner in CORNERS)
-    told = f"{where}: box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}"
+    description = f"{where}: box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}"
     if xmin < 1 - SLACK or ymin < 1 - SLACK or xmax > width + SLACK or ymax > height + SLACK:
         raise DataError(
-            f"{told} is outside the image of {width} x {height} pixels",
+            f"{description} is outside the image of {width} x {height} pixels",
             hint="pixels count from 1; is the XML file of another image?",
         )
     box = (max(xmin, 1) - 1, max(ymin, 1) - 1, min(xmax, width), min(ymax, height))
     if not (box[2] > box[0] and box[3] > box[1]):
-        raise DataError(f"{told} has no area", hint="xmin, ymin, xmax, ymax, the last pixel included")
+        raise DataError(f"{description} has no area", hint="xmin, ymin, xmax, ymax, the last pixel included")
     acts = element.find("actions")
     actions = {} if acts is None else {one.tag: int(_number(where, acts, one.tag)) for one in acts}
-    return Thing(name, box, _flag(where, element, "difficult"), _flag(where, element, "truncated"), actions)
+    return VocObject(
+        name, box, _flag(where, element, "difficult"), _flag(where, element, "truncated"), actions
+    )
 
 
 def _flag(where: str, element: ET.Element, name: str) -> bool:
@@ -200,17 +202,17 @@ def read_labels(path: Path, wanted: Sequence[tuple[str, ...]]) -> list[int]:
     Raises:
         DataError: a line is none such, or the list is of other images.
     """
-    said: dict[tuple[str, ...], int] = {}
+    labels: dict[tuple[str, ...], int] = {}
     for number, words in read_lines(path):
         if len(words) != len(wanted[0]) + 1 or words[-1] not in ("1", "0", "-1"):
             form = "an image, an object and 1, 0 or -1" if len(wanted[0]) > 1 else "an image and 1, 0 or -1"
             raise DataError(f"{path}, line {number}: {' '.join(words)!r}", hint=f"a line is {form}")
-        said[tuple(words[:-1])] = int(words[-1])
-    strange = set(wanted) ^ set(said)
+        labels[tuple(words[:-1])] = int(words[-1])
+    strange = set(wanted) ^ set(labels)
     if strange:
         first = " ".join(min(strange))
         raise DataError(
             f"{path}: is of other images than the list of all classes (such as {first}, which one of them lacks)",
             hint="unpack the archive again",
         )
-    return [said[one] for one in wanted]
+    return [labels[start] for start in wanted]

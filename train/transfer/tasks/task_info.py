@@ -1,4 +1,4 @@
-"""What a task in the registry says of itself, and what is asked for: a name, an argument, folders of data."""
+"""What is known of a task before it is opened, and the request to open one: its argument, the folders of data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from curate.errors import MissingError, RecipeError
 
 if TYPE_CHECKING:
-    from train.transfer.tasks.task import Kind, Metric
+    from train.transfer.tasks.task import Metric, TaskKind
 
 NO_DATA = "nothing is downloaded unasked"
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A task that can be named.
+class TaskInfo:
+    """A task in the registry.
 
     Args:
         name: of the task, or of its family where an argument completes it.
@@ -25,9 +25,9 @@ class Listing:
         source: the paper or page that the task is from.
         splits: what is trained on and what is tested on, as published.
         get: how to get the data, and what it looks like below `--data`.
-        open: opens it; what it returns are the task's partitions, one where it has none.
+        open: opens it; returns the task's partitions, one where it has none.
         metric: that the task is usually reported in.
-        kind: what protocols it is for.
+        kind: of the protocols that measure it.
         argument: how an argument is written, such as `:PATH` or `[:PARTITION]`; empty for none.
         sizes: classes, training images and test images as published; empty where that depends.
     """
@@ -37,9 +37,9 @@ class Listing:
     source: str
     splits: str
     get: str
-    open: Callable[[Request], Sequence[Any]]
+    open: Callable[[TaskRequest], Sequence[Any]]
     metric: Metric = "top1"
-    kind: Kind = "classification"
+    kind: TaskKind = "classification"
     argument: str = ""
     sizes: tuple[int, int, int] | None = None
 
@@ -55,16 +55,16 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked for: a task, its argument, and where data may lie.
+class TaskRequest:
+    """A request to open a task.
 
     Args:
-        listing: of the task.
-        argument: what stands after the colon; None without one.
-        data: folders that hold what the user has downloaded.
+        info: of the task.
+        argument: the text after the colon; None without one.
+        data: folders with what the user has downloaded.
     """
 
-    listing: Listing
+    info: TaskInfo
     argument: str | None = None
     data: tuple[Path, ...] = field(default=())
 
@@ -75,7 +75,7 @@ class Request:
             RecipeError: there is one.
         """
         if self.argument is not None:
-            name = self.listing.name
+            name = self.info.name
             raise RecipeError(
                 f"task {name} takes no argument, and got {self.argument!r}", hint=f"write: {name}"
             )
@@ -86,38 +86,38 @@ class Request:
         Raises:
             RecipeError: there is no such partition.
         """
-        told = default if self.argument is None else self.argument
-        if told == "all":
+        number = default if self.argument is None else self.argument
+        if number == "all":
             return list(range(1, count + 1))
-        if not told.isdecimal() or not 1 <= int(told) <= count:
+        if not number.isdecimal() or not 1 <= int(number) <= count:
             raise RecipeError(
-                f"task {self.listing.name}:{told}: no such partition", hint=f"1 to {count}, or all"
+                f"task {self.info.name}:{number}: no such partition", hint=f"1 to {count}, or all"
             )
-        return [int(told)]
+        return [int(number)]
 
-    def find(self, *places: str) -> Path:
-        """Return the first of some files or folders that is there, below a folder of `--data`.
+    def find(self, *paths: str) -> Path:
+        """Return the first of some paths that exists below a folder of `--data`.
 
         Args:
-            places: paths relative to a folder of `--data`, the likeliest first; all name the same thing, in the
-                layouts in which people have it. The first part may be left out: `--data` may name it itself.
+            paths: relative to a folder of `--data`, the likeliest first; all name the same file or folder, in the
+                layouts that people have. The first part may be left out: `--data` may name that folder itself.
 
         Raises:
-            MissingError: none is there, or no folder was given.
-            RecipeError: a folder of `--data` is not there.
+            MissingError: none exists, or no folder was given.
+            RecipeError: a folder of `--data` does not exist.
         """
-        name = self.listing.name
+        name = self.info.name
         if not self.data:
-            raise MissingError(f"task {name}: its data is needed, and {NO_DATA}", hint=self.listing.get)
+            raise MissingError(f"task {name}: its data is needed, and {NO_DATA}", hint=self.info.get)
         for root in self.data:
             if not root.is_dir():
-                raise RecipeError(f"--data {root}: there is no such folder", hint=self.listing.get)
+                raise RecipeError(f"--data {root}: there is no such folder", hint=self.info.get)
         for root in self.data:
-            for place in places:
-                first, _, rest = place.partition("/")
-                if (root / place).exists():
-                    return root / place
+            for path in paths:
+                first, _, rest = path.partition("/")
+                if (root / path).exists():
+                    return root / path
                 if root.name == first and (root / rest).exists():
                     return root / rest
-        looked = ", ".join(str(root / place) for root in self.data for place in places)
-        raise MissingError(f"task {name}: none of {looked}", hint=f"{self.listing.get} ({NO_DATA})")
+        tried = ", ".join(str(root / path) for root in self.data for path in paths)
+        raise MissingError(f"task {name}: none of {tried}", hint=f"{self.info.get} ({NO_DATA})")

@@ -1,4 +1,4 @@
-"""A run meets a detection task."""
+"""One run on one detection task."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from train.models.registry import Model
 from train.runs import Run
 from train.transfer.detection.task import DetectionSplit, DetectionTask
+from train.transfer.features import RunOnTask
 
 
-class DetectionSubject:
+class RunOnDetectionTask(RunOnTask):
     """One run on one detection task, on one device.
 
     Args:
-        progress: is told a line now and then while a detector learns or is tested.
+        progress: gets a line now and then while a detector trains or is tested.
     """
 
-    image_size: int | None = None  # a protocol says how large images are
+    task: DetectionTask
 
     def __init__(
         self,
@@ -30,11 +31,8 @@ class DetectionSubject:
         device: torch.device,
         progress: Callable[[str], None] | None = None,
     ) -> None:
-        self.run, self.task, self.device = run, task, device
+        super().__init__(run, task, device)
         self.say = progress or (lambda line: None)
-
-    def __str__(self) -> str:
-        return f"run {self.run.name!r} on task {self.task.name!r}"
 
     @cached_property
     def train(self) -> DetectionSplit:
@@ -49,32 +47,22 @@ class DetectionSubject:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Names of the training images that can be used."""
+        """Keys of the training images that can be used."""
         return self.train.keys
 
     @property
     def targets(self) -> np.ndarray:
-        """Which classes they hold: int8 targets_NC of 1, 0, and -1 where all objects of a class are difficult."""
+        """The classes in each image: int8 targets_NC of 1, 0, and -1 where all objects of a class are difficult."""
         return self.train.targets
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the task."""
-        leaked = self.task.leaked
-        if not leaked:
-            return self.task.notes
-        first = self.task.train.keys[min(leaked)]
-        said = f"train: {len(leaked)} images left out, identical to test images (such as {first})"
-        return (*self.task.notes, said)
-
-    @property
-    def classes(self) -> int:
-        """How many classes the task has."""
-        return len(self.task.classes)
+        return (*self.task.notes, *self.task.leak_notes)
 
     @property
     def pretrained(self) -> bool:
-        """Whether the run learned anything."""
+        """Whether the run is pre-trained."""
         return self.run.info.method != "scratch"
 
     def backbone(self) -> Model:

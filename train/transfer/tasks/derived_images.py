@@ -11,11 +11,11 @@ from typing import Any
 
 from curate.io.image_headers import BadImage
 from curate.rows.manifest import digest
-from train.transfer.splits import Images
+from train.transfer.splits import ImageSource, fingerprint_of
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ImageSubset:
     """Some of other images, or all of them in another order.
 
     Args:
@@ -23,7 +23,7 @@ class Chosen:
         rows: which of them.
     """
 
-    images: Images
+    images: ImageSource
     rows: Sequence[int]
 
     def __len__(self) -> int:
@@ -39,10 +39,10 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Joined:
+class ConcatenatedImages:
     """The images of several places, one after another."""
 
-    parts: tuple[Images, ...]
+    parts: tuple[ImageSource, ...]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -59,10 +59,10 @@ class Joined:
 
     def fingerprint(self) -> str | None:
         """Name the files of all parts; None where one part does not say."""
-        said = [getattr(part, "fingerprint", lambda: None)() for part in self.parts]
-        return None if None in said else digest(["joined", said])
+        fingerprints = [fingerprint_of(part) for part in self.parts]
+        return None if None in fingerprints else digest(["joined", fingerprints])
 
-    def _find(self, index: int) -> tuple[Images, int]:
+    def _find(self, index: int) -> tuple[ImageSource, int]:
         for part in self.parts:
             if index < len(part):
                 return part, index
@@ -71,7 +71,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Crops:
+class BoxCrops:
     """Boxes, cut out of images with some of their surroundings.
 
     A box grows about its centre. What would lie outside the image is left off, not filled in: at a border a crop
@@ -84,7 +84,7 @@ class Crops:
         context: how many times as wide and as high as its box a crop is; 1 is the box alone.
     """
 
-    images: Images
+    images: ImageSource
     rows: Sequence[int]
     boxes: Sequence[tuple[float, float, float, float]]
     context: float = 1.5
@@ -99,24 +99,22 @@ class Crops:
 
     def fingerprint(self) -> str | None:
         """Name the files and the boxes; None where the images do not say."""
-        said = getattr(self.images, "fingerprint", lambda: None)()
-        return (
-            None
-            if said is None
-            else digest(["crops", said, [*self.rows], [*map(list, self.boxes)], self.context])
-        )
+        fingerprint = fingerprint_of(self.images)
+        if fingerprint is None:
+            return None
+        return digest(["crops", fingerprint, [*self.rows], [*map(list, self.boxes)], self.context])
 
     def decode(self, index: int) -> Any:
         """Return a crop in RGB; raises BadImage."""
         image = self.images.decode(self.rows[index])
-        edges = enlarged(self.boxes[index], self.context, image.size)
+        edges = enlarge_box(self.boxes[index], self.context, image.size)
         if edges[2] <= edges[0] or edges[3] <= edges[1]:
             width, height = image.size
             raise BadImage(f"box {self.boxes[index]} is outside the image of {width} x {height} pixels")
         return image.crop(edges)
 
 
-def enlarged(
+def enlarge_box(
     box: tuple[float, float, float, float], context: float, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """Return a box `context` times as wide and high about its centre, whole pixels, within an image."""

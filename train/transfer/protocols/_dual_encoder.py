@@ -12,10 +12,10 @@ from curate.errors import RecipeError
 from train.eval.zero_shot import class_weights
 from train.models.dual_encoder import DualEncoder
 from train.runs import Run
-from train.transfer.features import Subject
+from train.transfer.features import RunFeatures
 
 
-def require_texts(run: Run) -> None:
+def require_text_encoder(run: Run) -> None:
     """Refuse a run that has no text tower.
 
     Raises:
@@ -28,7 +28,7 @@ def require_texts(run: Run) -> None:
         )
 
 
-class ImageSide(nn.Module):
+class ImageEncoder(nn.Module):
     """The image tower with its projection: embeddings of length 1."""
 
     def __init__(self, pair: DualEncoder) -> None:
@@ -40,31 +40,31 @@ class ImageSide(nn.Module):
         return functional.normalize(self.projector(self.backbone(images_B3HW)).float(), dim=-1)
 
 
-def image_side(subject: Subject) -> ImageSide:
-    """Return the image tower of a subject's run, in eval mode.
+def image_encoder(features: RunFeatures) -> ImageEncoder:
+    """Return the image tower of a features's run, in eval mode.
 
     Raises:
         RecipeError: the run has no text tower.
     """
-    return ImageSide(subject.towers[0]).eval()
+    return ImageEncoder(features.dual_encoder[0]).eval()
 
 
-def text_weights(subject: Subject, templates: tuple[str, ...] | str = ()) -> Tensor:
+def text_weights(features: RunFeatures, templates: tuple[str, ...] | str = ()) -> Tensor:
     """Return weights_CE: for each class, in label order, the mean direction of its texts, of length 1.
 
     Args:
-        subject: a run of `clip` on a task.
+        features: a run of `clip` on a task.
         templates: texts with {}, or a named set; the task's own where there are none.
 
     Raises:
         RecipeError: the run has no text tower, or there are no such templates.
     """
-    pair, tokenizer = subject.towers
-    chosen = texts(templates or subject.task.templates)
-    prompts_C = [[template.replace("{}", name) for template in chosen] for name in subject.task.classes]
-    return class_weights(pair, tokenizer, prompts_C, subject.device)
+    pair, tokenizer = features.dual_encoder
+    chosen = texts(templates or features.task.templates)
+    prompts_C = [[template.replace("{}", name) for template in chosen] for name in features.task.classes]
+    return class_weights(pair, tokenizer, prompts_C, features.device)
 
 
-def logit_scale(subject: Subject) -> float:
+def logit_scale(features: RunFeatures) -> float:
     """Return what the run multiplies cosines by."""
-    return float(subject.towers[0].logit_scale.detach().exp())
+    return float(features.dual_encoder[0].logit_scale.detach().exp())

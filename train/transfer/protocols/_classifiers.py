@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from train.models.registry import in_float32
-from train.transfer.features import Subject
+from train.transfer.features import RunFeatures
+from train.transfer.protocols._dual_encoder import image_encoder, logit_scale, text_weights
 from train.transfer.protocols.linear import Linear
-from train.transfer.shots import Draw
+from train.transfer.shots import TrainSubset
 
-Head = Literal["auto", "zeros", "probe", "zero-shot"]
+HeadInit = Literal["auto", "zeros", "probe", "zero-shot"]
 
 
 class Classifier(nn.Module):
@@ -30,14 +31,19 @@ class Classifier(nn.Module):
         return in_float32(self.head, self.backbone(images_B3HW))
 
 
-def classifier(
-    subject: Subject, drawn: Draw, head: Head, *, probe: Linear, templates: tuple[str, ...] | str
+def initial_classifier(
+    features: RunFeatures,
+    subset: TrainSubset,
+    head: HeadInit,
+    *,
+    probe: Linear,
+    templates: tuple[str, ...] | str,
 ) -> nn.Module:
     """Return the model that fine-tuning starts from, in eval mode; copy it before training it.
 
     Args:
-        subject: a run on a task.
-        drawn: what a probe is fitted to.
+        features: a run on a task.
+        subset: what a probe is fitted to.
         head: zeros; probe, fitted to the draw; zero-shot, the texts of the classes times the run's scale, on embeddings
             of length 1; or auto: zero-shot for a run of clip, probe for one of simclr, else zeros.
         probe: how a probe is fitted.
@@ -47,20 +53,18 @@ def classifier(
         RecipeError: a zero-shot head, and the run has no text tower.
     """
     kind = (
-        {"clip": "zero-shot", "simclr": "probe"}.get(subject.run.info.method, "zeros")
+        {"clip": "zero-shot", "simclr": "probe"}.get(features.run.info.method, "zeros")
         if head == "auto"
         else head
     )
     if kind == "zeros":
-        return Classifier(subject.model.backbone, subject.model.head)  # type: ignore[arg-type]
+        return Classifier(features.model.backbone, features.model.head)  # type: ignore[arg-type]
     if kind == "probe":
-        fitted, _ = probe.fit(subject, drawn)
+        fitted, _ = probe.fit(features, subset)
         weights_DC, bias_C = fitted.raw()
-        return Classifier(subject.model.backbone, _linear(weights_DC.T, bias_C))
-    from train.transfer.protocols._texts import image_side, logit_scale, text_weights
-
-    weights_CE = text_weights(subject, templates) * logit_scale(subject)
-    return Classifier(image_side(subject), _linear(weights_CE, torch.zeros(len(weights_CE))))
+        return Classifier(features.model.backbone, _linear(weights_DC.T, bias_C))
+    weights_CE = text_weights(features, templates) * logit_scale(features)
+    return Classifier(image_encoder(features), _linear(weights_CE, torch.zeros(len(weights_CE))))
 
 
 def _linear(weights_CD: Tensor, bias_C: Tensor) -> nn.Linear:
