@@ -70,7 +70,7 @@ def curate_shard(job: Job) -> Callable[[], object]:
 
 
 def _shards(job: Job, overlay: str) -> Callable[[], object]:
-    from curate.builds.build import shard
+    from curate.builds.sharding import shard
 
     # Beside the original, because its root is told relative to it.
     copy = job.data / f"{overlay}.copy"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curate.builds.build import build, shard
+    from curate.builds.build import build
     from curate.builds.plan import plan
+    from curate.builds.sharding import shard
     from curate.datasets.dataset import open_dataset
     from curate.datasets.diffs import diff
     from curate.datasets.queries import query
@@ -47,7 +48,7 @@ _HOMES = {
     "query": "curate.datasets.queries",
     "report": "train.reports:write_report",
     "score": "train.eval.scores",
-    "shard": "curate.builds.build",
+    "shard": "curate.builds.sharding",
     "summarize": "curate.datasets.summary",
     "train": "train.methods.registry",
     "transfer": "train.transfer",

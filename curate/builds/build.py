@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from curate.builds.plan import Plan, plan
 from curate.builds.shards.resizing import gains, resize_record
 from curate.builds.shards.writing import Layout, write_shards
-from curate.builds.steps import Made, Seconds, make_manifest
-from curate.datasets.contracts import outside
+from curate.builds.steps import Manifest, Seconds, make_manifest
+from curate.datasets.cards import write_card
 from curate.datasets.dataset import (
     BUILD,
-    CARD,
     INFO,
     MANIFEST,
     SHARD_INDEX,
@@ -35,20 +28,18 @@ from curate.datasets.dataset import (
     render,
     set_digest,
 )
-from curate.datasets.exports.huggingface import described
-from curate.datasets.staging import RemoteStaging, Staging, refuse_foreign, refuse_source, restore, staged
-from curate.errors import CurateError, DataError, RecipeError
+from curate.datasets.staging import RemoteStaging, Staging, disk_errors, staged
+from curate.errors import DataError, RecipeError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.executors import cores, require
 from curate.io.files import write_atomic
-from curate.io.paths import AnyPath, RemotePath, as_path, local_copy, sizes
+from curate.io.paths import AnyPath, RemotePath, as_path, sizes
 from curate.io.progress import Quiet
 from curate.io.records import environment
 from curate.io.stores import is_remote
 from curate.recipes.fields import Resize
 from curate.recipes.recipe import Recipe
 from curate.rows.manifest import digest
-from curate.sources import Index
 
 
 @dataclass(frozen=True)
@@ -96,25 +87,25 @@ def build(
     out = as_path(out)
     require(executor)
     family = recipe.family or (recipe,)
-    if overlay and any(one.resize for one in family):
+    if overlay and any(member.resize for member in family):
         raise RecipeError(
             f"{recipe.where}: resize makes new bytes, and an overlay has none of its own",
             hint="leave out --overlay, or the recipe's `resize`",
         )
-    how = How(overlay, workers or cores(), executor, replace, progress or Quiet())
-    plans = [plan(one) for one in family]  # find every fault before the first is built
-    for line in dict.fromkeys(told for p in plans for told in p.source.outside):
-        how.progress.warn(line)
+    options = BuildOptions(overlay, workers or cores(), executor, replace, progress or Quiet())
+    plans = [plan(member) for member in family]  # find every fault before the first is built
+    for line in dict.fromkeys(line for p in plans for line in p.source.outside):
+        options.progress.warn(line)
     if not overlay and (bare := next((p for p in plans if not p.source.has_bytes), None)):
         raise RecipeError(
             f"{bare.recipe.where}: rows of a table are URLs, and have no bytes to make shards of",
             hint=f"use --overlay, then `curate fetch {out} --out POOL` and build from the pool",
         )
-    return [_build(p, out / p.recipe.name if recipe.family else out, how) for p in plans]
+    return [Build(p, out / p.recipe.name if recipe.family else out, options).run() for p in plans]
 
 
 @dataclass(frozen=True)
-class How:
+class BuildOptions:
     """How a build goes about it; see `build`."""
 
     overlay: bool
@@ -124,195 +115,161 @@ class How:
     progress: Quiet
 
 
-def shard(
-    out: str | AnyPath,
-    *,
-    workers: int | None = None,
-    executor: str = "local",
-    progress: Quiet | None = None,
-) -> Built:
-    """Give an overlay its shards, as `build` without `overlay` would have.
+class Build:
+    """A set on its way from a plan to a folder: `check`, `rows`, `shards` and `publish`, in this order.
 
-    Raises:
-        RecipeError: there is no dataset.
-        DataError: the pool that the overlay points into has changed or is gone.
+    Attributes:
+        homes: where the source lies, which is not to be replaced.
+        staging: the working folder, which becomes the set.
+        overlay: the set as it is without shards; known after `rows`, as are the next four.
+        manifest: the file of the rows, where all who write shards see it.
+        root: what the files of the rows are relative to.
+        info: what `dataset.json` will say.
+        seconds: the time of each step so far.
+        resizing: what making images smaller gained; None where none were.
     """
-    began = time.monotonic()
-    require(executor)
-    restore(as_path(out))
-    dataset = open_dataset(out)
-    if dataset.sharded:
-        return Built(dataset, True, time.monotonic() - began)
-    dataset.refuse_rows()
-    for line in outside(dataset):
-        (progress or Quiet()).warn(line)
-    how = How(False, workers or cores(), executor, False, progress or Quiet())
-    with disk_told(dataset.path), staged(dataset.path) as staging:
-        staging.keep = True
-        staging.begin(dataset.info.plan, replaces=False)
-        if isinstance(dataset.path, Path):
-            shutil.copy2(dataset.path / MANIFEST, staging.work / MANIFEST)
-        started = time.monotonic()
-        info, _ = _with_shards(dataset, dataset.path / MANIFEST, dataset.byte_root, staging, how)
-        record = dataset.build_record()
-        spent = ["shards", round(time.monotonic() - started, 3)]
-        _write_record(staging.work, record | {"seconds": [*record.get("seconds", []), spent]})
-        write_atomic(staging.work / CARD, _card(info, dataset.path / MANIFEST))
-        write_atomic(staging.work / INFO, render(info))
-        staging.publish()
-    return Built(open_dataset(out), False, time.monotonic() - began)
 
+    staging: Staging | RemoteStaging
+    overlay: Dataset
+    manifest: AnyPath
+    root: str
+    info: DatasetInfo
+    seconds: Seconds
+    resizing: dict[str, Any] | None = None
 
-def _build(plan: Plan, out: AnyPath, how: How) -> Built:
-    began = time.monotonic()
-    with disk_told(out):
-        restore(out)
-        refuse_foreign(out)
-        for home in plan.source.homes:
-            refuse_source(out, home)
-    with disk_told(out), staged(out) as staging:
-        with how.progress.stage("reading the source") as stage:
-            fingerprint = plan.source.fingerprint()
-            index = plan.source.index(fingerprint=fingerprint, progress=stage.advance)
-        wanted = plan.digest(index.digest)
-        there = _there(out, plan.recipe.name, how.replace)
-        if there and (how.overlay or there.sharded) and _is_current(there, wanted, fingerprint):
-            staging.tidy()
-            return Built(there, True, time.monotonic() - began)
-        staging.keep = True
-        staging.begin(digest([wanted, fingerprint, how.overlay]))
-        made = make_manifest(plan, index, staging.work, progress=how.progress)
-        info = _describe(plan, index, made, staging.work, wanted, out)
-        seconds, resizing = made.seconds, None
-        if not how.overlay:
-            started = time.monotonic()
-            dataset, manifest = Dataset(staging.work, info), _shown(staging, how)
-            info, resizing = _with_shards(dataset, manifest, plan.source.root, staging, how)
-            seconds.append(["shards", time.monotonic() - started])
-        _finish(staging.work, info, seconds, fingerprint, resizing)
-        staging.publish()
-    return Built(open_dataset(out), False, time.monotonic() - began)
+    def __init__(self, plan: Plan, out: AnyPath, options: BuildOptions) -> None:
+        self.plan, self.out, self.options = plan, out, options
+        self.homes: list[str] | None = plan.source.homes
 
+    def run(self) -> Built:
+        """Make the set, unless it is there and up to date."""
+        began = time.monotonic()
+        with disk_errors(self.out), staged(self.out, self.homes) as self.staging:
+            current = self.check()
+            if current is None:
+                self.rows()
+                if not self.options.overlay:
+                    self.shards()
+                self.publish()
+        seconds = time.monotonic() - began
+        return Built(current or open_dataset(self.out), current is not None, seconds)
 
-def _shown(staging: Staging | RemoteStaging, how: How) -> AnyPath:
-    """Return the manifest where those who write the shards find it."""
-    manifest = staging.work / MANIFEST
-    if (
-        isinstance(staging.path, RemotePath) and how.executor != "local"
-    ):  # on machines that see the store alone
-        write_atomic(staging.path / MANIFEST, manifest.read_bytes())
-        return staging.path / MANIFEST
-    return manifest
-
-
-def _is_current(there: Dataset, wanted: str, fingerprint: str) -> bool:
-    seen = there.build_record().get("fingerprint")
-    shards = {SHARD_INDEX, *(s.file for s in there.info.shards)} if there.info.shards is not None else set()
-    whole = {MANIFEST, *shards} <= sizes(there.path).keys()
-    return whole and there.info.plan == wanted and seen == digest(fingerprint)
-
-
-def _there(out: AnyPath, name: str, replace: bool) -> Dataset | None:
-    """Return the dataset in `out`, if any; refuse one of another name."""
-    if not (out / INFO).exists():
+    def check(self) -> Dataset | None:
+        """Index the source; return the set in `out` if it is that of the plan and this source."""
+        source = self.plan.source
+        with self.options.progress.stage("reading the source") as stage:
+            self.fingerprint = source.fingerprint()
+            self.index = source.index(fingerprint=self.fingerprint, progress=stage.advance)
+        self.digest = self.plan.digest(self.index.digest)
+        present = self._present()
+        if present and (self.options.overlay or present.sharded) and self._is_current(present):
+            self.staging.tidy()
+            return present
+        self.staging.keep = True
+        self.staging.begin(digest([self.digest, self.fingerprint, self.options.overlay]))
         return None
-    try:
-        there = open_dataset(out)
-    except DataError:
-        return None  # damaged: this build puts it right
-    if there.name != name and not replace:
-        raise RecipeError(
-            f"{out}: holds the dataset {there.name!r}, not {name!r}; nothing was touched",
-            hint="choose another --out, or use --replace",
+
+    def _present(self) -> Dataset | None:
+        """Return the dataset in `out`, if any; refuse one of another name."""
+        name = self.plan.recipe.name
+        if not (self.out / INFO).exists():
+            return None
+        try:
+            present = open_dataset(self.out)
+        except DataError:
+            return None  # damaged: this build puts it right
+        if present.name != name and not self.options.replace:
+            raise RecipeError(
+                f"{self.out}: holds the dataset {present.name!r}, not {name!r}; nothing was touched",
+                hint="choose another --out, or use --replace",
+            )
+        return present
+
+    def _is_current(self, present: Dataset) -> bool:
+        shards = present.info.shards
+        files = {MANIFEST} if shards is None else {MANIFEST, SHARD_INDEX, *(s.file for s in shards)}
+        whole = files <= sizes(present.path).keys()
+        seen = present.build_record().get("fingerprint")
+        return whole and present.info.plan == self.digest and seen == digest(self.fingerprint)
+
+    def rows(self) -> None:
+        """Run the steps over the source's rows, and write the manifest."""
+        folder, out = self.staging.path, self.staging.out
+        made = make_manifest(self.plan, self.index, folder, progress=self.options.progress)
+        self.seconds, self.root = made.seconds, self.plan.source.root
+        self.info, self.manifest = self._described(made), folder / MANIFEST
+        self.overlay = Dataset(folder, self.info)
+        if isinstance(out, RemotePath) and self.options.executor != "local" and not self.options.overlay:
+            self.manifest = out / MANIFEST  # shards are written on machines that see the store alone
+            write_atomic(self.manifest, (folder / MANIFEST).read_bytes())
+
+    def _described(self, made: Manifest) -> DatasetInfo:
+        near = not is_remote(self.root) and isinstance(self.out, Path)
+        recipe = self.plan.recipe.model_dump(mode="json", exclude_defaults=True)
+        classes = [
+            ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine))
+            for i, c in enumerate(made.classes)
+        ]
+        return DatasetInfo(
+            name=self.plan.recipe.name,
+            digest=set_digest(made.digest, recipe),
+            plan=self.digest,
+            rows=made.rows,
+            bytes=made.bytes,
+            root=os.path.relpath(self.root, str(self.out.resolve())) if near else self.root,
+            columns=made.columns,
+            classes=classes,
+            recipe=recipe,
+            source={"digest": self.index.digest, "left_out": dict(self.index.counts)},
+            ledger=made.ledger,
+            manifest_sha256=file_sha256(self.staging.path / MANIFEST),
         )
-    return there
 
+    def shards(self) -> None:
+        """Write the shards."""
+        began = time.monotonic()
+        self.overlay.refuse_unfetched()
+        recipe, ledger = self.info.recipe, self.info.ledger
+        resize = Resize(**recipe["resize"]) if recipe.get("resize") else None
+        layout = Layout(
+            samples_per_shard=recipe.get("samples_per_shard", 10_000),
+            bytes_per_shard=recipe.get("bytes_per_shard"),
+            resize=resize,
+            hashed=self.overlay.hashed,
+        )
+        folder = self.staging.target
+        with ByteRangeReader(self.root) as reader:
+            written = write_shards(
+                self.manifest, reader, folder, layout,
+                workers=self.options.workers, executor=self.options.executor, progress=self.options.progress,
+            )  # fmt: skip
+            update: dict[str, Any] = {
+                "shards": written.records,
+                "index_sha256": file_sha256(folder / SHARD_INDEX),
+            }
+            if resize and (total := written.resized):
+                update |= {
+                    "bytes": total.bytes_after,
+                    "ledger": [*ledger, resize_record(resize, self.info, total)],
+                }
+                self.resizing = gains(total, self.overlay.table(), reader, folder)
+        self.info = self.info.model_copy(update=update)
+        self.seconds.append(["shards", time.monotonic() - began])
 
-def _describe(plan: Plan, index: Index, made: Made, folder: Path, wanted: str, out: AnyPath) -> DatasetInfo:
-    root = plan.source.root
-    near = not is_remote(root) and isinstance(out, Path)
-    numbered = enumerate(made.classes)
-    recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
-    return DatasetInfo(
-        name=plan.recipe.name,
-        digest=set_digest(made.digest, recipe),
-        plan=wanted,
-        rows=made.rows,
-        bytes=made.bytes,
-        root=os.path.relpath(root, str(out.resolve())) if near else root,
-        columns=made.columns,
-        classes=[ClassRecord(index=i, name=c.name, wnid=c.wnid, fine=list(c.fine)) for i, c in numbered],
-        recipe=recipe,
-        source={"digest": index.digest, "left_out": dict(index.counts)},
-        ledger=made.ledger,
-        manifest_sha256=file_sha256(folder / MANIFEST),
-    )
+    def publish(self) -> None:
+        """Write the documents beside the rows, `dataset.json` last, and put all in the set's place."""
+        folder = self.staging.path
+        write_card(folder, self.info, self.manifest)
+        write_atomic(folder / BUILD, (json.dumps(self.record(), indent=1) + "\n").encode())
+        write_atomic(folder / INFO, render(self.info))
+        self.staging.publish()
 
-
-def _with_shards(
-    dataset: Dataset, manifest: AnyPath, root: str, staging: Staging | RemoteStaging, how: How
-) -> tuple[DatasetInfo, dict[str, Any] | None]:
-    """Write the shards; return what the dataset is then, and what resizing gained."""
-    info, recipe = dataset.info, dataset.info.recipe
-    resize = Resize(**recipe["resize"]) if recipe.get("resize") else None
-    layout = Layout(
-        samples_per_shard=recipe.get("samples_per_shard", 10_000),
-        bytes_per_shard=recipe.get("bytes_per_shard"),
-        resize=resize,
-        # A column of that name from elsewhere may be of other bytes.
-        hashed=any(s.step == "hashes" and "sha256" in s.columns_added for s in info.ledger),
-    )
-    dataset.reader().close()  # refuses rows without bytes
-    with ByteRangeReader(root) as reader:
-        written = write_shards(
-            manifest, reader, staging.path, layout,
-            workers=how.workers, executor=how.executor, progress=how.progress,
-        )  # fmt: skip
-        index = file_sha256(staging.path / SHARD_INDEX)
-        info = info.model_copy(update={"shards": written.records, "index_sha256": index})
-        if not resize:
-            return info, None
-        total = written.resized
-        update = {"bytes": total.bytes_after, "ledger": [*info.ledger, resize_record(resize, info, total)]}
-        return info.model_copy(update=update), gains(total, dataset.table(), reader, staging.path)
-
-
-def _card(info: DatasetInfo, manifest: AnyPath) -> bytes:
-    with local_copy(manifest) as here:
-        return described(info, here).encode()
-
-
-def _finish(
-    folder: Path, info: DatasetInfo, seconds: Seconds, fingerprint: str, resizing: dict[str, Any] | None
-) -> None:
-    write_atomic(folder / CARD, _card(info, folder / MANIFEST))
-    record = {
-        "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": [[name, round(spent, 3)] for name, spent in seconds],
-        "fingerprint": digest(fingerprint),
-        **({"resize": resizing} if resizing else {}),
-        **environment("duckdb", "pyarrow", "pydantic"),
-    }
-    _write_record(folder, record)
-    write_atomic(folder / INFO, render(info))
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    write_atomic(folder / BUILD, (json.dumps(record, indent=1) + "\n").encode())
-
-
-@contextmanager
-def disk_told(out: AnyPath) -> Iterator[None]:
-    """Turn a full disk, and DuckDB's word for it, into an error that a person can act on."""
-    try:
-        yield
-    except CurateError:
-        raise
-    except (OSError, duckdb.Error) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower():
-            raise DataError(
-                f"{out}: the disk is full; nothing was published", hint="make room, then run the same command"
-            ) from error
-        if not isinstance(error, OSError | duckdb.IOException | duckdb.OutOfMemoryException):
-            raise
-        raise DataError(f"{out}: {error}", hint="nothing was published") from error
+    def record(self) -> dict[str, Any]:
+        """Return when, where and how long the set was made, and the state of the source."""
+        return {
+            "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": [[name, round(spent, 3)] for name, spent in self.seconds],
+            "fingerprint": digest(self.fingerprint),
+            **({"resize": self.resizing} if self.resizing else {}),
+            **environment("duckdb", "pyarrow", "pydantic"),
+        }

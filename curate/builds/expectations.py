@@ -22,9 +22,9 @@ def enforce(expect: Expect, con: Any, table: str, classes: Sequence[Class], *, w
         f"SELECT count(*), count(caption), count(label) FROM {table}"
     ).fetchall()[0]
 
-    def broken(name: str, promised: Any, found: Any) -> DataError:
+    def broken(name: str, promised: Any, actual: Any) -> DataError:
         return DataError(
-            f"{where}: expect: {name}: {promised} was promised, {found} came out; nothing was published",
+            f"{where}: expect: {name}: {promised} was promised, {actual} came out; nothing was published",
             hint="`curate build --plan` shows the steps; change them or `expect`",
         )
 
@@ -44,9 +44,9 @@ def enforce(expect: Expect, con: Any, table: str, classes: Sequence[Class], *, w
             (c.id, counts.get(i, 0)) for i, c in enumerate(classes) if not low <= counts.get(i, 0) <= high
         ]
         if wrong:
-            shown = ", ".join(f"{name} has {count:,}" for name, count in wrong[:3])
+            examples = ", ".join(f"{name} has {count:,}" for name, count in wrong[:3])
             raise broken(
-                "per_class", low if low == high else f"{low} to {high}", f"{shown} ({len(wrong)} in all)"
+                "per_class", low if low == high else f"{low} to {high}", f"{examples} ({len(wrong)} in all)"
             )
     if expect.noise_rate is not None:
         columns = {c[0] for c in con.execute(f"DESCRIBE {table}").fetchall()}

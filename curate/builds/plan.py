@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from curate.captions.texts import check_list
-from curate.datasets.dataset import file_sha256, open_dataset
-from curate.errors import CurateError, RecipeError, first_line, located
-from curate.ops import Operation, find
+from curate.builds.step import Step, allow_only, bind_rows, check_result
+from curate.errors import RecipeError
+from curate.ops import find
 from curate.recipes.fields import RESIZE_VERSION
 from curate.recipes.recipe import Recipe
 from curate.rows.manifest import Class, digest
-from curate.rows.relation import FLOATS, NotKnownYet, Rows, columns_of
-from curate.rows.sql import plain, quoted, text
+from curate.rows.relation import FLOATS, NotKnownYet, Rows
+from curate.rows.sql import quoted
 from curate.sources import Source, open_source, placed
 
 PLAN_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step, bound: where it stands, its operation, and all its arguments."""
-
-    place: str
-    operation: Operation
-    arguments: Mapping[str, Any]
-
-    @property
-    def content(self) -> list[Any]:
-        """What the step's result depends on: a file by its bytes, not its name."""
-        told = dict(self.arguments)
-        for parameter in self.operation.signature.files:
-            told[parameter] = told[parameter] and "sha256:" + file_sha256(Path(told[parameter]))
-        for parameter in self.operation.signature.datasets:
-            told[parameter] = told[parameter] and open_dataset(told[parameter]).digest
-        return [self.operation.name, self.operation.version, told]
-
-    @property
-    def reads(self) -> list[str]:
-        """The files that the step reads as it runs."""
-        return [file for p in self.operation.signature.files if (file := self.arguments[p])]
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """The arguments that a ledger shows: those that differ from saying nothing."""
-        return {k: v for k, v in self.arguments.items() if v is not None and k != "seed"}
 
 
 @dataclass(frozen=True)
@@ -77,15 +46,13 @@ class Plan:
         recipe = self.recipe
         steps = [step.content for step in self.steps]
         parts: list[Any] = [PLAN_VERSION, recipe.name, recipe.seed, recipe.order, recipe.samples_per_shard]
-        told = {
+        options = {
             "bytes_per_shard": recipe.bytes_per_shard,
             "resize": recipe.resize and {**recipe.resize.model_dump(), "version": RESIZE_VERSION},
         }
-        parts += [[name, value] for name, value in told.items() if value is not None]
+        parts += [[name, value] for name, value in options.items() if value is not None]
         if any(kind in FLOATS for kind in self.source.columns.values()):
-            parts.append(
-                ["NaN", "NULL"]
-            )  # as they enter, see frames; sets that were built before may hold some
+            parts.append(["NaN", "NULL"])  # as they enter, see `steps`; older sets may hold some
         return digest([*parts, source_digest, steps, wordnet_digest()])
 
 
@@ -102,7 +69,7 @@ def plan(recipe: Recipe) -> Plan:
     )
     steps = tuple(_bind(recipe, *step) for step in recipe.parsed_steps())
     with duckdb.connect() as con:
-        allow_only(con, files=[file for step in steps for file in step.reads])
+        allow_only(con, steps)
         columns = ", ".join(f"{quoted(c)} {kind}" for c, kind in source.columns.items())
         con.execute(f"CREATE TABLE source ({columns})")
         rows = Rows(
@@ -111,12 +78,11 @@ def plan(recipe: Recipe) -> Plan:
         bound = 0
         for step in steps:
             try:
-                with told(step):
-                    rows = run(step, rows)
+                rows = bind_rows(step, rows)
             except NotKnownYet:
                 return Plan(recipe, source, steps, rows.columns, None, bound)
             bound += 1
-        check_result(recipe, rows)
+        check_result(recipe.where, rows)
         promised = recipe.expect.classes
         if rows.known is not None and promised is not None and promised > len(rows.known):
             raise RecipeError(
@@ -124,66 +90,6 @@ def plan(recipe: Recipe) -> Plan:
                 hint="another source, or other steps; recipes with `scale` promise less when it is below 1",
             )
         return Plan(recipe, source, steps, rows.columns, rows.known, bound)
-
-
-def check_result(recipe: Recipe, rows: Rows) -> None:
-    """Refuse columns that a set cannot have.
-
-    Raises:
-        RecipeError: `captions` is no list of texts.
-    """
-    try:
-        check_list(rows)
-    except CurateError as error:
-        raise located(error, recipe.where) from None
-
-
-def run(step: Step, rows: Rows) -> Rows:
-    """Apply a step."""
-    result = step.operation(rows, **step.arguments)
-    return replace(result, columns=columns_of(rows.con, result.name))
-
-
-@contextmanager
-def told(step: Step) -> Iterator[None]:
-    """Tell what goes wrong in a step, while it is bound or while it meets the rows, with the step's place.
-
-    Raises:
-        RecipeError, DataError: from the operation, or from SQL.
-    """
-    where = f"{step.place} ({step.operation.name})"
-    try:
-        yield
-    except CurateError as error:
-        raise located(error, where) from error
-    except (duckdb.ProgrammingError, duckdb.DataError) as error:
-        said = binder_message(error)
-        hint = next((hint for part, hint in _WAYS_OUT.items() if part in said), None)
-        raise RecipeError(f"{where}: {said}{_asked(step)}", hint=hint) from error
-
-
-# What DuckDB says of a value that an expression cannot take → what to write instead.
-_WAYS_OUT = {
-    "Overflow in": "count in a wider type: `width::BIGINT * height`",
-    "Could not convert": "`try_cast(x AS INTEGER)` is NULL where x is no such number",
-    "Division by zero": "`x // nullif(y, 0)` is NULL where y is 0",
-}
-
-
-def _asked(step: Step) -> str:
-    """Return the SQL that a step was given, for a message; nothing where it has none."""
-    columns = step.arguments.get("columns")
-    found = [step.arguments.get(name) for name in ("condition", "equal_to")]
-    found += (
-        list(columns.values()) if isinstance(columns, Mapping) and step.operation.name == "compute" else []
-    )
-    shown = ", ".join(repr(sql if len(sql) <= 200 else f"{sql[:60]}…") for sql in found if sql)
-    return f" (in {shown})" if shown else ""
-
-
-def binder_message(error: Exception) -> str:
-    """Return what DuckDB says is wrong, without its drawing of the query and its own ways out."""
-    return first_line(error).removeprefix("Binder Error: ").partition(" Use TRY(")[0]
 
 
 def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
@@ -198,17 +104,6 @@ def _bind(recipe: Recipe, place: str, name: str, value: Any) -> Step:
         if arguments[parameter] is not None and not Path(arguments[parameter]).is_file():
             raise RecipeError(f"{place} ({name}): {arguments[parameter]}: no such file")
     return Step(place, operation, arguments)
-
-
-def allow_only(con: Any, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
-    """Take from a DuckDB connection, for good, all files but these: what a recipe says runs on it."""
-    for option, paths in (("allowed_paths", files), ("allowed_directories", folders)):
-        both = [*paths, *map(plain, paths)]  # as they are for writing, as patterns for reading
-        con.execute(f"SET {option} = [{', '.join(map(text, both))}]")
-    with suppress(duckdb.Error):  # a DuckDB without ICU has no zones, and no clock of the machine's to go by
-        con.execute("SET TimeZone = 'UTC'")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
 
 
 def _allowed(recipe: Recipe, named: str, where: str) -> Path:

@@ -1,4 +1,4 @@
-"""The frame around the operations: it runs the steps of a plan, keeps the ledger, and writes the manifest."""
+"""The steps of a plan, run over the rows of its source: the ledger is kept, and the manifest written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import duckdb
 
 from curate.builds.expectations import enforce
-from curate.builds.ledger import compare, reasons, streamed
-from curate.builds.plan import Plan, Step, allow_only, check_result, run, told
+from curate.builds.plan import Plan
+from curate.builds.step import Step, allow_only, check_result, compacted, located_errors, take_step
 from curate.captions.texts import settled
 from curate.datasets.dataset import MANIFEST, StepRecord
 from curate.errors import CurateError, DataError
@@ -23,7 +23,7 @@ from curate.io.files import sync_file
 from curate.io.progress import Quiet
 from curate.rows.chance import order_sql
 from curate.rows.manifest import Class, content_digest, ordered, rows_digest
-from curate.rows.relation import Rows, columns_of, keep_classes, without_nan
+from curate.rows.relation import Rows, columns_of, without_nan
 from curate.rows.sql import parquet, quoted, text
 from curate.sources import Index
 
@@ -32,8 +32,8 @@ MEMORY = "2.5GB"  # of DuckDB, before it goes to disk; Python and what DuckDB do
 
 
 @dataclass(frozen=True)
-class Made:
-    """What running a plan's steps came to; the manifest is written."""
+class Manifest:
+    """What running a plan's steps came to: `manifest.parquet`, and what is known of it."""
 
     rows: int
     bytes: int
@@ -44,7 +44,7 @@ class Made:
     seconds: Seconds
 
 
-def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) -> Made:
+def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) -> Manifest:
     """Run the steps over the source's rows, hold them against `expect:`, and write `manifest.parquet`.
 
     Raises:
@@ -53,7 +53,7 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
     recipe = plan.recipe
     with _connection(folder, plan, index) as con:
         rows, ledger, seconds = _run_steps(plan, index, con, progress)
-        check_result(recipe, rows)
+        check_result(recipe.where, rows)
         rows = settled(replace(rows, notes=()))
         ledger[-1] = ledger[-1].model_copy(update={"notes": [*ledger[-1].notes, *rows.notes]})
         enforce(recipe.expect, con, rows.name, rows.classes, where=recipe.where)
@@ -73,40 +73,7 @@ def make_manifest(plan: Plan, index: Index, folder: Path, *, progress: Quiet) ->
         named = content_digest(rows_digest(con, written, "file_row_number", columns), rows.classes)
     sync_file(folder / MANIFEST)
     kinds = {c: rows.columns[c] for c in columns}
-    return Made(count, size, kinds, rows.classes, named, ledger, seconds)
-
-
-def take_step(step: Step, rows: Rows, table: str) -> tuple[Rows, StepRecord]:
-    """Run a step over rows and keep what comes out in a table; return it and the ledger's record of it.
-
-    Streamed rows that the step only looks at one by one stay so, and no table is made of them.
-
-    Raises:
-        RecipeError, DataError: from the operation, with the step's place.
-    """
-    with told(step):
-        if rows.streamed and not step.operation.streams(step.arguments):
-            rows = rows.kept()
-        before, rows = rows.notes, replace(rows, notes=())
-        given = run(step, rows)
-        refused = reasons(given)
-        if given.streamed:
-            rows.con.execute(f"CREATE TEMP VIEW {table} AS FROM {given}")
-            after = replace(given, name=table, refused=None, notes=())
-            # What a step refuses is counted already: the rows need not be read again for it.
-            gone = sum(refused.values()) if given.refused and given.known_count is None else None
-            left_over = after.count() if gone is None else rows.count() - gone
-            after = replace(after, known_count=left_over)
-            told_of = streamed(
-                step.operation.name, step.shown, rows, after, refused=refused, notes=given.notes
-            )
-            return after, told_of
-        rows.con.execute(f"CREATE TEMP TABLE {table} AS FROM {given}")
-        after, left = _compacted(replace(given, name=table, refused=None, notes=()))
-    notes = [*before, *given.notes, *left]
-    if rows.streamed:  # drawn from: labels and captions stayed
-        return after, streamed(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
-    return after, compare(step.operation.name, step.shown, rows, after, refused=refused, notes=notes)
+    return Manifest(count, size, kinds, rows.classes, named, ledger, seconds)
 
 
 def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Rows, list[StepRecord], Seconds]:
@@ -115,14 +82,14 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
         con, "source", shape, index.classes, root=plan.source.root, progress=progress,
         streamed=index.streamed, known_count=index.rows,
     )  # fmt: skip
-    rows, notes = (source, []) if index.streamed else _compacted(source)
+    rows, notes = (source, []) if index.streamed else compacted(source)
     ledger = [_source_record(index, plan, rows, [*index.notes, *notes])]
     seconds: Seconds = []
     unread: list[tuple[Step, Rows]] = []  # streamed, so that a value that a step cannot take is met later
     with progress.stage("steps", len(plan.steps)) as stage:
         for number, step in enumerate(plan.steps, start=1):
             started = time.monotonic()
-            with _told_where_it_began(unread):
+            with _located_at_origin(unread):
                 rows, record = take_step(step, rows, f"step_{number}")
             unread = [*unread, (step, rows)] if rows.streamed else []
             ledger.append(record)
@@ -138,22 +105,22 @@ def _run_steps(plan: Plan, index: Index, con: Any, progress: Quiet) -> tuple[Row
             seconds.append([step.operation.name, time.monotonic() - started])
             stage.advance()
     if rows.streamed:
-        with _told_where_it_began(unread):
+        with _located_at_origin(unread):
             rows = rows.kept()
-        kept, left = _compacted(replace(rows, notes=()))
-        told_of = {
+        dense, dropped = compacted(replace(rows, notes=()))
+        update = {
             "rows_out": rows.count(),
-            "classes_out": len(kept.classes),
-            "notes": [*ledger[-1].notes, *rows.notes, *left],
+            "classes_out": len(dense.classes),
+            "notes": [*ledger[-1].notes, *rows.notes, *dropped],
         }
-        ledger[-1] = ledger[-1].model_copy(update=told_of)
-        rows = kept
+        ledger[-1] = ledger[-1].model_copy(update=update)
+        rows = dense
     return rows, ledger, seconds
 
 
 @contextmanager
-def _told_where_it_began(unread: list[tuple[Step, Rows]]) -> Iterator[None]:
-    """Tell what goes wrong as streamed rows are read with the place of the step whose expression it is.
+def _located_at_origin(unread: list[tuple[Step, Rows]]) -> Iterator[None]:
+    """Add to an error met while streamed rows are read the place of the step whose expression it comes from.
 
     Raises:
         RecipeError, DataError: from the first such step, or as it came.
@@ -162,7 +129,7 @@ def _told_where_it_began(unread: list[tuple[Step, Rows]]) -> Iterator[None]:
         yield
     except (duckdb.Error, CurateError):
         for step, rows in unread:
-            with told(step):
+            with located_errors(step):
                 rows.con.execute(f"SELECT bit_xor(hash(r)) FROM {rows} r").fetchall()
         raise
 
@@ -185,8 +152,7 @@ def _connection(folder: Path, plan: Plan, index: Index) -> Iterator[Any]:
     with duckdb.connect() as con:
         con.execute(f"SET temp_directory = {text(str(work))}")
         con.execute(f"SET memory_limit = {text(os.environ.get('CURATE_MEMORY', MEMORY))}")
-        read = [file for step in plan.steps for file in step.reads]
-        allow_only(con, files=[*map(str, index.files), *read], folders=[str(folder)])
+        allow_only(con, plan.steps, files=[*map(str, index.files)], folders=[str(folder)])
         con.execute(f"CREATE TEMP VIEW source_as_read AS {index.query}")
         numbers = without_nan(columns_of(con, "source_as_read"))
         con.execute(f"CREATE TEMP VIEW source AS SELECT * {numbers} FROM source_as_read")
@@ -207,16 +173,3 @@ def _source_record(index: Index, plan: Plan, rows: Rows, notes: list[str]) -> St
         classes_out=len(rows.classes),
         notes=left_out + notes,
     )
-
-
-def _compacted(rows: Rows) -> tuple[Rows, list[str]]:
-    """Drop the classes that no row has any more, so that labels are dense; return a note of them."""
-    clean = ", clean_label" if "clean_label" in rows.columns else ""
-    found = rows.con.execute(f"SELECT DISTINCT label{clean} FROM {rows}").fetchall()
-    kept = {label for row in found for label in row if label is not None}
-    gone = [c.id for i, c in enumerate(rows.classes) if i not in kept]
-    if not gone:
-        return rows, []
-    shown = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
-    note = f"{len(gone):,} classes without rows left the list ({shown})"
-    return keep_classes(rows, kept, unlabelled="keep"), [note]

@@ -17,8 +17,8 @@ from curate.cli.options import (
     Sets,
     Workers,
     bars,
+    report_errors,
     settings,
-    told,
 )
 from curate.cli.plain import plain_app
 from curate.datasets import exports
@@ -51,7 +51,7 @@ def root(
 
 
 @app.command()
-@told
+@report_errors
 def build(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     out: Annotated[str | None, typer.Option(help="The dataset's folder, or a URL (s3://…).")] = None,
@@ -77,18 +77,18 @@ def build(
 
     loaded = load(recipe, settings(set_))
     if plan:
-        for one in loaded.family or (loaded,):
-            printing.print_plan(make_plan(one))
+        for member in loaded.family or (loaded,):
+            printing.print_plan(make_plan(member))
         return
     if out is None:
         raise RecipeError("--out is missing", hint="name the dataset's folder, or use --plan")
-    how = {"overlay": overlay, "workers": workers, "executor": executor, "replace": replace}
-    built = build.build(loaded, out, **how, progress=bars(quiet))  # type: ignore[arg-type]
+    options = {"overlay": overlay, "workers": workers, "executor": executor, "replace": replace}
+    built = build.build(loaded, out, **options, progress=bars(quiet))  # type: ignore[arg-type]
     printing.print_built(built, json=json)
 
 
 @app.command()
-@told
+@report_errors
 def shard(
     dataset: Annotated[str, typer.Argument(help="An overlay.")],
     workers: Workers = None,
@@ -98,16 +98,16 @@ def shard(
     quiet: QuietOption = False,
 ) -> None:
     """Give an overlay its shards."""
-    from curate.builds import build
+    from curate.builds import sharding
     from curate.cli import printing
 
     printing.print_built(
-        [build.shard(dataset, workers=workers, executor=executor, progress=bars(quiet))], json=json
+        [sharding.shard(dataset, workers=workers, executor=executor, progress=bars(quiet))], json=json
     )
 
 
 @app.command()
-@told
+@report_errors
 def verify(
     paths: Annotated[
         list[str],
@@ -122,14 +122,14 @@ def verify(
     from curate.cli import printing
     from curate.datasets import verification
 
-    found = verification.check(paths, images=images, progress=bars(quiet))
-    printing.print_checked(found, json=json)
-    if found.failed:
+    verdict = verification.check(paths, images=images, progress=bars(quiet))
+    printing.print_checked(verdict, json=json)
+    if verdict.failed:
         raise typer.Exit(3)
 
 
 @app.command()
-@told
+@report_errors
 def export(
     dataset: Annotated[str, typer.Argument(help="A dataset.")],
     to: Annotated[str, typer.Option(metavar="NAME[,NAME…]", help=f"Formats: {', '.join(exports.names())}.")],
@@ -150,7 +150,7 @@ def export(
 
 
 @app.command()
-@told
+@report_errors
 def diff(
     datasets: Annotated[
         list[str],
@@ -164,14 +164,14 @@ def diff(
     from curate.cli import printing
     from curate.datasets import diffs
 
-    found = diffs.chain(datasets)
+    differences = diffs.chain(datasets)
     printing.print_json(
-        [vars(d) | {"relation": d.relation} for d in found]
-    ) if json else printing.print_diffs(found)
+        [vars(d) | {"relation": d.relation} for d in differences]
+    ) if json else printing.print_diffs(differences)
 
 
 @app.command()
-@told
+@report_errors
 def query(
     sql: Annotated[str, typer.Argument(help="SQL of DuckDB; `SHOW TABLES` lists the tables.")],
     root: Annotated[Path, typer.Option(help="Look for datasets, runs and results below this folder.")] = Path(
@@ -191,7 +191,7 @@ def query(
 
 
 @app.command()
-@told
+@report_errors
 def show(
     dataset: Annotated[str, typer.Argument(help="A dataset.")],
     html: Annotated[
@@ -213,7 +213,7 @@ def show(
 
 
 @app.command()
-@told
+@report_errors
 def ops(
     name: Annotated[str | None, typer.Argument(help="An operation or source; all by default.")] = None,
     json: Json = False,
@@ -230,7 +230,7 @@ def ops(
 
 
 @app.command()
-@told
+@report_errors
 def synth(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     images: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 250,

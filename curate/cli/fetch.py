@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from curate.cli.options import AllowLoopback, Json, QuietOption, bars, told
+from curate.cli.options import AllowLoopback, Json, QuietOption, bars, report_errors
 
 
-@told
+@report_errors
 def fetch(
     table: Annotated[
         list[str],
@@ -59,27 +59,30 @@ def fetch(
     from curate.errors import RecipeError
     from curate.fetch.drift import again as ask_again
     from curate.fetch.fetching import fetch as run
-    from curate.fetch.limits import Guards
-    from curate.fetch.passes import How
+    from curate.fetch.limits import FetchLimits
+    from curate.fetch.passes import FetchOptions
     from curate.io.executors import cores
 
-    limits: dict[str, object] = {
+    wanted_limits: dict[str, object] = {
         "timeout_s": timeout, "deadline_s": deadline, "max_bytes": max_bytes, "max_pixels": max_pixels,
         "retries": retries, "connections_per_host": per_host, "interval_s": interval, "robots": robots,
         "opt_outs": None if opt_out else (), "user_agent": user_agent, "loopback": allow_loopback,
     }  # fmt: skip
-    guards = Guards(**{k: v for k, v in limits.items() if v is not None})  # type: ignore[arg-type]
-    how = How(distributor, processes or cores(), threads, samples_per_shard)
+    limits = FetchLimits(**{k: v for k, v in wanted_limits.items() if v is not None})  # type: ignore[arg-type]
+    options = FetchOptions(distributor, processes or cores(), threads, samples_per_shard)
     if again:
         if len(table) != 1 or out or retry:
             raise RecipeError("--again takes one pool and no --out or --retry")
         printing.print_drift(
-            ask_again(table[0], number=number, guards=guards, how=how, progress=bars(quiet)), json=json
+            ask_again(table[0], number=number, limits=limits, options=options, progress=bars(quiet)),
+            json=json,
         )
         return
     if out is None or number is not None:
         what = "--out is missing" if out is None else "--number goes with --again"
         raise RecipeError(what, hint="`curate fetch TABLE --out POOL`")
     wanted = table[0] if len(table) == 1 else table
-    found = run(wanted, out, layout=layout, guards=guards, how=how, retry=retry, progress=bars(quiet))
-    printing.print_fetched(found, json=json)
+    fetched = run(
+        wanted, out, layout=layout, limits=limits, options=options, retry=retry, progress=bars(quiet)
+    )
+    printing.print_fetched(fetched, json=json)

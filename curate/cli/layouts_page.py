@@ -16,10 +16,10 @@ def markdown() -> str:
         "How sets of image links and texts are published, for `source: {table: PATHS, as: NAME}`. Whatever the layout, "
         f"a row gets {', '.join(f'`{c}`' for c in COLUMNS if c in ('url', 'caption'))} and, where the table tells, "
         f"{', '.join(f'`{c}`' for c in COLUMNS if c not in ('url', 'caption'))}. Columns of the table that are not "
-        "named here are carried along, their names in lower case; one that would be taken for a core column is called "
-        "`table_NAME`. The case of column names does not matter. If several names are given, releases differ, and the "
-        "first that exists is used. A caption that is a list of texts becomes `captions`, and its first text the "
-        "caption.",
+        "named here are carried along, their names in lower case; one that begins with `_`, or would be taken "
+        "for a core column, is called `table_NAME`. The case of column names does not matter. If several names are "
+        "given, releases differ, and the first that exists is used. A caption that is a list of texts becomes "
+        "`captions`, and its first text the caption.",
         "",
         "`as: auto`, the default, recognises a layout by the columns under *known by*. It reads any other table by "
         "usual names (`url`, `image_url`, …; `caption`, `text`, …), and two columns without a header line by which "

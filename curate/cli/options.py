@@ -44,14 +44,14 @@ AllowLoopback = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
+def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn what goes wrong for a person into a message on stderr and the right exit code."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-            sys.stdout.flush()  # here, where a full disk can still be told
+            sys.stdout.flush()  # here, where a full disk can still be reported
         except CurateError as error:
             raise _ended(error) from None
         except BrokenPipeError:  # the reader of our output went away, as `head` does
@@ -62,13 +62,13 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, KeyboardInterrupt) or str(error) == "Query interrupted":
                 typer.echo("stopped; the same command goes on from here", err=True)
                 raise typer.Exit(130) from None
-            if (said := machine_error(error)) is None:
+            if (fault := machine_error(error)) is None:
                 raise
             try:
                 sys.stdout.flush()
             except OSError:
                 _close_stdout()
-            raise _ended(said) from None
+            raise _ended(fault) from None
 
     return command
 
@@ -87,13 +87,13 @@ def _close_stdout() -> None:
 
 def settings(pairs: list[str] | None) -> dict[str, str]:
     """Read `NAME=VALUE` pairs."""
-    found = {}
+    values = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise RecipeError(f"--set {pair}: not NAME=VALUE", hint="write `--set imagenet=/data/imagenet`")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def bars(quiet: bool) -> Quiet:

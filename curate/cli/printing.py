@@ -87,8 +87,8 @@ def print_plan(plan: Plan) -> None:
         _say(f"  read as: {source.why}")
     for number, step in enumerate(plan.steps, start=1):
         unbound = "" if number <= plan.bound else "  (checked against the rows when they have been read)"
-        told = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
-        _say(f"  {number}. {step.operation.name}({told}){unbound}")
+        arguments = ", ".join(f"{k}={_short(v)}" for k, v in step.arguments.items() if v is not None)
+        _say(f"  {number}. {step.operation.name}({arguments}){unbound}")
     count = "?" if plan.classes is None else f"{len(plan.classes):,}"
     _say(f"  result: {count} classes, columns {', '.join(plan.columns)}")
     promises = recipe.expect.model_dump(exclude_defaults=True)
@@ -233,17 +233,17 @@ def _document(built: Built) -> dict[str, Any]:
     return named | counted | {"unchanged": built.unchanged, "seconds": round(built.seconds, 3)}
 
 
-def print_checked(found: Verdict | Report, *, json: bool) -> None:
+def print_checked(verdict: Verdict | Report, *, json: bool) -> None:
     """Print what checking datasets or linting tars came to."""
-    if isinstance(found, Report):
-        print_json(found.document()) if json else _print_findings(found)
+    if isinstance(verdict, Report):
+        print_json(verdict.document()) if json else _print_findings(verdict)
     elif json:
-        print_json([{"where": p.where, "what": p.what} for p in found.problems])
-    elif found.problems:
-        title = f"{', '.join(found.paths)}: {_counted(len(found.problems), 'problem')}"
-        print_table(["where", "what"], _problems(found.problems), title=title)
+        print_json([{"where": p.where, "what": p.what} for p in verdict.problems])
+    elif verdict.problems:
+        title = f"{', '.join(verdict.paths)}: {_counted(len(verdict.problems), 'problem')}"
+        print_table(["where", "what"], _problems(verdict.problems), title=title)
     else:
-        for path in found.paths:
+        for path in verdict.paths:
             _say(f"{path}: holds what it says")
 
 
@@ -251,10 +251,10 @@ def _problems(problems: Sequence[Problem]) -> Iterator[tuple[str, str]]:
     """Yield where and what; of a shard that is at fault itself only its first samples."""
     faulty = {p.where for p in problems}
     for shard, group in itertools.groupby(problems, lambda p: p.shard if p.shard in faulty else ""):
-        found = [(p.where, p.what) for p in group]
-        yield from found[:SAMPLES_SHOWN] if shard else found
-        if shard and len(found) > SAMPLES_SHOWN:
-            yield f"… and {len(found) - SAMPLES_SHOWN:,} more", f"samples of {shard}"
+        problems_of_shard = [(p.where, p.what) for p in group]
+        yield from problems_of_shard[:SAMPLES_SHOWN] if shard else problems_of_shard
+        if shard and len(problems_of_shard) > SAMPLES_SHOWN:
+            yield f"… and {len(problems_of_shard) - SAMPLES_SHOWN:,} more", f"samples of {shard}"
 
 
 def _counted(number: int, what: str) -> str:
@@ -275,42 +275,45 @@ def _print_findings(report: Report) -> None:
     _say(f"{counted}{f'; {images}' if images else ''}: {grave}")
 
 
-def print_fetched(found: Fetched, *, json: bool) -> None:
+def print_fetched(fetched: Fetched, *, json: bool) -> None:
     """Print what a fetch came to: the pool, and what became of each row."""
-    data, ok = found.dataset, found.outcomes.get("ok", 0)
+    data, ok = fetched.dataset, fetched.outcomes.get("ok", 0)
     if json:
         print_json({
-            "path": str(data.path), "name": data.name, "digest": data.digest, "rows": found.rows, "ok": ok,
-            "bytes": data.info.bytes, "outcomes": found.outcomes, "tried": found.tried,
-            "unchanged": found.unchanged, "seconds": round(found.seconds, 3),
+            "path": str(data.path), "name": data.name, "digest": data.digest, "rows": fetched.rows, "ok": ok,
+            "bytes": data.info.bytes, "outcomes": fetched.outcomes, "tried": fetched.tried,
+            "unchanged": fetched.unchanged, "seconds": round(fetched.seconds, 3),
         })  # fmt: skip
         return
-    done = "unchanged" if found.unchanged else f"URLs tried: {found.tried:,} in {found.seconds:,.1f} s"
-    if found.tried:
-        done += f", {found.tried / found.seconds:,.0f} a second"
-    share = f"{ok / found.rows:.1%}" if found.rows else "none"
-    _say(f"{data.path}: {ok:,} of {found.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
+    done = "unchanged" if fetched.unchanged else f"URLs tried: {fetched.tried:,} in {fetched.seconds:,.1f} s"
+    if fetched.tried:
+        done += f", {fetched.tried / fetched.seconds:,.0f} a second"
+    share = f"{ok / fetched.rows:.1%}" if fetched.rows else "none"
+    _say(f"{data.path}: {ok:,} of {fetched.rows:,} rows fetched ({share}), {data.info.bytes:,} bytes; {done}")
     print_table(
         ["outcome", "rows", "share"],
-        [[outcome, f"{count:,}", f"{count / found.rows:.2%}"] for outcome, count in found.outcomes.items()],
+        [
+            [outcome, f"{count:,}", f"{count / fetched.rows:.2%}"]
+            for outcome, count in fetched.outcomes.items()
+        ],
     )
 
 
-def print_drift(found: Drift, *, json: bool) -> None:
+def print_drift(drift: Drift, *, json: bool) -> None:
     """Print what became of a pool's URLs."""
     if json:
-        print_json(vars(found) | {"intervals": {s: found.interval(s) for s in found.states}})
+        print_json(vars(drift) | {"intervals": {s: drift.interval(s) for s in drift.states}})
         return
-    part = "" if found.asked == found.rows else f" of {found.rows:,}"
-    urls = "" if found.urls == found.asked else f" ({found.urls:,} URLs)"
+    part = "" if drift.asked == drift.rows else f" of {drift.rows:,}"
+    urls = "" if drift.urls == drift.asked else f" ({drift.urls:,} URLs)"
     _say(
-        f"{found.pool}: {found.asked:,}{part} rows{urls} asked again in {found.seconds:,.1f} s; {found.table}"
+        f"{drift.pool}: {drift.asked:,}{part} rows{urls} asked again in {drift.seconds:,.1f} s; {drift.table}"
     )
     rows = []
-    for state, count in found.states.items():
-        low, high = found.interval(state)
-        between = "" if found.asked == found.rows else f"{low:.1%} to {high:.1%}"
-        rows.append([state, f"{count:,}", f"{count / found.asked:.1%}", between])
+    for state, count in drift.states.items():
+        low, high = drift.interval(state)
+        between = "" if drift.asked == drift.rows else f"{low:.1%} to {high:.1%}"
+        rows.append([state, f"{count:,}", f"{count / drift.asked:.1%}", between])
     print_table(["state", "rows", "share", "95 % interval of the pool"], rows)
-    if found.reasons:
-        print_table(["reason", "rows"], [[r, f"{n:,}"] for r, n in found.reasons.items()])
+    if drift.reasons:
+        print_table(["reason", "rows"], [[r, f"{n:,}"] for r, n in drift.reasons.items()])

@@ -33,12 +33,12 @@ def explain(name: str) -> str:
     """
     entries = [e for e in _all() if e[1] == name]
     reject_unknown(name, sorted({e[1] for e in _all()}), f"no operation or source {name!r}")
-    told = []
+    sections = []
     for kind, _, doc, signature in entries:
-        told += [f"{kind} {name}", doc, usage(kind, name, signature)]
+        sections += [f"{kind} {name}", doc, usage(kind, name, signature)]
         if kind == "operation" and (tables := shown(ops.find(name))):
-            told += [tables]
-    return "\n\n".join(told)
+            sections += [tables]
+    return "\n\n".join(sections)
 
 
 def usage(kind: str, name: str, signature: Signature) -> str:
@@ -82,8 +82,8 @@ def markdown() -> str:
     ]
     for kind, title in (("source", "Sources"), ("operation", "Operations")):
         lines += [f"## {title}", "", "| name | does |", "|---|---|"]
-        told = [(name, doc.split("\n")[0]) for found, name, doc, _ in _all() if found == kind]
-        lines += [f"| [{name}](#{name}) | {first.replace('|', ' ')} |" for name, first in told] + [""]
+        rows = [(name, doc.split("\n")[0]) for found, name, doc, _ in _all() if found == kind]
+        lines += [f"| [{name}](#{name}) | {first.replace('|', ' ')} |" for name, first in rows] + [""]
         for found, name, doc, signature in _all():
             if found == kind:
                 lines += [

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from curate.datasets.dataset import MANIFEST, SHARDS, DatasetInfo
+from curate.datasets.dataset import CARD, MANIFEST, SHARDS, DatasetInfo
+from curate.datasets.exports._contents import card_fields, contents
+from curate.io.files import write_atomic
 from curate.io.markdown import code, code_block, markdown
+from curate.io.paths import AnyPath, local_copy
+
+
+def write_card(folder: Path, info: DatasetInfo, manifest: AnyPath) -> None:
+    """Write the card of a dataset: of shards with the fields of a sample, of an overlay without."""
+    with local_copy(manifest) as file:
+        samples = contents(file)
+    fields = None if info.shards is None else card_fields(samples.members, info.columns, info.classes)
+    write_atomic(folder / CARD, card(info, samples.splits, fields).encode())
 
 
 def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]] | None = None) -> str:
@@ -45,10 +57,12 @@ def card(info: DatasetInfo, splits: dict[str, int], fields: list[dict[str, Any]]
         added = ", ".join(map(markdown, record.columns_added))
         lines.append(f"| {' | '.join([markdown(record.step), *(f'{n:,}' for n in counts), added])} |")
     lines += [f"- {markdown(f'{record.step}: {note}')}" for record in info.ledger for note in record.notes]
-    shown = [markdown(f"{c.index} {c.name}" + (f" ({c.wnid})" if c.wnid else "")) for c in info.classes[:30]]
-    if shown:
+    classes = [
+        markdown(f"{c.index} {c.name}" + (f" ({c.wnid})" if c.wnid else "")) for c in info.classes[:30]
+    ]
+    if classes:
         more = f", and {len(info.classes) - 30:,} more" if len(info.classes) > 30 else ""
-        lines += ["", "## Classes", "", ", ".join(shown) + more]
+        lines += ["", "## Classes", "", ", ".join(classes) + more]
     return "\n".join(lines) + "\n"
 
 
@@ -57,8 +71,8 @@ def _mixed(splits: dict[str, int]) -> list[str]:
     if len(splits) < 2:
         return []
     counted = ", ".join(f"{markdown(name)} {rows:,}" for name, rows in splits.items())
-    told = f"What loads as `train` holds the rows of all splits ({counted}): filter by `split` (in shards it is in "
-    return [told + "`.json`), or keep them apart with `curate export --to parquet`.", ""]
+    warning = f"What loads as `train` holds the rows of all splits ({counted}): filter by `split` (in shards it is in "
+    return [warning + "`.json`), or keep them apart with `curate export --to parquet`.", ""]
 
 
 def _front(info: DatasetInfo, fields: list[dict[str, Any]] | None) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def info_fault(info: DatasetInfo) -> str | None:
             return f"shard {number} is called {shard.file!r}"
         if shard.samples < 0 or shard.bytes < 0:
             return f"shard {number} has {shard.samples} samples, {shard.bytes} bytes"
-    for number, one in enumerate(info.classes):
-        if one.index != number:
-            return f"class {one.name!r} has index {one.index} and stands in place {number}"
-    names = {one.name for one in info.classes}
+    for number, record in enumerate(info.classes):
+        if record.index != number:
+            return f"class {record.name!r} has index {record.index} and stands in place {number}"
+    names = {record.name for record in info.classes}
     if len(names) < len(info.classes) or "" in names:
         return "its classes have no names of their own"
     return None
@@ -70,10 +70,10 @@ def faults(dataset: Dataset) -> list[str]:
                     con.execute(f"CREATE TEMP VIEW {name} AS FROM {parquet(dataset.path / file)}")
                 else:
                     con.register(name, dataset.read_parquet(file))
-            found = row_faults(con, "rows", dataset.info.columns, len(dataset.info.classes))
-            if dataset.sharded and not found:
-                found = place_faults(con, "places", dataset.info.shards or [])
-            return found
+            wrong = row_faults(con, "rows", dataset.info.columns, len(dataset.info.classes))
+            if dataset.sharded and not wrong:
+                wrong = place_faults(con, "places", dataset.info.shards or [])
+            return wrong
     except (OSError, ValueError, duckdb.Error) as error:
         hint = f"`curate verify {dataset.path}` says what is wrong"
         where = dataset.path / files["rows"]
@@ -89,34 +89,34 @@ def row_faults(con: Any, rows: str, columns: Mapping[str, str], classes: int) ->
         columns: name → DuckDB type, as `dataset.json` has them.
         classes: how many there are.
     """
-    there = columns_of(con, f"(SELECT * FROM {rows})")
-    if faults := list(_column_faults(there, columns)):
+    kinds = columns_of(con, f"(SELECT * FROM {rows})")
+    if faults := list(_column_faults(kinds, columns)):
         return faults
-    rules = list(_rules(there, classes))
+    rules = list(_rules(kinds, classes))
     counts = ", ".join(f"count(*) FILTER ({broken})" for _, broken in rules)
     # The count of keys that differ is quick; which stands twice is asked only where one does.
     [(total, distinct, *counted)] = con.execute(
         f"SELECT count(*), count(DISTINCT key), {counts} FROM {rows}"
     ).fetchall()
-    found = []
+    wrong = []
     for (what, broken), count in zip(rules, counted, strict=True):
         if count:
-            found.append(f"{count:,} rows {what} (such as {_example(con, rows, broken)})")
-    if not found and distinct < total:
+            wrong.append(f"{count:,} rows {what} (such as {_example(con, rows, broken)})")
+    if not wrong and distinct < total:
         twice = f"key IN (SELECT key FROM {rows} GROUP BY key HAVING count(*) > 1)"
-        found.append(f"{total - distinct:,} keys stand twice (such as {_example(con, rows, twice)})")
-    return found
+        wrong.append(f"{total - distinct:,} keys stand twice (such as {_example(con, rows, twice)})")
+    return wrong
 
 
-def _column_faults(there: Mapping[str, str], columns: Mapping[str, str]) -> Iterator[str]:
+def _column_faults(kinds: Mapping[str, str], columns: Mapping[str, str]) -> Iterator[str]:
     for name, kind in CORE.items():
-        if there.get(name) != kind:
-            yield f"its column {name!r} is {there.get(name, 'not there')}, not {kind}"
-    if odd := sorted(there.keys() ^ columns.keys()):
+        if kinds.get(name) != kind:
+            yield f"its column {name!r} is {kinds.get(name, 'not there')}, not {kind}"
+    if odd := sorted(kinds.keys() ^ columns.keys()):
         yield f"its columns are not those of dataset.json (such as {odd[0]!r})"
     for name in _LABELS[1:]:
-        if there.get(name, "INTEGER") != "INTEGER":
-            yield f"its column {name!r} is {there[name]}, not INTEGER"
+        if kinds.get(name, "INTEGER") != "INTEGER":
+            yield f"its column {name!r} is {kinds[name]}, not INTEGER"
 
 
 def _rules(columns: Mapping[str, str], classes: int) -> Iterator[tuple[str, str]]:
@@ -158,16 +158,16 @@ def place_faults(con: Any, rows: str, shards: Sequence[ShardRecord]) -> list[str
         rows: what to select from.
         shards: the dataset's, in order.
     """
-    there = columns_of(con, f"(SELECT * FROM {rows})")
-    wanted = {c: CORE[c] for c in CORE if c in ("key", "file", "offset", "size") or c in there}
-    if odd := [c for c, kind in wanted.items() if there.get(c) != kind] + sorted(
-        there.keys() - wanted.keys()
+    kinds = columns_of(con, f"(SELECT * FROM {rows})")
+    wanted = {c: CORE[c] for c in CORE if c in ("key", "file", "offset", "size") or c in kinds}
+    if odd := [c for c, kind in wanted.items() if kinds.get(c) != kind] + sorted(
+        kinds.keys() - wanted.keys()
     ):
-        return [f"shards/index.parquet: its column {odd[0]!r} is {there.get(odd[0], 'not there')}"]
+        return [f"shards/index.parquet: its column {odd[0]!r} is {kinds.get(odd[0], 'not there')}"]
     names = ", ".join(text(shard.file) for shard in shards) or "''"
     broken = f'file IS NULL OR file NOT IN ({names}) OR "offset" IS NULL OR size IS NULL'
     broken += f' OR "offset" NOT BETWEEN 512 AND {_MOST} OR size NOT BETWEEN 0 AND {_MOST}'
-    if "ext" in there:
+    if "ext" in kinds:
         broken += f" OR ext IS NULL OR ext NOT IN ({', '.join(map(text, KINDS))})"
     [(count,)] = con.execute(f"SELECT count(*) FROM {rows} WHERE {broken}").fetchall()
     if count:
@@ -185,14 +185,14 @@ def image_fault(data: bytes | memoryview, ext: str) -> str | None:
     """
     try:
         try:
-            found = probe(bytes(data[:HEADER_BYTES])).ext
+            kind = probe(bytes(data[:HEADER_BYTES])).ext
         except NeedMore:
-            found = probe(bytes(data)).ext
+            kind = probe(bytes(data)).ext
     except NeedMore:
         return "damaged header"
     except BadImage as error:
         return str(error)
-    return None if found == ext else f"its bytes are {found}, the manifest says {ext}"
+    return None if kind == ext else f"its bytes are {kind}, the manifest says {ext}"
 
 
 def refuse_no_image(data: bytes | memoryview, ext: str, file: str) -> None:
@@ -211,18 +211,18 @@ def outside(dataset: Dataset) -> list[str]:
 
     Who is sent a dataset is sent what it reads too: its rows may point to any folder of this machine.
     """
-    root, found = dataset.byte_root, list[str]()
+    root, places = dataset.byte_root, list[str]()
     if dataset.sharded:
-        found = _links(dataset)
+        places = _links(dataset)
     elif is_remote(root) or is_remote(dataset.path):
-        found = [] if f"{root}/".startswith(f"{dataset.path}/") else [root]
+        places = [] if f"{root}/".startswith(f"{dataset.path}/") else [root]
     elif not Path(root).is_relative_to(_home(dataset)):
-        found = [root]
+        places = [root]
     else:
-        found = _links(dataset)
+        places = _links(dataset)
     if not dataset.sharded:
-        found += [store for store in _stores(dataset) if not f"{root}/".startswith(f"{store}/")]
-    return [f"{dataset.path}: its images lie outside of its folder, in {place}" for place in found]
+        places += [store for store in _stores(dataset) if not f"{root}/".startswith(f"{store}/")]
+    return [f"{dataset.path}: its images lie outside of its folder, in {place}" for place in places]
 
 
 def _home(dataset: Dataset) -> Path:
@@ -233,17 +233,19 @@ def _links(dataset: Dataset) -> list[str]:
     """Return where the links in a dataset's folder lead, of those that lead out of it."""
     if not isinstance(dataset.path, Path):
         return []
-    home, found, folders = _home(dataset), dict[str, None](), [str(dataset.path)]
+    home, targets, folders = _home(dataset), dict[str, None](), [str(dataset.path)]
     while folders:
         for entry in os.scandir(folders.pop()):
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if not Path(target).is_relative_to(home):
-                    found[target] = None
+                    targets[target] = None
             elif entry.is_dir():
                 folders.append(entry.path)
-    shown = sorted(found)[:PLACES_SHOWN]
-    return shown + ([f"{len(found) - len(shown):,} other places"] if len(found) > len(shown) else [])
+    examples = sorted(targets)[:PLACES_SHOWN]
+    return examples + (
+        [f"{len(targets) - len(examples):,} other places"] if len(targets) > len(examples) else []
+    )
 
 
 def _stores(dataset: Dataset) -> list[str]:
@@ -269,8 +271,8 @@ def remembered(dataset: Dataset) -> Path | None:
     except OSError:
         return None
     state = [[a.st_dev, a.st_ino, a.st_size, a.st_mtime_ns, a.st_ctime_ns] for a in about]
-    said = [VERSION, str(dataset.path.resolve()), state, dataset.info.model_dump_json()]
-    return cache_folder() / "checked" / hashlib.sha256(repr(said).encode()).hexdigest()[:32]
+    parts = [VERSION, str(dataset.path.resolve()), state, dataset.info.model_dump_json()]
+    return cache_folder() / "checked" / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def remember(file: Path) -> None:

@@ -163,11 +163,11 @@ class Dataset:
             if self.sharded:  # after resizing, width, height and ext are there too
                 index = pq.ParquetFile(self._file(SHARD_INDEX))
                 moved = [c for c in table.column_names if c in index.schema_arrow.names and c != "key"]
-                found = index.read(moved)
-                if found.num_rows != table.num_rows:
-                    raise ValueError(f"{SHARD_INDEX} has {found.num_rows} rows, {MANIFEST} {table.num_rows}")
+                places = index.read(moved)
+                if places.num_rows != table.num_rows:
+                    raise ValueError(f"{SHARD_INDEX} has {places.num_rows} rows, {MANIFEST} {table.num_rows}")
                 for name in moved:
-                    table = table.set_column(table.column_names.index(name), name, found[name])
+                    table = table.set_column(table.column_names.index(name), name, places[name])
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.path}: manifest cannot be read ({error})", hint="`curate verify` it"
@@ -192,14 +192,14 @@ class Dataset:
         """
         if self._held:
             return
-        kept = contracts.remembered(self)
-        if kept is None or not kept.exists():
+        marker = contracts.remembered(self)
+        if marker is None or not marker.exists():
             if faults := contracts.faults(self):
                 where = f"{self.path / MANIFEST}: {faults[0]}"
                 hint = f"`curate verify {self.path}` tells all that is wrong; do not use what others made so"
                 raise DataError(where, hint=hint)
-            if kept is not None:
-                contracts.remember(kept)
+            if marker is not None:
+                contracts.remember(marker)
         self._held = True
 
     def read_parquet(self, name: str):  # -> pyarrow.Table
@@ -227,10 +227,15 @@ class Dataset:
     def build_record(self) -> dict[str, Any]:
         """Return `build.json`: when, where and how long; empty where it is gone."""
         try:
-            found = json.loads((self.path / BUILD).read_text())
+            record = json.loads((self.path / BUILD).read_text())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return record if isinstance(record, dict) else {}
+
+    @property
+    def hashed(self) -> bool:
+        """Whether `hashes` made the column sha256; another's column of that name may be of other bytes."""
+        return any(step.step == "hashes" and "sha256" in step.columns_added for step in self.info.ledger)
 
     @cached_property
     def unfetched(self) -> int:
@@ -250,12 +255,20 @@ class Dataset:
             DataError: rows have no bytes yet, or are not as docs/data.md has them.
         """
         self.refuse_rows()
+        self.refuse_unfetched()
+        return ByteRangeReader(self.byte_root)
+
+    def refuse_unfetched(self) -> None:
+        """Refuse rows that have no bytes yet.
+
+        Raises:
+            DataError: there are some.
+        """
         if self.unfetched:
             raise DataError(
                 f"{self.path}: {self.unfetched:,} of {len(self):,} rows are URLs whose images nobody has fetched",
                 hint=f"`curate fetch {self.path} --out POOL` makes a dataset with their bytes",
             )
-        return ByteRangeReader(self.byte_root)
 
 
 def open_dataset(path: str | AnyPath) -> Dataset:

@@ -85,16 +85,16 @@ def _class(dataset: Dataset, name: str, rows: list[dict[str, Any]]) -> str:
     figures = []
     for row in rows:
         wrong = "clean_label" in row and row["clean_label"] != row["label"]
-        told = row["caption"] or row["key"]
+        caption = row["caption"] or row["key"]
         if wrong and row["clean_label"] is not None:
-            told = f"{told} (truly {dataset.classes[row['clean_label']].name})"
+            caption = f"{caption} (truly {dataset.classes[row['clean_label']].name})"
         try:
             data = _thumbnail(reader.read(row["file"], row["offset"], row["size"]))
             image = f'<img alt="" src="data:image/jpeg;base64,{data}">'
         except (BadImage, DataError) as error:
             image = f"<div class=broken>{html.escape(first_line(error)[:80])}</div>"
         mark = " class=wrong" if wrong else ""
-        figures.append(f"<figure{mark}>{image}<figcaption>{html.escape(told)}</figcaption></figure>")
+        figures.append(f"<figure{mark}>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
     return f"<h2>{html.escape(name)}</h2><div class=row>{''.join(figures)}</div>"
 
 

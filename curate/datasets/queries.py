@@ -163,11 +163,11 @@ def _passing_over(file: object, say: Say) -> Iterator[None]:
 def _outcomes(con: Any, sets: list[tuple[str, Dataset]], say: Say) -> None:
     files = [(name, data.path / OUTCOMES) for name, data in sets if (data.path / OUTCOMES).exists()]
     sound = _sound(con, [file for _, file in files], say)
-    told = [
+    views = [
         f"SELECT {text(name)} AS dataset, * FROM {parquet(file)}" for name, file in files if file in sound
     ]
-    if told:
-        con.execute(f"CREATE VIEW outcomes AS {' UNION ALL BY NAME '.join(told)}")
+    if views:
+        con.execute(f"CREATE VIEW outcomes AS {' UNION ALL BY NAME '.join(views)}")
 
 
 def _sound(con: Any, files: Sequence[Any], say: Say) -> list[Any]:
@@ -188,9 +188,9 @@ def _dataset(name: str, data: Dataset) -> tuple[Any, ...]:
 
 def _steps(name: str, data: Dataset) -> Iterator[tuple[Any, ...]]:
     for number, step in enumerate(data.info.ledger):
-        told = (name, number, step.step, json.dumps(step.arguments))
+        step_columns = (name, number, step.step, json.dumps(step.arguments))
         counted = (step.rows_in, step.rows_out, step.classes_in, step.classes_out)
-        yield *told, *counted, step.labels_changed, step.captions_changed
+        yield *step_columns, *counted, step.labels_changed, step.captions_changed
 
 
 def _runs(con: Any, folders: list[Path], say: Say) -> None:
@@ -216,13 +216,13 @@ def _run(folder: Path, info: Any) -> tuple[Any, ...]:
     data = (info.get("dataset") or {}) if isinstance(info, dict) else None
     if not isinstance(data, dict):
         raise ValueError("not the record of a run")
-    told = (info.get("name"), info.get("method"), data.get("name"), data.get("digest"))
+    texts = (info.get("name"), info.get("method"), data.get("name"), data.get("digest"))
     numbers = (info.get("seed"), info.get("seconds"))
-    if not all(one is None or isinstance(one, str) for one in told):
+    if not all(text is None or isinstance(text, str) for text in texts):
         raise ValueError("its names are not all texts")
     if not all(one is None or (isinstance(one, int | float) and abs(one) < 2**63) for one in numbers):
         raise ValueError("its seed or seconds are no numbers")
-    name, *rest = told
+    name, *rest = texts
     return name, str(folder), *rest, *numbers, _json(info.get("metrics")), _json(info)
 
 

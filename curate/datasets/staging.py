@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import duckdb
 
 from curate.datasets.dataset import BUILD, CARD, INFO, MANIFEST, PARTS, SHARDS
-from curate.errors import CurateError, RecipeError
-from curate.io.files import cache_folder, clear_unfinished, is_unfinished, sync_folder, write_atomic
+from curate.errors import CurateError, DataError, RecipeError
+from curate.io.files import cache_folder, clear_unfinished, is_unfinished, write_atomic
 from curate.io.paths import AnyPath, RemotePath
 from curate.io.stores import StoreError, is_remote, is_web
+from curate.io.working import LOCK, WorkingFolder
 
 OURS = {INFO, MANIFEST, BUILD, CARD, SHARDS, "gallery.html", ".nv-meta", "croissant.json", "wids.json"}
 
 WITHIN = (SHARDS, ".nv-meta")  # folders of a dataset that sidecars are written into, besides its own
 
 PLAN = "plan.json"  # names the plan that an unfinished build belongs to
-LOCK = "lock"
-GONE_ON_WITH = {LOCK, PLAN, SHARDS, PARTS}  # of what a killed build left; the rest is made anew
+TO_GO_ON = {LOCK, PLAN, SHARDS, PARTS}  # what of a killed build is used again; the rest is made anew
 
 
-class Staging:
-    """The working folder `.NAME.building` of a result. A context; at its end the folder is gone, or kept to go on.
+class Staging(WorkingFolder):
+    """The working folder `.NAME.building` of a result. A context.
 
-    A second build of the same result is refused while this one holds the lock. What another plan left behind
-    is cleared; what the same plan left (it was killed) is gone on with.
+    What another plan left behind is cleared; what the same plan left (it was killed) is gone on with.
 
     Attributes:
-        path: where the shards go.
-        work: where the manifest is made, always on this machine; here the same.
-
-    Args:
         out: the result's folder.
+        target: where shards are written; here the working folder.
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = out
-        self.path = self.work = out.parent / f".{out.name}.building"
-        self.keep = False  # whether to leave the folder for the same command to go on
+        work = out.parent / f".{out.name}.building"
+        super().__init__(work, busy=f"{out}: another build is writing it", keep=False, result=out)
+        self.out, self.target = out, work
 
     def __enter__(self) -> Staging:
         if Path.cwd().is_relative_to(self.out.resolve()):
@@ -55,23 +53,15 @@ class Staging:
             )
         if self.path.is_symlink():  # what was unpacked beside a dataset may lead to any folder, to be cleared
             raise RecipeError(f"{self.path}: is a link, and builds work there", hint="remove it")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for entry in self.path.iterdir():  # nor is anything written through one
-                if entry.is_symlink():
-                    entry.unlink()
-            self._lock = locked(self.path / LOCK, self.out)
-        except OSError as error:
-            raise RecipeError(
-                f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
-            ) from error
-        return self
+        for entry in self.path.iterdir() if self.path.is_dir() else ():  # nor is anything written through one
+            if entry.is_symlink():
+                entry.unlink()
+        return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        failed = isinstance(error, CurateError | OSError) and not isinstance(error, StoreError)
-        if failed or not self.keep:
-            shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, CurateError | OSError) and not isinstance(error, StoreError):
+            self.keep = False
+        super().__exit__(kind, error, trace)
 
     def begin(self, digest: str, *, replaces: bool = True) -> None:
         """Clear what this plan cannot go on with, and mark the folder as this plan's.
@@ -81,79 +71,60 @@ class Staging:
         Args:
             replaces: whether what stands in `out` goes; nothing of it does here before `publish`.
         """
-        mark = self.path / PLAN
-        try:
-            same = json.loads(mark.read_text()) == digest
-        except (OSError, ValueError):
-            same = False
-        self._clear(GONE_ON_WITH if same else {LOCK})
+        same = _is_of(self.path, digest)
+        for entry in self.path.iterdir():
+            if entry.name not in (TO_GO_ON if same else {LOCK}):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if not same:
-            write_atomic(mark, json.dumps(digest).encode())
-
-    def _clear(self, stays: set[str]) -> None:
-        shards = self.path / SHARDS
-        halves = [entry for entry in shards.iterdir() if is_unfinished(entry.name)] if shards.is_dir() else []
-        for entry in [*halves, *(entry for entry in self.path.iterdir() if entry.name not in stays)]:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            write_atomic(self.path / PLAN, json.dumps(digest).encode())
 
     def publish(self) -> None:
         """Put the finished folder in the result's place."""
         gone = self.path.with_name(f"{self.path.name}-gone")
-        for name in (PLAN, PARTS, "work", LOCK):
-            entry = self.path / name
-            if entry.is_dir():  # renamed first: a worker that was lost may still be writing into it
+        for name in (PARTS, "work"):  # renamed first: a worker that was lost may still be writing into it
+            if (self.path / name).is_dir():
                 shutil.rmtree(gone, ignore_errors=True)
-                os.rename(entry, gone)
+                os.rename(self.path / name, gone)
                 shutil.rmtree(gone, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-        sync_folder(self.path)
-        old = _old(self.out)
-        shutil.rmtree(old, ignore_errors=True)
-        if self.out.exists():
-            os.rename(self.out, old)
-        os.rename(self.path, self.out)
-        sync_folder(self.out.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        (self.path / PLAN).unlink(missing_ok=True)
+        super().publish()
 
     def tidy(self) -> None:
         """Clear what killed exports left in the result; what is beside it is the business of `__exit__`."""
         clear_unfinished(*(self.out / name for name in ("", *WITHIN)))
 
 
-class RemoteStaging:
+class RemoteStaging(WorkingFolder):
     """What `Staging` does, for a result in a store, where nothing can be renamed. A context.
 
     Shards are written to where they stay; `dataset.json`, written last, makes a dataset of them. What is small is
     made in a folder of the cache, which also keeps two builds on this machine apart. Against one on another
     machine there is an object `lock`; a build that was killed there leaves it behind, and a person removes it.
 
-    Args:
+    Attributes:
         out: the result's URL.
+        target: where shards are written: the result.
     """
 
     def __init__(self, out: RemotePath) -> None:
-        self.out = self.path = out
-        self.work = cache_folder() / "builds" / hashlib.sha256(str(out).encode()).hexdigest()[:24]
-        self.keep = False
+        work = cache_folder() / "builds" / hashlib.sha256(str(out).encode()).hexdigest()[:24]
+        super().__init__(work, busy=f"{out}: another build is writing it", keep=False)
+        self.out = self.target = out
 
     def __enter__(self) -> RemoteStaging:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.work / "lock", self.out)
+        super().__enter__()
         try:
-            self._lock_there()
+            self._lock_in_store()
         except BaseException:
-            self._lock.close()
+            super().__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(
-            CurateError, OSError
-        ):  # a store that is gone; the next build knows its own lock
+        with suppress(CurateError, OSError):  # a store that is gone; the next build knows its own lock
             (self.out / LOCK).unlink(missing_ok=True)
-        shutil.rmtree(self.work, ignore_errors=True)
-        self._lock.close()
+        self.keep = False  # the shards are in the store
+        super().__exit__()
 
     def begin(self, digest: str, *, replaces: bool = True) -> None:
         """Clear what another plan left below the URL, and mark it as this plan's.
@@ -161,32 +132,30 @@ class RemoteStaging:
         Args:
             replaces: whether what stands in `out` goes: its `dataset.json` first, so that it is no dataset any more.
         """
-        try:
-            same = json.loads((self.out / PLAN).read_text()) == digest
-        except (OSError, ValueError):
-            same = False
+        same = _is_of(self.out, digest)
         if replaces:
             (self.out / INFO).unlink(missing_ok=True)
         if not same:
-            self._clear(lambda name: name.startswith((f"{SHARDS}/", f"{PARTS}/")))
+            self._clear(f"{SHARDS}/", f"{PARTS}/")
             write_atomic(self.out / PLAN, json.dumps(digest).encode())
 
     def publish(self) -> None:
         """Put what was made here beside the shards, `dataset.json` last."""
         for name in (MANIFEST, CARD, BUILD, INFO):
-            if (self.work / name).exists():
-                (self.out / name).write_bytes((self.work / name).read_bytes())
+            if (self.path / name).exists():
+                (self.out / name).write_bytes((self.path / name).read_bytes())
         self.tidy()
 
     def tidy(self) -> None:
         """Clear what a build leaves that is killed when its dataset is whole already."""
-        self._clear(lambda name: name == PLAN or name.startswith(f"{PARTS}/"))
+        self._clear(PLAN, f"{PARTS}/")
 
-    def _clear(self, goes: Callable[[str], bool]) -> None:
-        for name in filter(goes, self.out.sizes()):
-            (self.out / name).unlink(missing_ok=True)
+    def _clear(self, *beginnings: str) -> None:
+        for name in self.out.sizes():
+            if name.startswith(beginnings):
+                (self.out / name).unlink(missing_ok=True)
 
-    def _lock_there(self) -> None:
+    def _lock_in_store(self) -> None:
         lock = RemotePath(f"{self.out}/{LOCK}")
         owner = f"{socket.gethostname()} ({cache_folder()})"
         try:
@@ -200,12 +169,27 @@ class RemoteStaging:
                 ) from None
 
 
-def staged(out: AnyPath) -> Staging | RemoteStaging:
+def _is_of(folder: AnyPath, digest: str) -> bool:
+    """Whether a folder was left behind by this plan."""
+    try:
+        return json.loads((folder / PLAN).read_text()) == digest
+    except (OSError, ValueError):
+        return False
+
+
+def staged(out: AnyPath, homes: Iterable[str] | None = None) -> Staging | RemoteStaging:
     """Return where a build of this result works.
 
+    Args:
+        homes: where the recipe's source lies; None for a set that is made anew in its own place.
+
     Raises:
-        RecipeError: `out` is a place that is only read.
+        RecipeError: `out` is a place that is only read, holds something else , or holds the source.
     """
+    if homes is not None:
+        _refuse_foreign(out)
+        for home in homes:
+            _refuse_source(out, home)
     if not isinstance(out, RemotePath):
         return Staging(out)
     if is_web(str(out)):
@@ -215,36 +199,28 @@ def staged(out: AnyPath) -> Staging | RemoteStaging:
     return RemoteStaging(out)
 
 
-def locked(file: Path, out: AnyPath, who: str = "build") -> IO[str]:
-    """Lock a file, which stands for a result that something works on.
+@contextmanager
+def disk_errors(out: AnyPath) -> Iterator[None]:
+    """Turn a full disk, and DuckDB's word for it, into an error that a person can act on.
 
     Raises:
-        RecipeError: another does already.
+        DataError: the disk of `out` is full, or fails otherwise.
     """
-    lock = open(file, "w")  # noqa: SIM115 - held as long as the build
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise RecipeError(
-            f"{out}: another {who} is writing it", hint="wait for it, or choose another --out"
-        ) from None
-    return lock
+        yield
+    except CurateError:
+        raise
+    except (OSError, duckdb.Error) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower():
+            raise DataError(
+                f"{out}: the disk is full; nothing was published", hint="make room, then run the same command"
+            ) from error
+        if not isinstance(error, OSError | duckdb.IOException | duckdb.OutOfMemoryException):
+            raise
+        raise DataError(f"{out}: {error}", hint="nothing was published") from error
 
 
-def restore(out: AnyPath) -> None:
-    """Put back the set that a kill between the two renames of `publish` left aside."""
-    if isinstance(out, RemotePath):
-        return
-    if not out.exists() and _old(out).exists():
-        os.rename(_old(out), out)
-
-
-def _old(out: Path) -> Path:
-    return out.parent / f".{out.name}.old"
-
-
-def refuse_foreign(out: AnyPath) -> None:
+def _refuse_foreign(out: AnyPath) -> None:
     """Refuse to write over what is not a dataset of ours, or holds more than one.
 
     Raises:
@@ -272,7 +248,7 @@ def refuse_foreign(out: AnyPath) -> None:
         )
 
 
-def refuse_source(out: AnyPath, home: str) -> None:
+def _refuse_source(out: AnyPath, home: str) -> None:
     """Refuse to write over what the recipe reads: the result would stand on bytes that are gone.
 
     Raises:

@@ -131,10 +131,10 @@ def summarize(path: str | Path) -> Summary:
 
 def gain(resize: dict[str, Any]) -> str:
     """Return in words what resizing came to."""
-    told = f"{resize['shrunk']:,} of {resize['images']:,} images made smaller"
-    told += f": {resize['bytes_ratio']:.2f} of the bytes"
+    gains = f"{resize['shrunk']:,} of {resize['images']:,} images made smaller"
+    gains += f": {resize['bytes_ratio']:.2f} of the bytes"
     ratio = resize["decode_time_ratio"]
-    return told + (f", {ratio:.2f} of the time to decode those" if ratio is not None else "")
+    return gains + (f", {ratio:.2f} of the time to decode those" if ratio is not None else "")
 
 
 def notes(step: dict[str, Any]) -> str:
@@ -163,12 +163,12 @@ def _one(con: Any, query: str) -> tuple[Any, ...]:
 
 
 def _pixels(con: Any) -> dict[str, list[int]]:
-    found = {}
+    pixels = {}
     for side in ("width", "height"):
         low, middle, high = _one(con, f"SELECT min({side}), median({side})::INTEGER, max({side}) FROM rows")
         if low is not None:
-            found[side] = [low, middle, high]
-    return found
+            pixels[side] = [low, middle, high]
+    return pixels
 
 
 def _noise(con: Any, names: list[str]) -> tuple[float, list[tuple[str, str, int]]]:

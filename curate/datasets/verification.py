@@ -211,8 +211,8 @@ def _index(dataset: Dataset) -> tuple[Any, list[Problem]]:
 def _changed(path: Path, sha256: str | None, size: int | None = None) -> str | None:
     """Return what is wrong with a file that should have this sha256, and so many bytes."""
     try:
-        if size is not None and (found := path.stat().st_size) != size:
-            return f"{found:,} bytes where {size:,} were written"
+        if size is not None and (actual := path.stat().st_size) != size:
+            return f"{actual:,} bytes where {size:,} were written"
         return None if file_sha256(path) == sha256 else "its bytes changed (sha256 differs)"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
@@ -237,15 +237,15 @@ def _headers(path: Path, record: ShardRecord, rows: pa.Table) -> Iterator[Proble
     for row in rows.to_pylist():
         member = members.get(row["offset"])
         if member is None or (member.name, member.size) != (f"{row['key']}.{row['ext']}", row["size"]):
-            there = f"{member.name!r} of {member.size} bytes" if member else "no member"
-            told = f"the index has it at byte {row['offset']} of {record.file}, where there is {there}"
-            yield Problem(row["key"], told, record.file)
+            present = f"{member.name!r} of {member.size} bytes" if member else "no member"
+            what = f"the index has it at byte {row['offset']} of {record.file}, where there is {present}"
+            yield Problem(row["key"], what, record.file)
 
 
 def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
     columns = ["key", "file", "offset", "size", "width", "height"]
     if not dataset.sharded:  # shards have a sha256 of their own; the files of a pool may be exchanged
-        columns += ["ext", *(["sha256"] if _hashed_here(dataset) else [])]
+        columns += ["ext", *(["sha256"] if dataset.hashed else [])]
     batches = dataset.table(columns).to_batches(max_chunksize=ROWS_PER_READ)
     reader = dataset.reader()
 
@@ -264,11 +264,6 @@ def _images(dataset: Dataset, stage: Stage) -> Iterator[Problem]:
     for batch, found in zip(batches, in_order(tasks, cores(), ahead=8 * cores()), strict=True):
         yield from found
         stage.advance(batch.num_rows)
-
-
-def _hashed_here(dataset: Dataset) -> bool:
-    """Whether `hashes` made the column sha256; another's column of that name may be of other bytes."""
-    return any(s.step == "hashes" and "sha256" in s.columns_added for s in dataset.info.ledger)
 
 
 def _reads(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import duckdb
 
-from curate.builds.build import disk_told
 from curate.datasets.dataset import open_dataset
+from curate.datasets.staging import disk_errors
 from curate.errors import DataError, RecipeError
-from curate.fetch.limits import Guards
-from curate.fetch.passes import MISSES, TODO, How, require, run, tail
+from curate.fetch.limits import FetchLimits
+from curate.fetch.passes import MISSES, TODO, FetchOptions, require, run, tail
 from curate.fetch.pools import FATES, FETCHED, STATE, Pool
-from curate.fetch.shards import finished, read_shard, write_fates
+from curate.fetch.shards import finished, read_shard, write_outcomes
 from curate.io.progress import Quiet
 from curate.io.web.outcomes import lasting
 from curate.rows.chance import chance_sql
@@ -72,8 +72,8 @@ def again(
     pool: str | Path,
     *,
     number: int | None = None,
-    guards: Guards | None = None,
-    how: How | None = None,
+    limits: FetchLimits | None = None,
+    options: FetchOptions | None = None,
     progress: Quiet | None = None,
 ) -> Drift:
     """Ask the URLs of a pool again and compare the bytes by their sha256; the pool stays as it is.
@@ -87,30 +87,30 @@ def again(
         DataError: img2dataset fails.
     """
     began = time.monotonic()
-    guards, how, progress = guards or Guards(), how or How(), progress or Quiet()
-    require(how.distributor)
+    limits, options, progress = limits or FetchLimits(), options or FetchOptions(), progress or Quiet()
+    require(options.distributor)
     path = Path(pool)
     dataset = open_dataset(path)
     if not (path / STATE).exists():
         raise RecipeError(f"{path}: a dataset, but no pool", hint="`curate fetch TABLE --out POOL` makes one")
     if not len(dataset):
         raise DataError(f"{path}: the pool has no rows", hint="its failures are in outcomes.parquet")
-    with disk_told(path), Pool(path).locked():
+    with disk_errors(path), Pool(path).locked():
         work = path / FETCHED / "again"
         shutil.rmtree(work, ignore_errors=True)
         (work / FATES).mkdir(parents=True)
         with duckdb.connect() as con:
             con.execute(f"SET temp_directory = {text(str(work / 'spill'))}")
             _draw(con, path, number or len(dataset))
-            _ask(con, work, guards, how, progress)
+            _ask(con, work, limits, options, progress)
             table = _write(con, work, path / DRIFT)
             [(urls,)] = con.execute("SELECT count(DISTINCT url) FROM asked").fetchall()
-            told = con.execute(
+            counts = con.execute(
                 f"SELECT state, reason, count(*) FROM {parquet(table)} GROUP BY ALL"
             ).fetchall()
         shutil.rmtree(work, ignore_errors=True)
     states, reasons = Counter[str](), Counter[str]()
-    for state, reason, count in told:
+    for state, reason, count in counts:
         states[state] += count
         if reason is not None:
             reasons[reason] += count
@@ -129,7 +129,7 @@ def _draw(con: Any, path: Path, number: int) -> None:
     )
 
 
-def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> None:
+def _ask(con: Any, work: Path, limits: FetchLimits, options: FetchOptions, progress: Quiet) -> None:
     """Fetch the hashes of the URLs asked, into the table `fates`; a URL that has none then is of no record."""
     con.execute("CREATE TEMP TABLE fates (url VARCHAR, outcome VARCHAR, sha256 VARCHAR)")
     for number in range(MISSES):
@@ -143,12 +143,12 @@ def _ask(con: Any, work: Path, guards: Guards, how: How, progress: Quiet) -> Non
         [(left,)] = con.execute(f"SELECT count(*) FROM {parquet(folder / TODO)}").fetchall()
         if not left:
             break
-        size = how.shard_size(left)
-        fault = run(folder, left, guards, how, size, progress, limits="", hashes_only=True)
+        size = options.shard_size(left)
+        fault = run(folder, left, limits, options, size, progress, limits_digest="", hashes_only=True)
         for name in finished(folder):
             with suppress(DataError):  # its rows are asked once more
-                fates = read_shard(folder, name, pool=work, guards="", hashes_only=True)
-                write_fates(fates, work / FATES / f"{number}-{name}.parquet")
+                outcomes = read_shard(folder, name, pool=work, limits_digest="", hashes_only=True)
+                write_outcomes(outcomes, work / FATES / f"{number}-{name}.parquet")
         if fault and fault != "hung" and not any((work / FATES).iterdir()):
             raise DataError(
                 f"{work.parent.parent}: img2dataset ended without a shard ({fault}):\n{tail(folder / 'log.txt')}",

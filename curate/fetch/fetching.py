@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.builds.build import build, disk_told
+from curate.builds.build import build
 from curate.builds.plan import plan
 from curate.datasets.dataset import INFO, OUTCOMES, Dataset, open_dataset
+from curate.datasets.staging import disk_errors
 from curate.errors import RecipeError
-from curate.fetch.limits import Guards
-from curate.fetch.passes import DISTRIBUTORS, How, download, require, tidy
+from curate.fetch.limits import FetchLimits
+from curate.fetch.passes import DISTRIBUTORS, FetchOptions, download, require, tidy
 from curate.fetch.pools import ASKED, Pool, Request
 from curate.fetch.publishing import publish
 from curate.io.progress import Quiet
@@ -47,8 +48,8 @@ def fetch(
     out: str | Path,
     *,
     layout: str = "auto",
-    guards: Guards | None = None,
-    how: How | None = None,
+    limits: FetchLimits | None = None,
+    options: FetchOptions | None = None,
     retry: bool = False,
     progress: Quiet | None = None,
 ) -> Fetched:
@@ -62,8 +63,8 @@ def fetch(
         table: a dataset of URLs (an overlay over a source `table`), or tables themselves.
         out: the pool's folder.
         layout: of tables, see docs/layouts.md.
-        guards: whom transfers may ask, and what they may cost.
-        how: processes, threads, and who distributes them.
+        limits: whom transfers may ask, and what they may cost.
+        options: processes, threads, and who distributes them.
         retry: also try the rows whose failure may have passed: timeouts, broken connections, HTTP 429 and 5xx.
 
     Raises:
@@ -72,10 +73,12 @@ def fetch(
         MissingError: img2dataset is not installed.
     """
     began = time.monotonic()
-    guards, how, progress = guards or Guards(), how or How(), progress or Quiet()
-    if how.distributor not in DISTRIBUTORS:
-        raise RecipeError(f"no distributor {how.distributor!r}", hint=f"there are {', '.join(DISTRIBUTORS)}")
-    require(how.distributor)
+    limits, options, progress = limits or FetchLimits(), options or FetchOptions(), progress or Quiet()
+    if options.distributor not in DISTRIBUTORS:
+        raise RecipeError(
+            f"no distributor {options.distributor!r}", hint=f"there are {', '.join(DISTRIBUTORS)}"
+        )
+    require(options.distributor)
     if is_remote(out):
         raise RecipeError(
             f"{out}: a pool is a folder of this machine", hint="build shards from it into the store"
@@ -84,18 +87,18 @@ def fetch(
     pool.refuse_foreign()
     _refuse_own(table, pool)
     asked = _asked_for(table, layout, pool)
-    with disk_told(pool.path), pool.locked():
+    with disk_errors(pool.path), pool.locked():
         dataset = asked if isinstance(asked, Dataset) else _made(asked, pool, progress)
         _refuse_without_urls(dataset)
-        request = Request(dataset, guards)
+        request = Request(dataset, limits)
         if pool.is_finished(request) and not retry:
-            return _told(pool, request, 0, True, began)
+            return _summary(pool, request, 0, True, began)
         if changed := pool.begin(request):
             progress.say(changed)
         tidy(pool)
-        tried = download(pool, request, how, progress, retry=retry)
+        tried = download(pool, request, options, progress, retry=retry)
         publish(pool, request, {"seconds": [["fetch", round(time.monotonic() - began, 3)]]})
-        return _told(pool, request, tried, False, began)
+        return _summary(pool, request, tried, False, began)
 
 
 def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Dataset | Recipe:
@@ -104,19 +107,18 @@ def _asked_for(table: str | Path | Sequence[str], layout: str, pool: Pool) -> Da
     Raises:
         RecipeError: there is no table.
     """
-    one = str(table) if isinstance(table, str | Path) else None
-    several = [] if one is not None else [p for p in table if (Path(p) / INFO).exists()]  # type: ignore[union-attr]
-    if several:
+    paths = [str(table)] if isinstance(table, str | Path) else [str(path) for path in table]
+    datasets = [path for path in paths if not is_remote(path) and (Path(path) / INFO).exists()]
+    if isinstance(table, str | Path) and datasets:
+        return open_dataset(table)
+    if datasets:
         raise RecipeError(
-            f"{several[0]}: is a dataset among others", hint="put them together by `source: {union: …}`"
+            f"{datasets[0]}: is a dataset among others", hint="put them together by `source: {union: …}`"
         )
-    if one is None or is_remote(one) or not (Path(one) / INFO).exists():
-        paths = [str(p) for p in table] if one is None else [one]  # type: ignore[union-attr]
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", pool.path.resolve().name).strip("-._") or "table"
-        recipe = parse({"name": name[:90], "source": {"table": paths, "as": layout}}, where="fetch")
-        plan(recipe)
-        return recipe
-    return open_dataset(one)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", pool.path.resolve().name).strip("-._") or "table"
+    recipe = parse({"name": name[:90], "source": {"table": paths, "as": layout}}, where="fetch")
+    plan(recipe)
+    return recipe
 
 
 def _made(recipe: Recipe, pool: Pool, progress: Quiet) -> Dataset:
@@ -124,27 +126,29 @@ def _made(recipe: Recipe, pool: Pool, progress: Quiet) -> Dataset:
 
 
 def _refuse_own(table: str | Path | Sequence[str], pool: Pool) -> None:
-    for one in [table] if isinstance(table, str | Path) else table:
-        if not is_remote(one) and Path(one).resolve().is_relative_to(pool.path.resolve()):
+    for path in [table] if isinstance(table, str | Path) else table:
+        if not is_remote(path) and Path(path).resolve().is_relative_to(pool.path.resolve()):
             raise RecipeError(
-                f"{one}: lies in the pool that it would be fetched into",
+                f"{path}: lies in the pool that it would be fetched into",
                 hint="`--again` asks a pool's URLs again; else choose another --out",
             )
 
 
 def _refuse_without_urls(dataset: Dataset) -> None:
-    there = "url" in dataset.info.columns
-    if not there or (count := dataset.nulls("url")):
-        what = f"{count:,} of {len(dataset):,} rows have no URL" if there else "its rows have no column `url`"
+    has_urls = "url" in dataset.info.columns
+    if not has_urls or (count := dataset.nulls("url")):
+        what = (
+            f"{count:,} of {len(dataset):,} rows have no URL" if has_urls else "its rows have no column `url`"
+        )
         raise RecipeError(f"{dataset.path}: {what}", hint="`source: {table: …}` gives rows with URLs")
 
 
-def _told(pool: Pool, request: Request, tried: int, unchanged: bool, began: float) -> Fetched:
+def _summary(pool: Pool, request: Request, tried: int, unchanged: bool, began: float) -> Fetched:
     import pyarrow.parquet as pq
 
     counts = pq.ParquetFile(pool.path / OUTCOMES).read(["outcome"])["outcome"].value_counts().to_pylist()
-    found = {c["values"]: c["counts"] for c in counts}
-    ordered = sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1], item[0]))
+    outcomes = [(c["values"], c["counts"]) for c in counts]
+    ordered = sorted(outcomes, key=lambda item: (item[0] != "ok", -item[1], item[0]))
     return Fetched(
         open_dataset(pool.path),
         len(request.dataset),

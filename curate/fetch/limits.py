@@ -19,8 +19,8 @@ def _user_agent() -> str:
 
 
 @dataclass(frozen=True)
-class Guards:
-    """The limits of fetching; `dataclasses.asdict` of them is JSON, and `Guards(**those)` the same again.
+class FetchLimits:
+    """The limits of fetching; `dataclasses.asdict` of them is JSON, and `FetchLimits(**those)` the same again.
 
     Certificates are always verified, and proxies that the environment names are not used: the address
     that is connected to would be the proxy's, and what it fetches could not be checked.

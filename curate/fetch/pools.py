@@ -18,12 +18,12 @@ from typing import Any
 import duckdb
 
 from curate.datasets.dataset import INFO, MANIFEST, OUTCOMES, Dataset, file_sha256
-from curate.datasets.staging import locked
 from curate.errors import RecipeError
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.fetch.shards import KINDS
 from curate.io.files import is_unfinished, unfinished, write_atomic
 from curate.io.web.outcomes import OK, lasting
+from curate.io.working import WorkingFolder
 from curate.rows.manifest import digest
 from curate.rows.sql import parquet, plain, quoted, text
 
@@ -41,22 +41,22 @@ class Request:
 
     Args:
         dataset: of the rows, or one made of a table.
-        guards: the limits to fetch under.
+        limits: what to fetch under.
     """
 
     dataset: Dataset
-    guards: Guards
+    limits: FetchLimits
 
     @property
     def digest(self) -> str:
         """Names the rows and the limits: by it a finished pool is known to be the one that is asked for."""
-        return digest([VERSION, self.dataset.digest, self.limits])
+        return digest([VERSION, self.dataset.digest, self.limits_digest])
 
     @property
-    def limits(self) -> str:
+    def limits_digest(self) -> str:
         """Names the limits; another user agent, such as that of a new version, is no other limit."""
-        told = {name: limit for name, limit in asdict(self.guards).items() if name != "user_agent"}
-        return digest(told)[:23]
+        limits = {name: limit for name, limit in asdict(self.limits).items() if name != "user_agent"}
+        return digest(limits)[:23]
 
 
 class Pool:
@@ -69,7 +69,7 @@ class Pool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fetched = path / FETCHED
-        self.fates = self.fetched / FATES
+        self.outcomes = self.fetched / FATES
 
     def state(self) -> dict[str, Any]:
         """Return `fetch.json`; empty where there is none."""
@@ -110,25 +110,18 @@ class Pool:
         Raises:
             RecipeError: another does already, or the folder cannot be made.
         """
-        new = not self.fetched.exists()
-        try:
-            self.fetched.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.fetched / "lock", self.path, "fetch")
-        except OSError as error:
-            raise RecipeError(
-                f"{self.path}: cannot be written ({error.strerror})", hint="choose another --out"
-            ) from error
-        with lock:
+        busy = f"{self.path}: another fetch is writing it"
+        with WorkingFolder(self.fetched, busy=busy, keep=self.fetched.exists()) as working:
             for entry in self.path.iterdir():
                 if is_unfinished(entry.name):  # of a fetch that was killed
                     entry.unlink()
             try:
                 yield
             finally:
-                if new and not (self.path / STATE).exists():  # it ended before anything was begun
-                    shutil.rmtree(self.fetched, ignore_errors=True)
-                    with suppress(OSError):
-                        self.path.rmdir()
+                working.keep = working.keep or (self.path / STATE).exists()
+        if not working.keep:  # it ended before anything was begun
+            with suppress(OSError):
+                self.path.rmdir()
 
     def begin(self, request: Request) -> str | None:
         """Take up a request; return what changed since the last one, or None.
@@ -139,15 +132,15 @@ class Pool:
         state = self.state()
         changed = None
         if state and state["rows"] != request.dataset.digest:
-            changed = self._compared(request.dataset)
-        self.fates.mkdir(parents=True, exist_ok=True)
+            changed = self._difference(request.dataset)
+        self.outcomes.mkdir(parents=True, exist_ok=True)
         if not state or state["rows"] != request.dataset.digest or not (self.path / REQUEST).exists():
             with unfinished(self.path / REQUEST) as beside:
                 shutil.copyfile(str(request.dataset.manifest), beside)
         self.write_state(request, None)
         return changed
 
-    def _compared(self, dataset: Dataset) -> str:
+    def _difference(self, dataset: Dataset) -> str:
         mine, other = (f"(SELECT key FROM {parquet(p)})" for p in (self.path / REQUEST, dataset.manifest))
         with duckdb.connect() as con:
             [(both, gone, new)] = con.execute(
@@ -167,14 +160,14 @@ class Pool:
         Args:
             finished: the digest of the request of which every row has an outcome; None while it is under way.
         """
-        told = {
+        state = {
             "version": VERSION,
             "name": request.dataset.name,
             "rows": request.dataset.digest,
-            "guards": asdict(request.guards),
+            "guards": asdict(request.limits),
             "finished": finished,
         }
-        write_atomic(self.path / STATE, (json.dumps(told, indent=1) + "\n").encode())
+        write_atomic(self.path / STATE, (json.dumps(state, indent=1) + "\n").encode())
 
     def connect(self) -> Any:
         """Open DuckDB with `request` (the rows), `known` (all fates) and `fates` (of each URL the one that counts)."""
@@ -192,10 +185,10 @@ class Pool:
 
     def _known(self, con: Any) -> str:
         """Return SQL of all fates. Those that name no URL, as in older pools, have it from the row that they are of."""
-        if not any(self.fates.glob("*.parquet")):
+        if not any(self.outcomes.glob("*.parquet")):
             empty = ", ".join(f"NULL::{kind} AS {quoted(c)}" for c, kind in KINDS.items())
             return f"SELECT {empty}, NULL::INTEGER AS round WHERE false"
-        pattern = f"{plain(self.fates)}/*.parquet"
+        pattern = f"{plain(self.outcomes)}/*.parquet"
         files = parquet(pattern, literal=False, filename=True, union_by_name=True)
         number = "split_part(parse_filename(filename), '-', 1)::INTEGER AS round"
         [(all_files, with_url)] = con.execute(
@@ -216,12 +209,12 @@ class Pool:
 
         Args:
             retry: also those whose failure may have passed.
-            since: the first round of this call; what failed in it or later is not tried again.
+            since: the first pass of this call; what failed in it or later is not tried again.
         """
         with self.connect() as con:
             failed = con.execute("SELECT DISTINCT outcome FROM known WHERE outcome <> 'ok'").fetchall()
             again = [o for (o,) in failed if not lasting(o)] if retry else []
-            tried = f"(SELECT url FROM known WHERE guards = {text(request.limits)})"
+            tried = f"(SELECT url FROM known WHERE guards = {text(request.limits_digest)})"
             passing = f"f.outcome IN ({', '.join(map(text, again))})" if again else "false"
             con.execute(
                 "COPY (SELECT arg_min(r.key, r.file_row_number) AS row, r.url, "
@@ -232,12 +225,12 @@ class Pool:
             )
             return con.execute(f"SELECT count(*) FROM {parquet(path)}").fetchall()[0][0]
 
-    def next_round(self) -> int:
-        """Return the number of a round that nothing is known of yet."""
+    def next_pass(self) -> int:
+        """Return the number of a pass that nothing is known of yet."""
         numbers = [int(f.name) for f in self.fetched.glob("[0-9]*") if f.name.isdigit()]
-        numbers += [int(f.name.partition("-")[0]) for f in self.fates.glob("*.parquet")]
+        numbers += [int(f.name.partition("-")[0]) for f in self.outcomes.glob("*.parquet")]
         return max(numbers, default=-1) + 1
 
-    def round(self, number: int) -> Path:
-        """Return the folder of a round."""
+    def pass_folder(self, number: int) -> Path:
+        """Return the folder of a pass."""
         return self.fetched / f"{number:04d}"

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
+from curate.datasets.cards import write_card
 from curate.datasets.dataset import (
     BUILD,
-    CARD,
     INFO,
     MANIFEST,
     OUTCOMES,
@@ -20,8 +20,7 @@ from curate.datasets.dataset import (
     file_sha256,
     render,
 )
-from curate.datasets.exports.huggingface import described
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.fetch.pools import Pool, Request
 from curate.io.files import write_atomic
 from curate.io.records import environment
@@ -36,7 +35,7 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
     """Make the dataset of what was fetched; `dataset.json` is written last."""
     (pool.path / INFO).unlink(missing_ok=True)
     with pool.connect() as con:
-        _limit(con, request.guards)
+        _limit(con, request.limits)
         columns = _write_rows(pool, con)
         written = parquet(pool.path / MANIFEST, file_row_number=True)
         content = content_digest(
@@ -46,7 +45,7 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
             f"SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM {written}"
         ).fetchall()
         [(elsewise,)] = con.execute(
-            f"SELECT count(*) FROM outcomes WHERE outcome = 'ok' AND limits <> {text(request.limits)}"
+            f"SELECT count(*) FROM outcomes WHERE outcome = 'ok' AND limits <> {text(request.limits_digest)}"
         ).fetchall()
         reasons = dict(con.execute(
             "SELECT outcome, count(*) AS n FROM outcomes WHERE outcome <> 'ok' GROUP BY 1 ORDER BY n DESC, 1"
@@ -58,10 +57,13 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
     if repeated:
         notes.append(f"{repeated:,} rows have the URL of another row, whose outcome and bytes they share")
     info = _described(pool, request, rows, size, columns, content, reasons, notes)
-    told = {"built": datetime.now(timezone.utc).isoformat(timespec="seconds"), **record,
-            **environment("duckdb", "pyarrow", "img2dataset")}  # fmt: skip
-    write_atomic(pool.path / BUILD, (json.dumps(told, indent=1) + "\n").encode())
-    write_atomic(pool.path / CARD, described(info, pool.path / MANIFEST).encode())
+    record = {
+        "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **record,
+        **environment("duckdb", "pyarrow", "img2dataset"),
+    }
+    write_atomic(pool.path / BUILD, (json.dumps(record, indent=1) + "\n").encode())
+    write_card(pool.path, info, pool.path / MANIFEST)
     pool.write_state(request, request.digest)
     write_atomic(pool.path / INFO, render(info))
     return Dataset(pool.path, info)
@@ -69,9 +71,9 @@ def publish(pool: Pool, request: Request, record: Mapping[str, Any]) -> Dataset:
 
 def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
     """Write `outcomes.parquet` and `manifest.parquet`; return the manifest's columns and their types."""
-    told = "sha256" in columns_of(con, "request")
+    has_hashes = "sha256" in columns_of(con, "request")
     is_hash = "regexp_full_match(lower(r.sha256), '[0-9a-f]{64}')"  # tables have other things there too
-    wrong = f"f.outcome = 'ok' AND {is_hash} AND lower(r.sha256) <> f.sha256" if told else "false"
+    wrong = f"f.outcome = 'ok' AND {is_hash} AND lower(r.sha256) <> f.sha256" if has_hashes else "false"
     con.execute(
         "CREATE TEMP TABLE outcomes AS SELECT r.key, r.url, "
         f"CASE WHEN {wrong} THEN 'hash mismatch' ELSE f.outcome END AS outcome, "
@@ -84,9 +86,9 @@ def _write_rows(pool: Pool, con: Any) -> dict[str, str]:
         'SELECT * EXCLUDE (number, file, "offset") FROM outcomes ORDER BY number',
         pool.path / OUTCOMES,
     )
-    there = columns_of(con, "request")
-    del there["file_row_number"]
-    kinds = {c: CORE.get(c, there.get(c, "VARCHAR")) for c in ordered({*there, *PLACED})}
+    columns = columns_of(con, "request")
+    del columns["file_row_number"]
+    kinds = {c: CORE.get(c, columns.get(c, "VARCHAR")) for c in ordered({*columns, *PLACED})}
     chosen = ", ".join(
         f"{'o' if c in PLACED else 'r'}.{quoted(c)}::{kind} AS {quoted(c)}" for c, kind in kinds.items()
     )
@@ -114,7 +116,7 @@ def _described(
         step="fetch", rows_in=asked.rows, rows_out=rows, classes_in=count, classes_out=count, refused=reasons,
         columns_added=[c for c in columns if c not in asked.columns], notes=notes,
     )  # fmt: skip
-    limits = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(request.guards).items()}
+    limits = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(request.limits).items()}
     name = f"{asked.name}-pool"[:100]
     return DatasetInfo(
         name=name,
@@ -132,11 +134,11 @@ def _described(
     )
 
 
-def _limit(con: Any, guards: Guards) -> None:
+def _limit(con: Any, limits: FetchLimits) -> None:
     """Make the view `limited`: what was fetched under wider limits, and is over the present ones, is no longer ok."""
     con.execute(
         "CREATE TEMP VIEW limited AS SELECT * REPLACE (CASE "
-        f"WHEN outcome = 'ok' AND size::BIGINT > {guards.max_bytes} THEN 'too large' "
-        f"WHEN outcome = 'ok' AND width::BIGINT * height::BIGINT > {guards.max_pixels} THEN 'too many pixels' "
+        f"WHEN outcome = 'ok' AND size::BIGINT > {limits.max_bytes} THEN 'too large' "
+        f"WHEN outcome = 'ok' AND width::BIGINT * height::BIGINT > {limits.max_pixels} THEN 'too many pixels' "
         "ELSE outcome END AS outcome) FROM fates"
     )

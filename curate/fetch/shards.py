@@ -28,7 +28,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Fate:
+class RowOutcome:
     """What became of a row.
 
     Args:
@@ -58,13 +58,13 @@ class Fate:
     url: str | None = None
 
 
-def write_fates(fates: list[Fate], path: Path) -> None:
+def write_outcomes(outcomes: list[RowOutcome], path: Path) -> None:
     """Write what became of rows, wholly or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [f.name for f in fields(Fate)]
-    columns = list(zip(*map(astuple, fates), strict=True)) or [()] * len(names)
+    names = [f.name for f in fields(RowOutcome)]
+    columns = list(zip(*map(astuple, outcomes), strict=True)) or [()] * len(names)
     arrays = [pa.array(c, KINDS[n]) for n, c in zip(names, columns, strict=True)]
     with unfinished(path) as beside:
         pq.write_table(pa.table(arrays, names=names), beside, compression="zstd")
@@ -80,14 +80,16 @@ def started(folder: Path) -> list[str]:
     return sorted({f.stem for f in folder.glob("*.tar")} - set(finished(folder)))
 
 
-def read_shard(folder: Path, name: str, *, pool: Path, guards: str, hashes_only: bool = False) -> list[Fate]:
+def read_shard(
+    folder: Path, name: str, *, pool: Path, limits_digest: str, hashes_only: bool = False
+) -> list[RowOutcome]:
     """Return what became of each row of a shard.
 
     Args:
         folder: img2dataset's.
         name: of the shard.
         pool: what `file` is relative to.
-        guards: digest of the limits it was fetched under.
+        limits_digest: of the limits it was fetched under.
         hashes_only: whether the tar holds the sha256 of the bytes in their place.
 
     Raises:
@@ -114,35 +116,35 @@ def read_shard(folder: Path, name: str, *, pool: Path, guards: str, hashes_only:
         )
     at = datetime.fromtimestamp(stats["end_time"], timezone.utc).isoformat(timespec="seconds")
     place = str(tar.relative_to(pool))
-    found = []
+    outcomes = []
     for row in rows:
         if row["status"] == "success":
-            fate = images[row["key"]] | {"outcome": OK, "file": None if hashes_only else place}
+            outcome = images[row["key"]] | {"outcome": OK, "file": None if hashes_only else place}
         else:
-            said = row["error_message"] or "no record"
-            fate = {"outcome": reason_of(said), "detail": said.partition(": ")[2] or None}
-        found.append(Fate(row=row["row"], at=at, guards=guards, url=row["url"], **fate))
-    return found
+            message = row["error_message"] or "no record"
+            outcome = {"outcome": reason_of(message), "detail": message.partition(": ")[2] or None}
+        outcomes.append(RowOutcome(row=row["row"], at=at, guards=limits_digest, url=row["url"], **outcome))
+    return outcomes
 
 
 def _images(path: Path, hashes_only: bool) -> dict[str, dict[str, Any]]:
     """Return what each image of a tar is, by its member's name; the tar is read to its end."""
-    found: dict[str, dict[str, Any]] = {}
+    images: dict[str, dict[str, Any]] = {}
     with open_tar(str(path)) as tar:
         for member in tar.members():
             name, extension = split_name(member.name)
             if member.kind == FILE and extension == "jpg":  # img2dataset's word for an image of any kind
                 data = tar.read(member.offset, member.size)
-                found[name] = {"sha256": data.decode()} if hashes_only else _image(tar, data, member)
+                images[name] = {"sha256": data.decode()} if hashes_only else _image(tar, data, member)
     if not hashes_only:
         sync_file(path)
-    return found
+    return images
 
 
 def _image(tar: Tar, data: bytes, member: Any) -> dict[str, Any]:
     try:
         header = probe(data)
-    except (BadImage, NeedMore) as error:  # the guards looked at it before
+    except (BadImage, NeedMore) as error:  # it was looked at before
         raise BadTar(f"{member.name}: no image any more ({error})") from error
     return {
         "offset": member.offset, "size": member.size, **header._asdict(), "sha256": hashlib.sha256(data).hexdigest(),

@@ -55,8 +55,8 @@ def perceptual_hashes(data: bytes) -> tuple[int, int] | None:
     return whole, whole if square is image else _number(imagehash.phash(square))
 
 
-def _number(found: Any) -> int:
-    return int(str(found), 16)
+def _number(bits: Any) -> int:
+    return int(str(bits), 16)
 
 
 def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
@@ -75,8 +75,8 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
             f"CREATE TEMP VIEW {name} AS SELECT key, {', '.join(columns)} FROM {rows} WHERE {where}"
         )
         return name
-    told = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
-    rows.con.execute(f"CREATE TEMP TABLE {name} (key VARCHAR, {told})")
+    definitions = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
+    rows.con.execute(f"CREATE TEMP TABLE {name} (key VARCHAR, {definitions})")
     if rows.planning:
         return name
     rows.refuse(
@@ -90,7 +90,7 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
         'ORDER BY file, "offset"'
     )
     total = rows.scalar(f"SELECT count(*) FROM {todo}")
-    one = partial(_hash_row, ByteRangeReader(rows.root), kind)
+    hash_row = partial(_hash_row, ByteRangeReader(rows.root), kind)
     lists = ", ".join(f"unnest(?::{type_}[])" for type_ in columns.values())
     with ThreadPoolExecutor(cores()) as pool, rows.progress.stage(f"hashing ({kind})", total) as stage:
         for begin in range(0, total, BATCH):
@@ -98,10 +98,10 @@ def hashed(rows: Rows, kind: Kind, *, where: str = "true") -> str:
                 f"FROM {todo} WHERE rowid BETWEEN {begin} AND {begin + BATCH - 1}"
             ).fetchall()
             keys = [row[0] for row in batch]
-            found = list(pool.map(one, batch, chunksize=64))
+            hashes = list(pool.map(hash_row, batch, chunksize=64))
             rows.con.execute(
                 f"INSERT INTO {name} SELECT unnest(?::VARCHAR[]), {lists}",
-                [keys, *map(list, zip(*found, strict=True))],
+                [keys, *map(list, zip(*hashes, strict=True))],
             )
             stage.advance(len(batch))
     rows.con.execute(f"DROP TABLE {todo}")

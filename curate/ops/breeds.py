@@ -9,7 +9,7 @@ from pydantic import Field
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._labels.merges import merge
-from curate.ops._labels.options import one_choice, refuse_strangers
+from curate.ops._labels.options import one_choice, reject_unknown_options
 from curate.recipes.signatures import Count
 from curate.rows.relation import Rows
 from curate.wordnet import nouns
@@ -66,7 +66,7 @@ def breeds(
     if one_choice("breeds", {"preset": preset, "level": level}) == "preset":
         unbalanced = None if balanced else balanced
         own = {"subclasses": subclasses, "ancestor": ancestor, "balanced": unbalanced}
-        refuse_strangers(f"preset: {preset}", ("split", "half", "missing", "random_seed"), own)
+        reject_unknown_options(f"preset: {preset}", ("split", "half", "missing", "random_seed"), own)
     if half and not split:
         raise RecipeError(f"`half: {half}` needs a `split`", hint="`split: rand` is the usual one")
     how: dict[str, Any] = {"level": level, "subclasses": subclasses, "balanced": balanced}

@@ -39,5 +39,5 @@ def caption(
     Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4.
     """
     made = add_prompts(rows, templates, names, seed, alternatives=alternatives)
-    told = replaced(made, "_made", "_all" if alternatives else None)
-    return told.sql(f"SELECT * EXCLUDE (_made{', _all' if alternatives else ''}) FROM {told}")
+    captioned = replaced(made, "_made", "_all" if alternatives else None)
+    return captioned.sql(f"SELECT * EXCLUDE (_made{', _all' if alternatives else ''}) FROM {captioned}")

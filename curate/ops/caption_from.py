@@ -44,14 +44,14 @@ def caption_from(
         message = f"the rows have no column {column!r}"
         reject_unknown(column, rows.columns, message, hint="`join` brings columns from a table")
     parts = ", ".join(_words(column, rows.columns[column]) for column in columns)
-    told = rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
+    captioned = rows.with_columns(caption=f"nullif(concat_ws({text(separator)}, {parts}), '')")
     gone = [quoted(c) for c in columns if c not in CORE]
     if drop and gone:
-        told = told.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {told}")
-    told = brought(rows, told, ["caption"])
+        captioned = captioned.sql(f"SELECT * EXCLUDE ({', '.join(gone)}) FROM {captioned}")
+    captioned = brought(rows, captioned, ["caption"])
     if empty == "drop":
-        return told.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
-    return told
+        return captioned.reject("CASE WHEN caption IS NULL THEN 'no text' END", keep="drop")
+    return captioned
 
 
 def _words(column: str, kind: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._labels.options import one_choice, refuse_strangers
+from curate.ops._labels.options import one_choice, reject_unknown_options
 from curate.recipes.signatures import ClassName, Count, RecipeFile, Seed
 from curate.rows.chance import chance
 from curate.rows.readers.dialects import lines_of, texts_of
@@ -57,7 +57,7 @@ def classes(
         "missing": None if missing == "error" else missing,
     }
     takes = {"below": ("parents",), "names": ("missing",), "file": ("missing",), "list": ("missing",)}
-    refuse_strangers(choice, takes.get(choice, ()), given)
+    reject_unknown_options(choice, takes.get(choice, ()), given)
     if number is not None:
         return keep_classes(rows, _drawn(rows, number, seed))
     if below is not None:

@@ -53,7 +53,7 @@ def clip_score(
             hint="ask for a smaller fraction, or drop the rows without one first",
         )
     order = f"CASE WHEN NOT {unknown} THEN -{quoted(column)}::DOUBLE END"
-    marked = mark_first_rows(rows, "is_top", order=order, wanted={0: wanted})
-    reasons = [(unknown, f"no {column}"), ("NOT is_top", f"{column} not in the top {fraction:g}")]
+    marked = mark_first_rows(rows, "_is_top", order=order, wanted={0: wanted})
+    reasons = [(unknown, f"no {column}"), ("NOT _is_top", f"{column} not in the top {fraction:g}")]
     judged = marked.reject(first_reason(reasons), keep=keep)
-    return judged.sql(f"SELECT * EXCLUDE (is_top) FROM {judged}")
+    return judged.sql(f"SELECT * EXCLUDE (_is_top) FROM {judged}")

@@ -5,7 +5,7 @@ from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops.join import FIXED
 from curate.rows.conditions import checked
-from curate.rows.relation import Rows
+from curate.rows.relation import TEMPORARY, Rows
 
 
 @op(version=2, streams=lambda given: not TEXTS & set(map(str.lower, given["columns"])))
@@ -29,6 +29,11 @@ def compute(rows: Rows, *, columns: dict[str, str]) -> Rows:
     if taken := FIXED & set(columns):
         raise RecipeError(
             f"column {min(taken)!r} cannot be set", hint="`label_from` turns a column into labels"
+        )
+    if own := [c for c in columns if c.startswith(TEMPORARY) and c not in rows.columns]:
+        raise RecipeError(
+            f"column {own[0]!r}: names that begin with {TEMPORARY} are the steps' own",
+            hint="give it another name",
         )
     made = rows.with_columns({c: checked(text, rows.columns, constant=True) for c, text in columns.items()})
     return brought(rows, made, columns)

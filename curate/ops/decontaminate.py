@@ -44,7 +44,7 @@ def decontaminate(
     if by == "bytes":
         mine = hashed(rows, "sha256", where=_sizes(rows, other))
         theirs = hashed(other, "sha256", where=_sizes(other, rows))
-        found = f"(SELECT key FROM {mine} SEMI JOIN {theirs} USING (sha256))"
+        copies = f"(SELECT key FROM {mine} SEMI JOIN {theirs} USING (sha256))"
         reason = f"same bytes as an image of {dataset.name}"
     else:
         mine, untold = comparable(rows, hashed(rows, "phash"))
@@ -52,13 +52,13 @@ def decontaminate(
         rows = rows.noted(note_of(untold)) if untold else rows
         near = near_pairs(rows.con, mine, theirs, DISTANCE if distance is None else distance)
         near = f"(SELECT a FROM {near})"
-        found = f"(SELECT key FROM {mine} WHERE phash IN {near} OR phash_square IN {near})"
+        copies = f"(SELECT key FROM {mine} WHERE phash IN {near} OR phash_square IN {near})"
         reason = f"looks like an image of {dataset.name}"
     marked = rows.sql(
-        f"SELECT r.*, f.key IS NOT NULL AS elsewhere FROM {rows} r LEFT JOIN {found} f USING (key)"
+        f"SELECT r.*, f.key IS NOT NULL AS _elsewhere FROM {rows} r LEFT JOIN {copies} f USING (key)"
     )
-    left = marked.reject(f"CASE WHEN elsewhere THEN {text(reason)} END", keep=keep)
-    return left.sql(f"SELECT * EXCLUDE (elsewhere) FROM {left}")
+    left = marked.reject(f"CASE WHEN _elsewhere THEN {text(reason)} END", keep=keep)
+    return left.sql(f"SELECT * EXCLUDE (_elsewhere) FROM {left}")
 
 
 def _sizes(rows: Rows, other: Rows) -> str:

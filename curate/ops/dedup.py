@@ -52,11 +52,11 @@ def dedup(
     first = "width::BIGINT * height DESC NULLS LAST, size DESC NULLS LAST, " if prefer == "largest" else ""
     numbered = rows.sql(
         f"SELECT r.*, s.same IS NOT NULL AND row_number() OVER (PARTITION BY s.same ORDER BY {first}r.key) > 1 "
-        f"AS again FROM {rows} r LEFT JOIN {same} s USING (key)"
+        f"AS _again FROM {rows} r LEFT JOIN {same} s USING (key)"
     )
     reason = "same bytes as another image" if by == "bytes" else "looks like another image"
-    left = numbered.reject(f"CASE WHEN again THEN '{reason}' END", keep=keep)
-    return left.sql(f"SELECT * EXCLUDE (again) FROM {left}")
+    left = numbered.reject(f"CASE WHEN _again THEN '{reason}' END", keep=keep)
+    return left.sql(f"SELECT * EXCLUDE (_again) FROM {left}")
 
 
 def _same_bytes(rows: Rows) -> str:

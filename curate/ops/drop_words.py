@@ -28,8 +28,8 @@ def drop_words(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
     most = f"coalesce(list_max(list_transform({texts}, lambda one_text: len({_words('one_text')}))), 0)"
     chances = f"list_transform(range(1, {most} + 1), lambda i: {chance})"
     ranked = rows.sql(f"SELECT *, {chances} AS _chances FROM {rows}")
-    told = spoilt(ranked, lambda text: _left(text, rate))
-    return told.sql(f"SELECT * EXCLUDE (_chances) FROM {told}")
+    spoilt_rows = spoilt(ranked, lambda text: _left(text, rate))
+    return spoilt_rows.sql(f"SELECT * EXCLUDE (_chances) FROM {spoilt_rows}")
 
 
 def _words(text: str) -> str:

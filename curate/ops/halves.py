@@ -7,7 +7,7 @@ from typing import Literal
 from curate.errors import RecipeError
 from curate.ops import op
 from curate.ops._labels.merges import synsets_of
-from curate.ops._labels.options import refuse_strangers
+from curate.ops._labels.options import reject_unknown_options
 from curate.recipes.signatures import Count, Seed
 from curate.rows.chance import chance
 from curate.rows.relation import Rows, keep_classes
@@ -53,22 +53,22 @@ def halves(
         "parents": None if parents == "huh2016" else parents,
     }
     if split == "random":
-        refuse_strangers("split: random", ("classes",), given)
+        reject_unknown_options("split: random", ("classes",), given)
         first = _drawn(rows, classes, seed)
         what = f"{len(first)} classes drawn by chance"
     else:
-        refuse_strangers("split: minimal", ("top", "parents"), given)
+        reject_unknown_options("split: minimal", ("top", "parents"), given)
         above = nouns().resolve(top)
         subtree = everything_below([above], parents)
         wnids = synsets_of(rows, nouns(), "WordNet")
         first = {i for i, wnid in enumerate(wnids) if wnid in subtree}
         what = f"the classes below {above} ({nouns().name(above)})"
-    kept = [i for i in range(len(rows.classes)) if (i in first) == (half == "a")]
-    if not kept:
+    labels = [i for i in range(len(rows.classes)) if (i in first) == (half == "a")]
+    if not labels:
         raise RecipeError(
             f"half {half} has none of the {len(rows.classes):,} classes", hint=f"half a is {what}, b the rest"
         )
-    return keep_classes(rows, kept)
+    return keep_classes(rows, labels)
 
 
 def _drawn(rows: Rows, number: int | None, seed: int) -> set[int]:

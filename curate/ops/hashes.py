@@ -31,6 +31,6 @@ def hashes(rows: Rows, *, kinds: list[Literal["sha256", "phash"]]) -> Rows:
         missing = [column for column in COLUMNS[kind] if column not in rows.columns]
         if missing:
             table = hashed(rows, kind)
-            told = ", ".join(f"h.{column}" for column in missing)
-            rows = rows.sql(f"SELECT r.*, {told} FROM {rows} r JOIN {table} h USING (key)")
+            columns = ", ".join(f"h.{column}" for column in missing)
+            rows = rows.sql(f"SELECT r.*, {columns} FROM {rows} r JOIN {table} h USING (key)")
     return rows

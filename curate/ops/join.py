@@ -8,7 +8,7 @@ from curate.errors import DataError, RecipeError, reject_unknown
 from curate.ops import op
 from curate.recipes.signatures import RecipeFile
 from curate.rows.conditions import checked
-from curate.rows.relation import FLOATS, Rows, columns_of, number
+from curate.rows.relation import FLOATS, TEMPORARY, Rows, columns_of, number
 from curate.rows.sql import quoted, text
 
 FIXED = frozenset({"key", "file", "offset", "size", "ext", "width", "height", "label"})
@@ -55,9 +55,9 @@ def join(
         [c for c, name in columns.items() if name == "caption"] if isinstance(columns, dict) else ["caption"]
     )
     table = rows.read(file, columns=columns, texts=[by, *captions])
-    found = columns_of(rows.con, table)
-    wanted = _wanted(found, columns, by, file)
-    table = rows.keep(_as_wanted(table, by, found, wanted, several))
+    kinds = columns_of(rows.con, table)
+    wanted = _wanted(kinds, columns, by, file)
+    table = rows.keep(_as_wanted(table, by, kinds, wanted, several))
     _refuse_twice(rows, table, by, file)
     taken = {c.lower(): c for c in wanted.values()}  # SQL's names have no case
     chosen = [
@@ -66,23 +66,23 @@ def join(
     ]
     chosen += [f"t.{quoted(c)}" for c in taken.values()]
     joined = rows.sql(
-        f"SELECT {', '.join(chosen)}, t.to_go_by IS NOT NULL AS in_table, r.to_find "
-        f"FROM (SELECT *, {mine}::{kind} AS to_find FROM {rows}) r LEFT JOIN {table} t "
-        f"ON r.to_find = t.to_go_by::{kind}"
+        f"SELECT {', '.join(chosen)}, t._to_go_by IS NOT NULL AS _in_table, r._to_find "
+        f"FROM (SELECT *, {mine}::{kind} AS _to_find FROM {rows}) r LEFT JOIN {table} t "
+        f"ON r._to_find = t._to_go_by::{kind}"
     )
     joined = _counted(brought(rows, joined, list(map(str.lower, wanted.values()))), table, by, file)
     if missing == "error" and not rows.planning:
         joined.refuse(
-            "NOT in_table", f"are not in {file}", hint="`missing: keep` or `missing: drop` allows that"
+            "NOT _in_table", f"are not in {file}", hint="`missing: keep` or `missing: drop` allows that"
         )
     bare = joined
     if missing == "drop":
-        bare = joined.reject(f"CASE WHEN NOT in_table THEN {text('not in the table')} END", keep="drop")
-    return bare.sql(f"SELECT * EXCLUDE (in_table, to_find) FROM {bare}")
+        bare = joined.reject(f"CASE WHEN NOT _in_table THEN {text('not in the table')} END", keep="drop")
+    return bare.sql(f"SELECT * EXCLUDE (_in_table, _to_find) FROM {bare}")
 
 
 def _wanted(
-    found: Mapping[str, str], columns: Sequence[str] | Mapping[str, str] | None, by: str, file: str
+    kinds: Mapping[str, str], columns: Sequence[str] | Mapping[str, str] | None, by: str, file: str
 ) -> dict[str, str]:
     """Return the columns of the table to take, each with its name among the rows.
 
@@ -90,11 +90,11 @@ def _wanted(
         RecipeError: the table lacks one, or a name is the rows' own or that of two.
     """
     if columns is None:
-        columns = [c for c in found if c != by]
+        columns = [c for c in kinds if c != by]
     wanted = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
     for column in [by, *wanted]:
-        hint = f"it has {', '.join(found)}; `by` names the one to go by"
-        reject_unknown(column, found, f"{file}: has no column {column!r}", hint=hint)
+        hint = f"it has {', '.join(kinds)}; `by` names the one to go by"
+        reject_unknown(column, kinds, f"{file}: has no column {column!r}", hint=hint)
     taken: dict[str, str] = {}
     for column, name in wanted.items():
         if name.lower() in FIXED:
@@ -103,18 +103,23 @@ def _wanted(
                 f"{file}: column {name!r} would replace the rows' own",
                 hint=f"give it another name: `columns: {{{column}: their_{column}}}`{after}",
             )
+        if name.startswith(TEMPORARY):
+            raise RecipeError(
+                f"{file}: column {name!r}: names that begin with {TEMPORARY} are the steps' own",
+                hint=f"give it another name: `columns: {{{column}: their{column}}}`",
+            )
         if other := taken.get(name.lower()):
             raise RecipeError(f"{file}: columns {other!r} and {column!r} would both be {name!r}")
         taken[name.lower()] = column
     return wanted
 
 
-def _as_wanted(table: str, by: str, found: Mapping[str, str], wanted: Mapping[str, str], several: str) -> str:
-    """Return SQL for the columns to join and the one `to_go_by`, each key once where lists are wanted."""
-    values = {c: number(quoted(c)) if found[c] in FLOATS else quoted(c) for c in wanted}
+def _as_wanted(table: str, by: str, kinds: Mapping[str, str], wanted: Mapping[str, str], several: str) -> str:
+    """Return SQL for the columns to join and the one `_to_go_by`, each key once where lists are wanted."""
+    values = {c: number(quoted(c)) if kinds[c] in FLOATS else quoted(c) for c in wanted}
     if several == "list":
         values = {c: f"list({value} ORDER BY {value})" for c, value in values.items()}
-    chosen = [f"{quoted(by)} AS to_go_by", *(f"{v} AS {quoted(wanted[c])}" for c, v in values.items())]
+    chosen = [f"{quoted(by)} AS _to_go_by", *(f"{v} AS {quoted(wanted[c])}" for c, v in values.items())]
     return f"SELECT {', '.join(chosen)} FROM {table}" + (
         f" GROUP BY {quoted(by)}" if several == "list" else ""
     )
@@ -125,10 +130,10 @@ def _counted(joined: Rows, table: str, by: str, file: str) -> Rows:
     if joined.planning:
         return joined
     total, matched, ours = joined.con.execute(
-        f"SELECT count(*), count(*) FILTER (in_table), min(to_find) FROM {joined}"
+        f"SELECT count(*), count(*) FILTER (_in_table), min(_to_find) FROM {joined}"
     ).fetchall()[0]
     if total and not matched:
-        [(theirs,)] = joined.con.execute(f"SELECT min(to_go_by) FROM {table}").fetchall()
+        [(theirs,)] = joined.con.execute(f"SELECT min(_to_go_by) FROM {table}").fetchall()
         raise DataError(
             f"none of the {total:,} rows is in {file}: the rows have {ours!r}, its {by!r} has {theirs!r}",
             hint="`by` names the table's column, `equal_to` what it must be equal to: `equal_to: parse_filename(file)`",
@@ -140,8 +145,8 @@ def _refuse_twice(rows: Rows, table: str, by: str, file: str) -> None:
     if rows.planning:
         return
     count, examples = rows.con.execute(
-        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT to_go_by AS k, "
-        f"row_number() OVER (ORDER BY to_go_by) AS rank FROM {table} WHERE to_go_by IS NOT NULL "
+        f"SELECT count(*), string_agg(k::VARCHAR, ', ') FILTER (rank <= 3) FROM (SELECT _to_go_by AS k, "
+        f"row_number() OVER (ORDER BY _to_go_by) AS rank FROM {table} WHERE _to_go_by IS NOT NULL "
         f"GROUP BY 1 HAVING count(*) > 1)"
     ).fetchall()[0]
     if count:

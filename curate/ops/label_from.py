@@ -43,24 +43,26 @@ def label_from(rows: Rows, *, column: str, keep_clean: bool = False) -> Rows:
     if not classes:
         if rows.planning:
             raise NotKnownYet
-        found = rows.con.execute(f"SELECT DISTINCT {value} FROM {rows} WHERE {name} IS NOT NULL").fetchall()
-        values = [value for (value,) in found]
+        distinct = rows.con.execute(
+            f"SELECT DISTINCT {value} FROM {rows} WHERE {name} IS NOT NULL"
+        ).fetchall()
+        values = [value for (value,) in distinct]
         classes = class_list(sorted(values, key=float) if _NUMBER(kind) else sorted_ids(values))
     index = {c.name: i for i, c in enumerate(classes)} | {c.id: i for i, c in enumerate(classes)}
     if not any(called.isdecimal() for called in index):
         index |= {str(i): i for i in range(len(classes))}
-    table = rows.lookup({"called": ("VARCHAR", list(index)), "given": ("INTEGER", list(index.values()))})
+    table = rows.lookup({"_name": ("VARCHAR", list(index)), "_label": ("INTEGER", list(index.values()))})
     joined = rows.sql(
-        f"SELECT r.*, given FROM {rows} r LEFT JOIN {table} ON {_called(f'r.{name}', kind)} = called",
+        f"SELECT r.*, _label FROM {rows} r LEFT JOIN {table} ON {_called(f'r.{name}', kind)} = _name",
         classes=classes,
     )
     joined.refuse(
-        f"given IS NULL AND {name} IS NOT NULL", f"have a {column!r} that is no class", show=value,
+        f"_label IS NULL AND {name} IS NOT NULL", f"have a {column!r} that is no class", show=value,
         hint=f"the classes are {', '.join(c.name for c in classes[:3])}, …",
     )  # fmt: skip
     clean = {"clean_label": "label"} if keep_clean else {}
-    labelled = joined.with_columns({"label": "given"} | clean)
-    return labelled.sql(f"SELECT * EXCLUDE (given) FROM {labelled}")
+    labelled = joined.with_columns({"label": "_label"} | clean)
+    return labelled.sql(f"SELECT * EXCLUDE (_label) FROM {labelled}")
 
 
 def _called(name: str, kind: str) -> str:

@@ -36,11 +36,11 @@ def language(
     if not rows.planning:
         opened()  # a damaged model says so here, and not from inside DuckDB
     function = register(rows.con, opened)
-    found = rows.sql(
-        f"SELECT caption AS language_caption, nullif({function}(caption), '') AS language_found "
+    languages = rows.sql(
+        f"SELECT caption AS _language_caption, nullif({function}(caption), '') AS _language_found "
         f"FROM (SELECT DISTINCT caption FROM {rows} WHERE caption IS NOT NULL)"
     )
     joined = rows.sql(
-        f"SELECT r.*, language_found FROM {rows} r LEFT JOIN {found} ON caption = language_caption"
-    ).with_columns(language="language_found")
-    return joined.sql(f"SELECT * EXCLUDE (language_found) FROM {joined}")
+        f"SELECT r.*, _language_found FROM {rows} r LEFT JOIN {languages} ON caption = _language_caption"
+    ).with_columns(language="_language_found")
+    return joined.sql(f"SELECT * EXCLUDE (_language_found) FROM {joined}")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from curate.errors import DataError, RecipeError
 from curate.ops import op
-from curate.ops._labels.options import refuse_strangers
+from curate.ops._labels.options import reject_unknown_options
 from curate.recipes.signatures import Count, Seed
 from curate.rows.quotas import by_chance, draw, sizes
 from curate.rows.relation import Rows
@@ -49,7 +49,7 @@ def longtail(
     Source: Liu et al. 2019, https://arxiv.org/abs/1904.05160 (pareto); Cao et al. 2019,
     https://arxiv.org/abs/1906.07413, `imbalance_cifar.py` of LDAM-DRW (exponential, step).
     """
-    refuse_strangers(f"kind: {kind}", ("alpha",) if kind == "pareto" else (), {"alpha": alpha})
+    reject_unknown_options(f"kind: {kind}", ("alpha",) if kind == "pareto" else (), {"alpha": alpha})
     if not rows.classes:
         raise RecipeError("the source has no classes", hint="use a source with class folders or labels")
     wanted = tail(kind, len(rows.classes), largest, imbalance, 6 if alpha is None else alpha)
@@ -65,9 +65,9 @@ def longtail(
     quotas = [size for _, size in sorted(zip(ranked, wanted, strict=True))]
     few = [label for label, quota in enumerate(quotas) if have[label] < quota]
     if few and short == "error" and not rows.planning:
-        shown = ", ".join(f"{rows.classes[i].id} has {have[i]:,} of {quotas[i]:,}" for i in few[:3])
+        examples = ", ".join(f"{rows.classes[i].id} has {have[i]:,} of {quotas[i]:,}" for i in few[:3])
         raise DataError(
-            f"{len(few):,} classes have fewer images than their place in the tail asks for ({shown})",
+            f"{len(few):,} classes have fewer images than their place in the tail asks for ({examples})",
             hint="a smaller `largest`, `order: size`, or `short: keep`, which takes all they have",
         )
     return draw(rows, quotas, seed)
@@ -77,10 +77,10 @@ def tail(kind: Kind, classes: int, largest: int, imbalance: float, alpha: float)
     """Return the sizes of so many classes, the largest first."""
     smallest = largest / imbalance
     if kind == "step":
-        found = [float(largest) if i < classes / 2 else smallest for i in range(classes)]
+        class_sizes = [float(largest) if i < classes / 2 else smallest for i in range(classes)]
     elif kind == "exponential":
-        found = [largest * imbalance ** (-i / max(classes - 1, 1)) for i in range(classes)]
+        class_sizes = [largest * imbalance ** (-i / max(classes - 1, 1)) for i in range(classes)]
     else:
         quantiles = [((classes + 1) / i) ** (1 / alpha) - 1 for i in range(1, classes + 1)]
-        found = [max(largest * quantile / quantiles[0], smallest) for quantile in quantiles]
-    return [int(size + 1e-9) for size in found]  # 2490 * 249 ** -1 is less than 10
+        class_sizes = [max(largest * quantile / quantiles[0], smallest) for quantile in quantiles]
+    return [int(size + 1e-9) for size in class_sizes]  # 2490 * 249 ** -1 is less than 10

@@ -53,10 +53,10 @@ def match(
         )
     known = [Class(name, wnid) for name, wnid in zip(unique_names(wnids), wnids, strict=True)]
     words = class_names(known, "synonyms" if names == "lemmas" else "curated")
-    found = _found(rows, columns, _phrases(rows, words))
+    matches = _found(rows, columns, _phrases(rows, words))
     label = "CASE WHEN _several THEN -2 ELSE coalesce(_found, -1) END"
     chosen = ", ".join(f"{label} AS label" if c == "label" else f"r.{quoted(c)}" for c in rows.columns)
-    judged = rows.sql(f"SELECT {chosen} FROM {rows} r LEFT JOIN {found} f ON r.key = f.key", classes=known)
+    judged = rows.sql(f"SELECT {chosen} FROM {rows} r LEFT JOIN {matches} f ON r.key = f.key", classes=known)
     cases = " ".join(f"WHEN {code} THEN '{reason}'" for code, reason in REASONS.items())
     left = judged.reject(f"CASE label {cases} END", keep=keep)
     return left.with_columns(label="if(label < 0, NULL, label)") if keep == "flag" else left

@@ -50,28 +50,28 @@ def mix(
     column = quoted(by)
     # Of a table's rows some may say the same; where a total is to be found, they count once.
     each = "count(DISTINCT key)" if rows.streamed and counts is None and number is None else "count(*)"
-    there = dict(rows.con.execute(f"SELECT {column}::VARCHAR, {each} FROM {rows} GROUP BY 1").fetchall())
-    wanted = counts if counts is not None else _shared_out(shares or {}, number, there)
+    available = dict(rows.con.execute(f"SELECT {column}::VARCHAR, {each} FROM {rows} GROUP BY 1").fetchall())
+    wanted = counts if counts is not None else _shared_out(shares or {}, number, available)
     if not rows.planning:
-        _refuse_short(wanted, there, by)
+        _refuse_short(wanted, available, by)
     places = {part: place for place, part in enumerate(wanted, start=1)}
     some = draw_first_rows(
         rows,
         chance=chance_sql(seed, "mix"),
         wanted={places[part]: count for part, count in wanted.items()},
-        sizes={places[part]: there.get(part, 0) for part in wanted},
+        sizes={places[part]: available.get(part, 0) for part in wanted},
         group=f"list_position([{', '.join(map(text, wanted))}], {column}::VARCHAR)",
     )
-    if rows.streamed and not rows.planning and (found := some.count()) < sum(wanted.values()):
+    if rows.streamed and not rows.planning and (distinct := some.count()) < sum(wanted.values()):
         hint = "ask for fewer: some rows of a table say again what another says"
-        raise DataError(f"{sum(wanted.values()):,} rows wanted, of which {found:,} differ", hint=hint)
+        raise DataError(f"{sum(wanted.values()):,} rows wanted, of which {distinct:,} differ", hint=hint)
     return some
 
 
-def _shared_out(shares: dict[str, float], number: int | None, there: dict[str, int]) -> dict[str, int]:
+def _shared_out(shares: dict[str, float], number: int | None, available: dict[str, int]) -> dict[str, int]:
     """Return how many rows of each source make up a total."""
     total = (
-        min(int(there.get(part, 0) / share + 1e-9) for part, share in shares.items())
+        min(int(available.get(part, 0) / share + 1e-9) for part, share in shares.items())
         if number is None
         else number
     )
@@ -83,10 +83,10 @@ def _shared_out(shares: dict[str, float], number: int | None, there: dict[str, i
     return counts
 
 
-def _refuse_short(wanted: dict[str, int], there: dict[str, int], by: str) -> None:
+def _refuse_short(wanted: dict[str, int], available: dict[str, int], by: str) -> None:
     for part, count in wanted.items():
-        if not there:
+        if not available:
             continue
-        reject_unknown(part, sorted(there), f"no rows with {by} {part!r}")
-        if there[part] < count:
-            raise DataError(f"{count:,} rows of {part!r} wanted of {there[part]:,}", hint="ask for fewer")
+        reject_unknown(part, sorted(available), f"no rows with {by} {part!r}")
+        if available[part] < count:
+            raise DataError(f"{count:,} rows of {part!r} wanted of {available[part]:,}", hint="ask for fewer")

@@ -58,6 +58,6 @@ def mix_captions(
     if without:  # these come first
         order = f"((caption IS NOT NULL)::UHUGEINT << 64) + {order}"
     ranked = mark_first_rows(made, "_hit", order=order, wanted={0: hit})
-    told = replaced(ranked, "_made", where="_hit")
-    told = told.with_columns(template="if(_hit, template, NULL)", templated="_hit")
-    return told.sql(f"SELECT * EXCLUDE (_made, _hit) FROM {told}")
+    captioned = replaced(ranked, "_made", where="_hit")
+    captioned = captioned.with_columns(template="if(_hit, template, NULL)", templated="_hit")
+    return captioned.sql(f"SELECT * EXCLUDE (_made, _hit) FROM {captioned}")

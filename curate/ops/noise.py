@@ -6,7 +6,7 @@ from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.ops import op
-from curate.ops._labels.options import refuse_strangers
+from curate.ops._labels.options import reject_unknown_options
 from curate.ops._noise import KINDS, Options
 from curate.ops._noise.flips import hits
 from curate.recipes.signatures import ClassName, Fraction, RecipeFile, Seed
@@ -70,7 +70,7 @@ def noise(
         **{"file": file, "true_label": true_label, "given_label": given_label},
     }
     chosen = KINDS[kind]
-    refuse_strangers(f"kind: {kind}", chosen.options, given)
+    reject_unknown_options(f"kind: {kind}", chosen.options, given)
     if len(rows.classes) < 2 and rate != 0:
         raise RecipeError(f"noise needs at least 2 classes, there are {len(rows.classes)}")
     if "clean_label" in rows.columns:
@@ -79,5 +79,5 @@ def noise(
         )
     flips = chosen.flips(Options(rows, seed, **given))
     noisy = flips.give(hits(flips, rate, per, seed))
-    columns = ["coalesce(noise_given, label) AS label" if c == "label" else quoted(c) for c in rows.columns]
+    columns = ["coalesce(_noise_given, label) AS label" if c == "label" else quoted(c) for c in rows.columns]
     return noisy.sql(f"SELECT {', '.join(columns)}, label AS clean_label FROM {noisy}")

@@ -32,9 +32,9 @@ def per_class(
         f"GROUP BY label HAVING count(*) < {images} ORDER BY label"
     ).fetchall()
     if few and short == "error":
-        shown = ", ".join(f"{rows.classes[label].id} has {count}" for label, count in few[:3])
+        examples = ", ".join(f"{rows.classes[label].id} has {count}" for label, count in few[:3])
         raise DataError(
-            f"{len(few)} classes have fewer than {images} images ({shown})",
+            f"{len(few)} classes have fewer than {images} images ({examples})",
             hint="`short: keep` takes all they have, `short: drop` leaves these classes out",
         )
     wanted = {label: images for label in strata(rows) if label != UNLABELLED}

@@ -9,7 +9,7 @@ from curate.ops import op
 from curate.ops._labels.cuts import Kind, by_cut
 from curate.ops._labels.maps import by_name, by_pairs, read
 from curate.ops._labels.merges import merge
-from curate.ops._labels.options import one_choice, refuse_strangers
+from curate.ops._labels.options import one_choice, reject_unknown_options
 from curate.recipes.signatures import ClassName, Count, RecipeFile
 from curate.rows.relation import Rows
 from curate.wordnet import Parents
@@ -70,7 +70,7 @@ def relabel(
     given["others"] = None if others == "error" else others
     if cut is not None:
         return merge(rows, _with_others(rows, by_cut(rows, cut, parents, given), others, "`synsets`"))
-    refuse_strangers(choice, ("others",), given)
+    reject_unknown_options(choice, ("others",), given)
     if isinstance(map, str):
         return merge(rows, _with_others(rows, by_name(rows, map), others, f"the map {map!r}"))
     pairs = map if map is not None else read(file or "")

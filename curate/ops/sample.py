@@ -51,8 +51,8 @@ def sample(
         given = rows.kept() if rows.streamed else rows
         quotas = allocate(given, wanted, allocation, seed, "sample")
         some = marked_rows(mark(given, "_drawn", quotas, seed, "sample"), "_drawn")
-    if rows.streamed and not rows.planning and (found := some.count()) < wanted:
+    if rows.streamed and not rows.planning and (distinct := some.count()) < wanted:
         raise DataError(
-            f"{wanted:,} rows wanted of {total:,}, of which {found:,} differ", hint="ask for fewer"
+            f"{wanted:,} rows wanted of {total:,}, of which {distinct:,} differ", hint="ask for fewer"
         )
     return some

@@ -33,25 +33,25 @@ def shared(
     """
     dataset = open_dataset(with_)
     other = rows_of(dataset, rows)
-    there = f"(SELECT key AS other_key, NULL AS other_hash FROM {other})"
+    theirs_by_key = f"(SELECT key AS other_key, NULL AS other_hash FROM {other})"
     mine = f"(SELECT key, NULL AS hash FROM {rows})"
     if by == "bytes":
         mine = f"(SELECT key, sha256 AS hash FROM {hashed(rows, 'sha256', where=_common(rows, other))})"
         theirs = hashed(other, "sha256", where=_common(other, rows))
-        there = f"(SELECT key AS other_key, sha256 AS other_hash FROM {theirs})"
-    found = (
-        f"(SELECT m.key AS shared_key, m.hash IS NOT DISTINCT FROM t.other_hash AS same FROM {mine} m "
-        f"JOIN {there} t ON m.key = t.other_key)"
+        theirs_by_key = f"(SELECT key AS other_key, sha256 AS other_hash FROM {theirs})"
+    common = (
+        f"(SELECT m.key AS _shared_key, m.hash IS NOT DISTINCT FROM t.other_hash AS _same FROM {mine} m "
+        f"JOIN {theirs_by_key} t ON m.key = t.other_key)"
     )
     marked = rows.sql(
-        f"SELECT r.*, s.shared_key, s.same FROM {rows} r LEFT JOIN {found} s ON r.key = s.shared_key"
+        f"SELECT r.*, s._shared_key, s._same FROM {rows} r LEFT JOIN {common} s ON r.key = s._shared_key"
     )
     reason = (
-        f"CASE WHEN shared_key IS NULL THEN {text(f'not in {dataset.name}')} "
-        f"WHEN NOT same THEN {text(f'other bytes in {dataset.name}')} END"
+        f"CASE WHEN _shared_key IS NULL THEN {text(f'not in {dataset.name}')} "
+        f"WHEN NOT _same THEN {text(f'other bytes in {dataset.name}')} END"
     )
     left = marked.reject(reason, keep=keep)
-    return left.sql(f"SELECT * EXCLUDE (shared_key, same) FROM {left}")
+    return left.sql(f"SELECT * EXCLUDE (_shared_key, _same) FROM {left}")
 
 
 def _common(rows: Rows, other: Rows) -> str:

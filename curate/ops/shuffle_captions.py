@@ -41,12 +41,12 @@ def shuffle_captions(rows: Rows, *, rate: Fraction, seed: Seed) -> Rows:
     texts = [c for c in ("caption", LIST) if c in rows.columns]
     order = f"{chance_sql(seed, 'shuffle_captions')}, key"
     ranked = (
-        f"SELECT key, {', '.join(texts)}, row_number() OVER (ORDER BY {order}) AS rank "
-        f"FROM {rows} WHERE caption IS NOT NULL QUALIFY rank <= {hit}"
+        f"SELECT key, {', '.join(texts)}, row_number() OVER (ORDER BY {order}) AS _rank "
+        f"FROM {rows} WHERE caption IS NOT NULL QUALIFY _rank <= {hit}"
     )
-    last = f"rank = {hit}"  # the last gets those of the first
+    last = f"_rank = {hit}"  # the last gets those of the first
     of_next = [f"if({last}, first_value({c}) OVER line, lead({c}) OVER line) AS _{c}" for c in texts]
-    moved = f"SELECT key AS _key, {', '.join(of_next)} FROM ({ranked}) WINDOW line AS (ORDER BY rank)"
+    moved = f"SELECT key AS _key, {', '.join(of_next)} FROM ({ranked}) WINDOW line AS (ORDER BY _rank)"
     joined = rows.sql(f"SELECT r.*, m.* FROM {rows} r LEFT JOIN ({moved}) m ON key = _key")
-    told = spoilt_to(joined, {c: f"if(_key IS NOT NULL, _{c}, {c})" for c in texts})
-    return told.sql(f"SELECT * EXCLUDE (_key, {', '.join(f'_{c}' for c in texts)}) FROM {told}")
+    spoilt_rows = spoilt_to(joined, {c: f"if(_key IS NOT NULL, _{c}, {c})" for c in texts})
+    return spoilt_rows.sql(f"SELECT * EXCLUDE (_key, {', '.join(f'_{c}' for c in texts)}) FROM {spoilt_rows}")

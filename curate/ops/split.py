@@ -75,8 +75,8 @@ def _refuse_short(rows: Rows, images: int) -> None:
     ).fetchall()
     if few:
         name = {label: "no class" if label is None else rows.classes[label].id for label, _ in few[:3]}
-        shown = ", ".join(f"{name[label]} has {count:,}" for label, count in few[:3])
+        examples = ", ".join(f"{name[label]} has {count:,}" for label, count in few[:3])
         raise DataError(
-            f"{len(few):,} classes have fewer than {images:,} images ({shown})",
+            f"{len(few):,} classes have fewer than {images:,} images ({examples})",
             hint="ask for fewer, or use `shares`",
         )

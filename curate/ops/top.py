@@ -41,17 +41,17 @@ def top(
     column = quoted(by)
     group = "label" if per == "class" else "1"
     labelled = "label IS NOT NULL" if per == "class" else "true"
-    wanted = f"floor(rows_there * {fraction} + 0.5)" if fraction is not None else str(number)
+    wanted = f"floor(_rows_there * {fraction} + 0.5)" if fraction is not None else str(number)
     ranked = rows.sql(
         f"SELECT *, row_number() OVER (PARTITION BY {group} ORDER BY {column} "
-        f"{'DESC' if order == 'highest' else 'ASC'} NULLS LAST, key) AS place, "
-        f"count(*) OVER (PARTITION BY {group}) AS rows_there FROM {rows} WHERE {labelled}"
+        f"{'DESC' if order == 'highest' else 'ASC'} NULLS LAST, key) AS _place, "
+        f"count(*) OVER (PARTITION BY {group}) AS _rows_there FROM {rows} WHERE {labelled}"
     )
     if not rows.planning:
         _refuse_short(ranked, number, per)
-    kept = ranked.sql(f"SELECT * FROM {ranked} WHERE place <= {wanted}")
-    kept.refuse(f"{column} IS NULL", f"have no {by!r} and would have to be kept", hint="ask for fewer")
-    return kept.sql(f"SELECT * EXCLUDE (place, rows_there) FROM {kept}")
+    best = ranked.sql(f"SELECT * FROM {ranked} WHERE _place <= {wanted}")
+    best.refuse(f"{column} IS NULL", f"have no {by!r} and would have to be kept", hint="ask for fewer")
+    return best.sql(f"SELECT * EXCLUDE (_place, _rows_there) FROM {best}")
 
 
 def _refuse_short(ranked: Rows, number: int | None, per: str) -> None:
@@ -63,11 +63,11 @@ def _refuse_short(ranked: Rows, number: int | None, per: str) -> None:
             raise DataError(f"{number:,} rows wanted of {total:,}", hint="ask for fewer")
         return
     few = ranked.con.execute(
-        f"SELECT DISTINCT label, rows_there FROM {ranked} WHERE rows_there < {number} ORDER BY label"
+        f"SELECT DISTINCT label, _rows_there FROM {ranked} WHERE _rows_there < {number} ORDER BY label"
     ).fetchall()
     if few:
-        shown = ", ".join(f"{ranked.classes[label].id} has {count}" for label, count in few[:3])
+        examples = ", ".join(f"{ranked.classes[label].id} has {count}" for label, count in few[:3])
         raise DataError(
-            f"{len(few)} classes have fewer than {number} rows ({shown})",
+            f"{len(few)} classes have fewer than {number} rows ({examples})",
             hint="ask for fewer, or a `fraction`",
         )

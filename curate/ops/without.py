@@ -41,12 +41,12 @@ def without(
     given = [below] if isinstance(below, str) else below if below is not None else voc_synsets().values()
     tops = [nouns().resolve(top) for top in given]
     gone = everything_below(tops, parents)
-    kept = [i for i, c in enumerate(rows.classes) if c.wnid not in gone]
+    labels = [i for i, c in enumerate(rows.classes) if c.wnid not in gone]
     named = ", ".join(f"{top} ({nouns().name(top)})" for top in tops[:3]) or "nothing"
-    if preset is None and len(kept) == len(rows.classes):
-        raise RecipeError(f"none of the {len(kept):,} classes is below {named}", hint="leave the step out")
-    if not kept:
+    if preset is None and len(labels) == len(rows.classes):
+        raise RecipeError(f"none of the {len(labels):,} classes is below {named}", hint="leave the step out")
+    if not labels:
         raise RecipeError(
             f"all {len(rows.classes):,} classes are below {named}", hint="nothing would be left"
         )
-    return keep_classes(rows, kept, unlabelled="keep")
+    return keep_classes(rows, labels, unlabelled="keep")

@@ -27,23 +27,23 @@ def mark_first_rows(
         group: a SQL expression over the columns, an integer.
     """
     counts = rows.lookup(
-        {"ranks_group": ("INTEGER", list(wanted)), "ranks_wanted": ("BIGINT", list(wanted.values()))}
+        {"_ranks_group": ("INTEGER", list(wanted)), "_ranks_wanted": ("BIGINT", list(wanted.values()))}
     )
     last = f"ranks_{next(_names)}"
     rows.con.execute(
-        f"CREATE TEMP TABLE {last} AS SELECT ranks_group, arg_max(place, rank) AS ranks_place, "
-        f"arg_max(key, rank) AS ranks_key FROM ("
-        f"SELECT ranks_group, place, key, row_number() OVER (PARTITION BY ranks_group ORDER BY place, key) AS rank "
-        f"FROM (SELECT {group} AS ranks_group, {order} AS place, key FROM {rows}) WHERE place IS NOT NULL) "
-        f"JOIN {counts} USING (ranks_group) WHERE rank <= ranks_wanted GROUP BY ranks_group"
+        f"CREATE TEMP TABLE {last} AS SELECT _ranks_group, arg_max(place, rank) AS _ranks_place, "
+        f"arg_max(key, rank) AS _ranks_key FROM ("
+        f"SELECT _ranks_group, place, key, row_number() OVER (PARTITION BY _ranks_group ORDER BY place, key) AS rank "
+        f"FROM (SELECT {group} AS _ranks_group, {order} AS place, key FROM {rows}) WHERE place IS NOT NULL) "
+        f"JOIN {counts} USING (_ranks_group) WHERE rank <= _ranks_wanted GROUP BY _ranks_group"
     )
     ordered = rows.sql(
-        f"SELECT *, {group} AS ranks_at, {order} AS ranks_order FROM {rows}"
+        f"SELECT *, {group} AS _ranks_at, {order} AS _ranks_order FROM {rows}"
     )  # hashed once a row
-    first = "ranks_order < ranks_place OR (ranks_order = ranks_place AND key <= ranks_key)"
+    first = "_ranks_order < _ranks_place OR (_ranks_order = _ranks_place AND key <= _ranks_key)"
     return rows.sql(
-        f"SELECT r.* EXCLUDE (ranks_at, ranks_order), coalesce({first}, false) AS {column} "
-        f"FROM {ordered} r LEFT JOIN {last} ON ranks_at = ranks_group"
+        f"SELECT r.* EXCLUDE (_ranks_at, _ranks_order), coalesce({first}, false) AS {column} "
+        f"FROM {ordered} r LEFT JOIN {last} ON _ranks_at = _ranks_group"
     )
 
 
@@ -91,6 +91,6 @@ def _below(rows: Rows, chance: str, limits: Mapping[int, int], group: str) -> st
     if list(limits) == [0] and group == "0":
         return f"SELECT * FROM {rows}" + ("" if limits[0] >= SPAN else f" WHERE {chance} < {limits[0]}")
     table = rows.lookup(
-        {"below_group": ("INTEGER", list(limits)), "below_limit": ("UHUGEINT", list(limits.values()))}
+        {"_below_group": ("INTEGER", list(limits)), "_below_limit": ("UHUGEINT", list(limits.values()))}
     )
-    return f"SELECT r.* FROM {rows} r JOIN {table} ON {group} = below_group WHERE {chance}::UHUGEINT < below_limit"
+    return f"SELECT r.* FROM {rows} r JOIN {table} ON {group} = _below_group WHERE {chance}::UHUGEINT < _below_limit"

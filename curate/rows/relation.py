@@ -175,9 +175,9 @@ class Rows:
             reasons = f"SELECT {reason} AS reason FROM {self} WHERE {had} IS NULL"
             refused = f"(SELECT 'flagged: ' || reason AS reason FROM ({reasons}) WHERE reason IS NOT NULL)"
             return replace(self.with_columns(rejected=f"coalesce({had}, {reason})"), refused=refused)
-        judged = self.sql(f"SELECT *, {reason} AS reason_to_go FROM {self}")
-        refused = f"(SELECT reason_to_go AS reason FROM {judged} WHERE reason_to_go IS NOT NULL)"
-        rows = judged.sql(f"SELECT * EXCLUDE (reason_to_go) FROM {judged} WHERE reason_to_go IS NULL")
+        judged = self.sql(f"SELECT *, {reason} AS _reason_to_go FROM {self}")
+        refused = f"(SELECT _reason_to_go AS reason FROM {judged} WHERE _reason_to_go IS NOT NULL)"
+        rows = judged.sql(f"SELECT * EXCLUDE (_reason_to_go) FROM {judged} WHERE _reason_to_go IS NULL")
         return replace(rows, refused=refused)
 
     def noted(self, note: str) -> Rows:
@@ -218,6 +218,8 @@ class Rows:
 
 
 _names = itertools.count()
+
+TEMPORARY = "_"  # the names of all columns that a step adds for itself begin so; no other column's do
 FLOATS = ("FLOAT", "DOUBLE")  # the types that have a NaN
 
 

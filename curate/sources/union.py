@@ -112,8 +112,8 @@ class UnionSource(Source):
         ]
         rows = " UNION ALL BY NAME ".join(selects)
         if self.duplicates == "first":
-            rows = f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY key ORDER BY part_number) = 1"
-        return f"SELECT * EXCLUDE (part_number) FROM ({rows})", classes, left_out
+            rows = f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY key ORDER BY _part_number) = 1"
+        return f"SELECT * EXCLUDE (_part_number) FROM ({rows})", classes, left_out
 
     def _select(self, number: int, name: str, index: Index, labels: list[int]) -> str:
         part = self.parts[name]
@@ -132,7 +132,7 @@ class UnionSource(Source):
                 f"{text(name + '/')} || CASE WHEN len(key) > {KEY_LIMIT - 41} THEN {long} ELSE key END"
             )
         chosen = ", ".join(f"{new.get(c, quoted(c))} AS {quoted(c)}" for c in part.columns if c != SOURCE)
-        return f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS part_number FROM ({index.query})"
+        return f"SELECT {chosen}, {text(name)} AS {SOURCE}, {number} AS _part_number FROM ({index.query})"
 
 
 def _columns(parts: dict[str, Source]) -> dict[str, str]:

@@ -138,7 +138,7 @@ def downloads_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LoggerProcess", "Downloader"):
         monkeypatch.setattr(main, name, getattr(main, name))  # to be put back
     monkeypatch.setattr(main, "multiprocessing_distributor", serial)
-    monkeypatch.setattr(passes, "watched", run)
+    monkeypatch.setattr(passes, "supervise", run)
 
 
 @pytest.fixture(scope="session")

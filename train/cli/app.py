@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli.options import Json, QuietOption, Sets, bars, settings, told
+from curate.cli.options import Json, QuietOption, Sets, bars, report_errors, settings
 from curate.cli.plain import plain_app
 from train.cli.methods import run_method
 from train.methods.registry import METHODS
@@ -38,7 +38,7 @@ for _name, (_, _about) in METHODS.items():
 
 
 @train_app.command()
-@told
+@report_errors
 def score(
     run: Annotated[Path, typer.Argument(help="A finished run of supervised or clip.")],
     dataset: Annotated[str, typer.Argument(help="A dataset: a folder or a URL.")],
@@ -65,7 +65,7 @@ def score(
 
 
 @more_app.command()
-@told
+@report_errors
 def transfer(
     run: Annotated[
         list[str], typer.Argument(help="Runs' folders; scratch:MODEL or scratch:RUN for no pre-training.")
@@ -129,7 +129,7 @@ def transfer(
 
 
 @more_app.command()
-@told
+@report_errors
 def tasks(
     name: Annotated[
         str | None, typer.Argument(help="A task: where it is from and how to get its data.")
@@ -156,7 +156,7 @@ def tasks(
 
 
 @more_app.command()
-@told
+@report_errors
 def experiment(
     file: Annotated[Path, typer.Argument(help="An experiment (YAML).")],
     out: Annotated[Path, typer.Option(help="The folder for datasets, runs, results and the report.")],
@@ -172,7 +172,7 @@ def experiment(
 
 
 @more_app.command()
-@told
+@report_errors
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for datasets, runs, results and the report.")] = Path(
         "demo"
@@ -193,7 +193,7 @@ def demo(
 
 
 @more_app.command()
-@told
+@report_errors
 def report(
     folder: Annotated[
         Path, typer.Argument(help="An experiment's folder, or any with runs and results below it.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.cli.options import Json, QuietOption, told
+from curate.cli.options import Json, QuietOption, report_errors
 from curate.cli.plain import PlainCommand, plain_app
 from curate.errors import RecipeError
 from curate.recipes.signatures import documented
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VAL = "A dataset to measure on: its split val, else all of it. The dataset's own split val by default."
 
 
-@told
+@report_errors
 def run_method(context: typer.Context, name: str) -> None:
     """Run a method's command, made from its config: names, types, defaults and help."""
     from train.loop.config import preset
@@ -66,7 +66,7 @@ def run_method(context: typer.Context, name: str) -> None:
     command.__doc__ = inspect.getdoc(module)
     command.__signature__ = inspect.Signature(fixed + _options(kind, defaults))  # type: ignore[attr-defined]
     app = plain_app(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=PlainCommand)(told(command))
+    app.command(cls=PlainCommand)(report_errors(command))
     app(args=context.args, prog_name=context.command_path)
 
 

@@ -7,20 +7,18 @@ state, and the state of the loop.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curate.errors import CurateError, DataError, RecipeError
+from curate.errors import CurateError, DataError, MissingError, RecipeError
 from curate.io.files import is_unfinished, write_atomic
+from curate.io.working import LOCK, WorkingFolder
 from train.loop.distributed import Distributed
 from train.loop.optim.train_step import TrainStep
 from train.runs import (
@@ -34,8 +32,6 @@ from train.runs import (
     open_run,
     save_weights,
 )
-
-LOCK = "lock"
 
 Plan = dict[str, Any]  # everything that decides a run's result: method, options, digests of its datasets
 
@@ -70,41 +66,22 @@ def finished(path: Path, plan: Plan, *, adopt: bool = False) -> Run | None:
     return None
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Make the run's folder, and lock it against other processes.
+def held(path: Path) -> WorkingFolder:
+    """Return the run's folder as a context, which makes it and holds it against other processes.
 
-    Raises:
-        RecipeError: another process trains here.
-        MissingError: the folder cannot be made.
+    Entering it raises a RecipeError where another process trains here, and a MissingError where it cannot be made.
     """
-    with located_write_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / LOCK, "w")  # noqa: SIM115 - held until the end
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RecipeError(
-                f"{path}: another process is training here", hint="wait for it, or take another folder"
-            ) from None
-        try:
-            yield
-        finally:
-            (path / LOCK).unlink(missing_ok=True)
-            if not any(path.iterdir()):
-                path.rmdir()
+    busy = f"{path}: another process is training here"
+    return WorkingFolder(path, busy=busy, keep=True, unwritable=MissingError)
 
 
 def begin(path: Path, plan: Plan) -> None:
-    """Write the plan into the run's folder; remove unfinished files, and the best weights of another plan.
+    """Write the plan into the run's folder; remove the best weights of another plan.
 
     Raises:
         MissingError: the folder cannot be written.
     """
     with located_write_errors(path):
-        for left in filter(lambda file: is_unfinished(file.name), path.rglob(".*")):
-            left.unlink()
         if changes(path, plan):
             (path / BEST).unlink(missing_ok=True)
         write_atomic(path / PLAN, json.dumps(plan, indent=2).encode() + b"\n")

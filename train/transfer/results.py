@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import DataError, MissingError, RecipeError
 from curate.io.files import write_atomic
+from curate.io.working import locked
 
 SCHEMA = pa.schema(
     {
@@ -91,7 +90,7 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     A crash at any moment leaves the old file or the new one. Processes that append to one file wait for each other.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path.with_name(f".{path.name}.lock")):
         old = read(path)
         known = set(old["cell"].to_pylist())
         new = pa.Table.from_pylist([dict(row) for row in rows if row["cell"] not in known], schema=SCHEMA)
@@ -121,11 +120,3 @@ def check_path(path: Path) -> None:
         raise MissingError(
             f"{path}: cannot be written below {folder}", hint="take a folder that can be written"
         )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file of results; it goes with the process."""
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,1 +1,1 @@
-"""How tars are written: where each begins, what its members are, and how images are made smaller."""
+"""How tars are written: which rows each has, what its members are, and how images are made smaller."""

@@ -65,12 +65,12 @@ def members(rows: pa.Table) -> Members:
     orders = np.array([np.argsort([*TEXTS, e]) for e in extensions], np.int64).reshape(-1, IMAGE + 1)
     kinds = orders[codes]  # of each row, in the order of the extensions
     sizes = np.take_along_axis(lengths, kinds, axis=1).ravel()
-    there = sizes >= 0
-    row = np.repeat(np.arange(rows.num_rows), IMAGE + 1)[there]
-    kind = kinds.ravel()[there]
+    present = sizes >= 0
+    row = np.repeat(np.arange(rows.num_rows), IMAGE + 1)[present]
+    kind = kinds.ravel()[present]
     suffix = np.where(kind == IMAGE, codes[row] + IMAGE, kind)
     names = _names(keys, [*TEXTS, *extensions], row, suffix)
-    return _laid_out(row, kind, names, texts, sizes[there])
+    return _laid_out(row, kind, names, texts, sizes[present])
 
 
 def _refuse_sizes(rows: pa.Table) -> None:
@@ -146,12 +146,12 @@ def _json(rows: pa.Table) -> str:
     """Return SQL for a row as JSON, without what is NULL."""
     import pyarrow.types as kinds
 
-    there = [c for c in rows.column_names if rows[c].null_count < rows.num_rows]
-    floats = {c for c in there if kinds.is_floating(rows.schema.field(c).type)}
+    columns = [c for c in rows.column_names if rows[c].null_count < rows.num_rows]
+    floats = {c for c in columns if kinds.is_floating(rows.schema.field(c).type)}
     # JSON has no NaN: it is left out, as NULL is.
     value = {c: f"CASE WHEN isfinite({quoted(c)}) THEN {quoted(c)} END" for c in floats}
-    body = ", ".join(f"{quoted(c)} := {value.get(c, quoted(c))}" for c in there)
+    body = ", ".join(f"{quoted(c)} := {value.get(c, quoted(c))}" for c in columns)
     whole = f"to_json(struct_pack({body}))"
-    if any(rows[c].null_count or c in floats or kinds.is_nested(rows.schema.field(c).type) for c in there):
+    if any(rows[c].null_count or c in floats or kinds.is_nested(rows.schema.field(c).type) for c in columns):
         whole = f"json_merge_patch('{{}}', {whole})"  # takes NULLs away, in twice the time
     return f"{whole}::VARCHAR"

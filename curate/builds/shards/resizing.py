@@ -65,7 +65,7 @@ def resized(
         now; and what became of them.
     """
     names = ("size", "ext", "width", "height")
-    told: dict[str, list[Any]] = {c: rows[c].to_pylist() for c in names}
+    values: dict[str, list[Any]] = {c: rows[c].to_pylist() for c in names}
     places = {c: rows[c].to_pylist() for c in ("file", "offset", "size")}
     sides = np.minimum(*(rows[c].to_numpy().astype(float) for c in ("width", "height")))  # unknown: NaN
     large = np.flatnonzero(~(sides <= resize.short)).tolist()
@@ -76,19 +76,19 @@ def resized(
         return [(i, _shrunk(data, resize)) for i, data in zip(batch, read, strict=True)]
 
     images: dict[int, bytes] = {}
-    kept: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for i, result in (pair for pairs in pool.map(work, batches) for pair in pairs):
         if isinstance(result, str):
-            kept[result] += 1
+            failed[result] += 1
         elif result is not None:
             images[i], width, height = result
             for name, value in zip(names, (len(images[i]), "jpg", width, height), strict=True):
-                told[name][i] = value
-    before, after = sum(places["size"]), sum(told["size"])
+                values[name][i] = value
+    before, after = sum(places["size"]), sum(values["size"])
     for name in names:
-        column = pa.array(told[name], rows.schema.field(name).type)
+        column = pa.array(values[name], rows.schema.field(name).type)
         rows = rows.set_column(rows.column_names.index(name), name, column)
-    return rows, images, Resized(len(rows), len(images), before, after, dict(sorted(kept.items())))
+    return rows, images, Resized(len(rows), len(images), before, after, dict(sorted(failed.items())))
 
 
 def _shrunk(data: bytes | Exception, resize: Resize) -> tuple[bytes, int, int] | str | None:
@@ -138,16 +138,16 @@ def gains(total: Resized, rows: pa.Table, reader: ByteRangeReader, folder: AnyPa
         folder: of the dataset, whose shards are written.
     """
     ratio = total.bytes_after / max(total.bytes_before, 1)
-    told = {**vars(total), "bytes_ratio": round(ratio, 4), "decode_time_ratio": None}
+    record = {**vars(total), "bytes_ratio": round(ratio, 4), "decode_time_ratio": None}
     index = pq.ParquetFile(io.BytesIO((folder / SHARD_INDEX).read_bytes())).read()
-    told_of = [t.select(["size", "width", "height"]).to_pylist() for t in (rows, index)]
-    changed = [i for i, (old, new) in enumerate(zip(*told_of, strict=True)) if old != new]
+    sizes = [t.select(["size", "width", "height"]).to_pylist() for t in (rows, index)]
+    changed = [i for i, (old, new) in enumerate(zip(*sizes, strict=True)) if old != new]
     chosen = changed[:: max(len(changed) // TIMED, 1)][:TIMED]
     if chosen:
-        with ByteRangeReader(folder) as ours:
-            before, after = (_read(r.take(chosen), by) for r, by in ((rows, reader), (index, ours)))
-        told["decode_time_ratio"] = _time_ratio(before, after)
-    return told
+        with ByteRangeReader(folder) as resized_reader:
+            before, after = (_read(r.take(chosen), by) for r, by in ((rows, reader), (index, resized_reader)))
+        record["decode_time_ratio"] = _time_ratio(before, after)
+    return record
 
 
 def _read(rows: pa.Table, reader: ByteRangeReader) -> list[bytes]:
@@ -156,12 +156,12 @@ def _read(rows: pa.Table, reader: ByteRangeReader) -> list[bytes]:
     Raises:
         DataError: one that was read a moment ago cannot be.
     """
-    found = []
+    images = []
     for data in reader.read_many(*(rows[c].to_pylist() for c in ("file", "offset", "size"))):
         if isinstance(data, DataError):
             raise data
-        found.append(data)
-    return found
+        images.append(data)
+    return images
 
 
 def _time_ratio(before: list[bytes], after: list[bytes]) -> float:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.builds.shards.boundaries import cuts
 from curate.builds.shards.members import IMAGE, Members, members, windows
 from curate.builds.shards.resizing import Resized, resized
-from curate.builds.shards.slices import Slices
+from curate.builds.shards.slices import Slices, boundaries
 from curate.datasets.contracts import refuse_no_image
 from curate.datasets.dataset import PARTS, SHARD_INDEX, SHARDS, ShardRecord
 from curate.errors import DataError
@@ -53,7 +52,7 @@ class Written:
     """What writing the shards came to: a record of each, and what resizing did."""
 
     records: list[ShardRecord]
-    resized: Resized
+    resized: Resized | None
 
 
 def write_shards(
@@ -84,17 +83,17 @@ def write_shards(
         (folder / SHARDS).mkdir(exist_ok=True)
         (folder / PARTS).mkdir(exist_ok=True)
     rows = Slices(manifest)
-    told = rows.columns(["key", "size"])
-    bounds = cuts(
-        told["size"].fill_null(0).to_numpy(),
+    columns = rows.columns(["key", "size"])
+    bounds = boundaries(
+        columns["size"].fill_null(0).to_numpy(),
         samples_per_shard=layout.samples_per_shard,
         bytes_per_shard=layout.bytes_per_shard,
     )
     count = len(bounds) - 1
     threads = max(workers // max(count, 1), 1)
-    task = Task(rows, reader, folder, bounds, layout, threads)
+    task = WriteShard(rows, reader, folder, bounds, layout, threads)
     finished = _finished(folder, count)
-    with (progress or Quiet()).stage("writing shards", len(told)) as stage:
+    with (progress or Quiet()).stage("writing shards", len(columns)) as stage:
         stage.advance(sum(part["record"]["samples"] for part in finished.values()))
         missing = [number for number in range(count) if number not in finished]
         for number, part in zip(
@@ -103,33 +102,33 @@ def write_shards(
             finished[number] = part
             stage.advance(part["record"]["samples"])
     parts = [finished[number] for number in range(count)]
-    _write_index(folder, told, parts)
-    total = Resized.sum(Resized(**part["resized"]) for part in parts if part["resized"])
+    _write_index(folder, columns, parts)
+    total = Resized.sum([Resized(**part["resized"]) for part in parts]) if layout.resize else None
     return Written([ShardRecord(**part["record"]) for part in parts], total)
 
 
 def _finished(folder: AnyPath, count: int) -> dict[int, dict[str, Any]]:
     """Return the parts of the shards that are there and whole."""
-    there = sizes(folder)
-    kept = [number for number in range(count) if f"{PARTS}/{number:06d}.json" in there]
-    files = [f"{PARTS}/{number:06d}.json" for number in kept]
-    found = {}
+    bytes_of = sizes(folder)
+    files = {f"{PARTS}/{number:06d}.json": number for number in range(count)}
+    files = {file: number for file, number in files.items() if file in bytes_of}
+    finished = {}
     with ByteRangeReader(folder) as reader:
-        nothing = [None] * len(kept)
-        for number, data in zip(kept, reader.read_many(files, nothing, nothing), strict=True):
+        whole = [None] * len(files)
+        for number, data in zip(files.values(), reader.read_many([*files], whole, whole), strict=True):
             if isinstance(data, DataError):
                 raise data
             try:
                 part = json.loads(data)
-                if there.get(part["record"]["file"]) == part["record"]["bytes"]:
-                    found[number] = part
+                if bytes_of.get(part["record"]["file"]) == part["record"]["bytes"]:
+                    finished[number] = part
             except (ValueError, KeyError):
                 pass  # cut off while it was written
-    return found
+    return finished
 
 
 @dataclass(frozen=True)
-class Task:
+class WriteShard:
     """Writes shards, each from its rows alone; travels to a worker with paths, not tables.
 
     Args:
@@ -148,10 +147,10 @@ class Task:
         """Write a shard; return its record, where its images are, and what became of their sizes."""
         rows = self.rows.read(self.bounds[number], self.bounds[number + 1])
         images: dict[int, bytes] = {}
-        told: Resized | None = None
+        changes: Resized | None = None
         if self.layout.resize:
             with ThreadPoolExecutor(self.threads) as pool:
-                rows, images, told = resized(rows, self.reader, self.layout.resize, pool)
+                rows, images, changes = resized(rows, self.reader, self.layout.resize, pool)
         tar = self.folder / f"{SHARDS}/{number:06d}.tar"
 
         def write() -> tuple[list[int], int, str]:
@@ -159,7 +158,11 @@ class Task:
 
         offsets, size, sha256 = retry(str(tar), write) if isinstance(tar, RemotePath) else write()
         record = {"file": f"{SHARDS}/{number:06d}.tar", "samples": len(offsets), "bytes": size}
-        part = {"record": record | {"sha256": sha256}, "offsets": offsets, "resized": told and vars(told)}
+        part = {
+            "record": record | {"sha256": sha256},
+            "offsets": offsets,
+            "resized": changes and vars(changes),
+        }
         if self.layout.resize:
             part["images"] = {c: rows[c].to_pylist() for c in ("size", "ext", "width", "height")}
         write_atomic(self.folder / f"{PARTS}/{number:06d}.json", json.dumps(part).encode())
@@ -189,17 +192,17 @@ def _write(
     writer: TarWriter, rows: pa.Table, reader: ByteRangeReader, images: dict[int, bytes], hashed: bool
 ) -> list[int]:
     """Write the samples of a shard, a window of blocks at a time; return the offset of each image."""
-    found = members(rows)
+    layout = members(rows)
     files, offsets, sizes, kinds = (rows[c].to_pylist() for c in ("file", "offset", "size", "ext"))
     hashes = rows["sha256"].to_pylist() if hashed else []
-    for first, end in windows(found, WINDOW_BYTES // BLOCK):
-        base = int(found.starts[first])
-        last = int(found.starts[end]) if end < len(found.sizes) else found.blocks
+    for first, end in windows(layout, WINDOW_BYTES // BLOCK):
+        base = int(layout.starts[first])
+        last = int(layout.starts[end]) if end < len(layout.sizes) else layout.blocks
         block = np.zeros((last - base, BLOCK), np.uint8)
         view = block.data.cast("B")
-        _put_heads(found, first, end, base, block)
-        _put_texts(found, first, end, base, view)
-        numbers, places = _images(found, first, end)
+        _put_heads(layout, first, end, base, block)
+        _put_texts(layout, first, end, base, view)
+        numbers, places = _images(layout, first, end)
         views = [
             view[at : at + sizes[row]]
             for row, at in zip(numbers, ((p - base) * BLOCK for p in places), strict=True)
@@ -216,7 +219,7 @@ def _write(
                 _refuse_other(files[row], into, hashes[row])
             refuse_no_image(into, kinds[row], files[row])
         writer.put(view)
-    return [place * BLOCK for place in _images(found, 0, len(found.sizes))[1]]
+    return [place * BLOCK for place in _images(layout, 0, len(layout.sizes))[1]]
 
 
 def _refuse_other(file: str, image: memoryview, sha256: str | None) -> None:
@@ -228,32 +231,32 @@ def _refuse_other(file: str, image: memoryview, sha256: str | None) -> None:
         )
 
 
-def _images(found: Members, first: int, end: int) -> tuple[list[int], list[int]]:
+def _images(layout: Members, first: int, end: int) -> tuple[list[int], list[int]]:
     """Return the rows and places of the images among some members."""
-    images = found.kinds[first:end] == IMAGE
-    return found.rows[first:end][images].tolist(), found.places[first:end][images].tolist()
+    images = layout.kinds[first:end] == IMAGE
+    return layout.rows[first:end][images].tolist(), layout.places[first:end][images].tolist()
 
 
-def _put_heads(found: Members, first: int, end: int, base: int, block: np.ndarray) -> None:
-    starts = found.starts[first:end] - base
-    if isinstance(found.heads, np.ndarray):
-        block[starts] = found.heads[first:end]
+def _put_heads(layout: Members, first: int, end: int, base: int, block: np.ndarray) -> None:
+    starts = layout.starts[first:end] - base
+    if isinstance(layout.heads, np.ndarray):
+        block[starts] = layout.heads[first:end]
         return
-    for start, head in zip(starts.tolist(), found.heads[first:end], strict=True):
+    for start, head in zip(starts.tolist(), layout.heads[first:end], strict=True):
         block[start : start + len(head) // BLOCK] = np.frombuffer(head, np.uint8).reshape(-1, BLOCK)
 
 
-def _put_texts(found: Members, first: int, end: int, base: int, view: memoryview) -> None:
-    places = (found.places[first:end] - base) * BLOCK
-    for kind, texts in enumerate(found.texts):
-        those = found.kinds[first:end] == kind
-        for row, at in zip(found.rows[first:end][those].tolist(), places[those].tolist(), strict=True):
+def _put_texts(layout: Members, first: int, end: int, base: int, view: memoryview) -> None:
+    places = (layout.places[first:end] - base) * BLOCK
+    for kind, texts in enumerate(layout.texts):
+        those = layout.kinds[first:end] == kind
+        for row, at in zip(layout.rows[first:end][those].tolist(), places[those].tolist(), strict=True):
             text = texts[row]
             assert text is not None
             view[at : at + len(text)] = text
 
 
-def _write_index(folder: AnyPath, told: pa.Table, parts: list[dict[str, Any]]) -> None:
+def _write_index(folder: AnyPath, columns: pa.Table, parts: list[dict[str, Any]]) -> None:
     """Write where each image is, row for row with the manifest; after resizing also what it is now."""
     import io
 
@@ -264,11 +267,11 @@ def _write_index(folder: AnyPath, told: pa.Table, parts: list[dict[str, Any]]) -
     files = np.repeat(np.array([part["record"]["file"] for part in parts]), samples)
     offsets = np.concatenate([np.zeros(0, np.int64), *(part["offsets"] for part in parts)])
     index = {
-        "key": told["key"],
+        "key": columns["key"],
         "file": pa.array(files, pa.string()),
         "offset": pa.array(offsets, pa.int64()),
+        "size": columns["size"],
     }
-    index["size"] = told["size"]
     kinds = {"size": pa.int64(), "ext": pa.string(), "width": pa.int32(), "height": pa.int32()}
     if parts and "images" in parts[0]:
         index |= {c: pa.array([v for p in parts for v in p["images"][c]], kind) for c, kind in kinds.items()}

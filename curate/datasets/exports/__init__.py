@@ -132,8 +132,8 @@ def _mixed(dataset: Dataset) -> str | None:
     if len(splits) < 2:
         return None
     held = " and ".join(f"{rows:,} rows of {name}" for name, rows in splits.items())
-    told = f"{dataset.path}: holds {held}; its shards mix them: "
-    return told + "`--to parquet` keeps splits apart, or filter by `split` in .json"
+    warning = f"{dataset.path}: holds {held}; its shards mix them: "
+    return warning + "`--to parquet` keeps splits apart, or filter by `split` in .json"
 
 
 def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> None:
@@ -167,8 +167,9 @@ def _refuse(dataset: Dataset, formats: list[Format], out: str | Path | None) -> 
 
 def _copy(form: Format, dataset: Dataset, out: Path, progress: Quiet) -> Exported:
     """Make a copy beside its place and put it there; leave one alone that is up to date."""
-    from curate.datasets.staging import Staging, restore
+    from curate.datasets.staging import Staging
     from curate.io.files import write_atomic
+    from curate.io.working import restore
     from curate.rows.manifest import digest
 
     wanted = {"format": form.name, "dataset": dataset.name, "digest": dataset.digest, "version": form.version}

@@ -42,8 +42,8 @@ def splits(table: pa.Table, dataset: Dataset) -> dict[str, pa.Table]:
     """
     import pyarrow.compute as pc
 
-    told = pc.fill_null(table["split"], "train")
-    names = sorted(pc.unique(told).to_pylist())
+    splits = pc.fill_null(table["split"], "train")
+    names = sorted(pc.unique(splits).to_pylist())
     for name in names:
         if not name.isidentifier() or name in STAGING_FOLDERS or reserved(name):
             raise DataError(
@@ -55,7 +55,7 @@ def splits(table: pa.Table, dataset: Dataset) -> dict[str, pa.Table]:
             f"{dataset.path}: {alike} of the splits {', '.join(names)} differ in case alone",
             hint="some file systems would merge them: give them other names",
         )
-    return {name: table.filter(pc.equal(told, name)) for name in names}
+    return {name: table.filter(pc.equal(splits, name)) for name in names}
 
 
 def with_bytes(table: pa.Table, reader: ByteRangeReader) -> Iterator[tuple[pa.Table, list[bytes]]]:

@@ -127,12 +127,12 @@ def _images(columns: dict[str, str]) -> dict[str, Any]:
         _field("images", "key", "sc:Text", name) | {"references": {"field": {"@id": "rows/key"}}},
         _field("images", "image", "sc:ImageObject", files | {"extract": {"fileProperty": "content"}}),
     ]
-    told = [
+    row_fields = [
         _field("images", c, kind, {"field": {"@id": f"rows/{c}"}})
         for c, kind in columns.items()
         if c != "key"
     ]
-    return _set("images", fields + told)
+    return _set("images", fields + row_fields)
 
 
 def _classes(dataset: Dataset) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ class _Files:
 
 
 def _line(dataset: Dataset, file: str, row: dict[str, Any]) -> str:
-    told = {"file_name": file, "caption": row["caption"]}
+    metadata = {"file_name": file, "caption": row["caption"]}
     if row["label"] is not None:
-        told["label"] = dataset.classes[row["label"]].name
-    return json.dumps(told, ensure_ascii=False) + "\n"
+        metadata["label"] = dataset.classes[row["label"]].name
+    return json.dumps(metadata, ensure_ascii=False) + "\n"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.datasets.cards import card
-from curate.datasets.dataset import CARD, Dataset, DatasetInfo
+from curate.datasets.cards import write_card
+from curate.datasets.dataset import CARD, Dataset
 from curate.datasets.exports import sidecar
-from curate.datasets.exports._contents import contents
-from curate.datasets.exports._features import card_fields
-from curate.io.files import write_atomic
 from curate.io.progress import Quiet
 
 
@@ -20,12 +17,5 @@ def huggingface(dataset: Dataset, out: Path, progress: Quiet) -> list[Path]:
     Without them `datasets` takes the first five samples for what all are like, so that sets of JPEGs and PNGs, or
     with captions on some rows only, do not load. All rows are its `train`; a row's own split is in `json`.
     """
-    write_atomic(out / CARD, described(dataset.info, str(dataset.manifest)).encode())
+    write_card(out, dataset.info, dataset.manifest)
     return [out / CARD]
-
-
-def described(info: DatasetInfo, manifest: str | Path) -> str:
-    """Return the card of a dataset: of shards with the fields of a sample, of an overlay without."""
-    found = contents(manifest)
-    fields = card_fields(found.members, info.columns, info.classes) if info.shards is not None else None
-    return card(info, found.splits, fields)

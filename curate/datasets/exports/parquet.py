@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.datasets.dataset import Dataset
 from curate.datasets.exports import copy
-from curate.datasets.exports._features import VALUES
+from curate.datasets.exports._contents import VALUES
 from curate.datasets.exports._images import splits, with_bytes
 from curate.io.files import sync_file, sync_folder
 from curate.io.progress import Quiet, Stage

@@ -160,16 +160,16 @@ class Shard:
         if not self.samples:
             self._add("empty shard", "", "no samples in it; readers raise an error or go on with nothing")
         if self.pax > PAX_SHARE * tar.bytes:
-            told = (
+            sizes = (
                 f"{self.pax / tar.bytes:.1%} of the bytes are PAX headers, which tell no more than fractions of a"
                 " second; times in whole seconds need none: ShardWriter(..., mtime=int(time.time()))"
             )
-            self._add("PAX headers", "", told)
+            self._add("PAX headers", "", sizes)
         beyond = tar.beyond()
         if beyond is not None:
             found = count(tar.behind())
-            told = f"{found:,} samples " if found else ""
-            what = f"{told}after the end-of-archive marker, at byte {beyond:,}; no reader goes there"
+            samples = f"{found:,} samples " if found else ""
+            what = f"{samples}after the end-of-archive marker, at byte {beyond:,}; no reader goes there"
             self._add("members after the end" if found else "bytes after the end", "", what)
 
 

@@ -3,23 +3,80 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from curate.fetch.http.deadlines import Reaper, Watch
 from curate.fetch.http.hosts import Turns
 from curate.fetch.http.responses import opted_out, read, refusal
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.memory import Reservation
 from curate.io.web.addresses import Address, Target, joined, resolve, split
 from curate.io.web.outcomes import Failure
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SUCCESSES = (200, 203)  # 203: a proxy on the way has changed it
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a transfer ends, and how long it waits for a byte.
+
+    A socket's own timeout begins anew with every byte, so a server that sends one now and then would keep a
+    thread for days: before each call that waits it is set to what is left.
+
+    Args:
+        at: of `time.monotonic`.
+        timeout_s: the wait for a connection, and for each next byte.
+    """
+
+    at: float
+    timeout_s: float
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.at <= time.monotonic()
+
+    def limit(self, sock: socket.socket) -> None:
+        """Let the next call of a socket wait no longer than is left.
+
+        Raises:
+            TimeoutError: nothing is.
+        """
+        left_s = self.at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        sock.settimeout(min(self.timeout_s, left_s))
+
+
+class DeadlineReader(io.RawIOBase):
+    """What comes from a socket until a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._stream = sock.makefile("rb", buffering=0)  # open after the socket's owner has closed it
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read some bytes, or none at the end of the stream."""
+        self._deadline.limit(self._sock)
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._stream.close()
+        super().close()
 
 
 class Connection(http.client.HTTPConnection):
@@ -33,28 +90,28 @@ class Connection(http.client.HTTPConnection):
         self,
         target: Target,
         addresses: list[Address],
-        watch: Watch,
-        timeout_s: float,
+        deadline: Deadline,
         context: ssl.SSLContext | None,
     ) -> None:
         super().__init__(target.host, target.port)
         self._target = target
         self._addresses = addresses
-        self._watch = watch
-        self._timeout_s = timeout_s
+        self._deadline = deadline
         self._context = context
 
     def connect(self) -> None:
         """Connect to the first address that answers, and shake hands."""
         self.sock = self._opened()
-        if self._context is None:
-            self._watch.hold(self.sock)
-            return
-        self.sock = self._context.wrap_socket(
+        if self._context is not None:
+            self._shake_hands(self._context)
+        self._deadline.limit(self.sock)  # the request
+
+    def _shake_hands(self, context: ssl.SSLContext) -> None:
+        self.sock = context.wrap_socket(
             self.sock, server_hostname=self._target.host.rstrip("."), do_handshake_on_connect=False
         )
-        self._watch.hold(self.sock)
         try:
+            self._deadline.limit(self.sock)
             self.sock.do_handshake()
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise  # the connection broke, which says nothing of TLS
@@ -63,8 +120,15 @@ class Connection(http.client.HTTPConnection):
         except ssl.SSLError as error:
             raise Failure("tls", error.reason or str(error)) from None
 
-    def ask(self, user_agent: str) -> http.client.HTTPResponse:
-        """Send the request, and return the answer up to its headers."""
+    def response_class(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
+        """Return a response that is read until the deadline."""
+        response = http.client.HTTPResponse(sock, **options)
+        response.fp.close()
+        response.fp = io.BufferedReader(DeadlineReader(sock, self._deadline))
+        return response
+
+    def request_image(self, user_agent: str) -> http.client.HTTPResponse:
+        """Send the request, and return the response, read up to the end of its headers."""
         self.putrequest("GET", self._target.path, skip_host=True, skip_accept_encoding=True)
         self.putheader("Host", self._target.netloc)
         self.putheader("User-Agent", user_agent)
@@ -79,9 +143,8 @@ class Connection(http.client.HTTPConnection):
         for family, place in self._addresses:
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                sock.settimeout(max(min(self._timeout_s, self._watch.left_s), 0.001))
+                self._deadline.limit(sock)
                 sock.connect(place)
-                sock.settimeout(self._timeout_s)
                 return sock
             except OSError as error:
                 sock.close()
@@ -93,7 +156,7 @@ class Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """GET requests under guards; used by many threads at once.
+    """GET requests under limits; used by many threads at once.
 
     Args:
         permit: called with each target, redirects included, before it is asked; raises a Failure to refuse.
@@ -101,16 +164,14 @@ class Client:
 
     def __init__(
         self,
-        guards: Guards,
+        limits: FetchLimits,
         *,
         turns: Turns,
-        reaper: Reaper,
         context: ssl.SSLContext,
         permit: Callable[[Target], None] | None = None,
     ) -> None:
-        self._guards = guards
+        self._limits = limits
         self._turns = turns
-        self._reaper = reaper
         self._context = context
         self._permit = permit
 
@@ -124,8 +185,8 @@ class Client:
         Raises:
             Failure: with the reason.
         """
-        left_s = self._guards.deadline_s
-        for _ in range(self._guards.max_redirects + 1):
+        left_s = self._limits.deadline_s
+        for _ in range(self._limits.max_redirects + 1):
             target = split(url)
             if self._permit:
                 self._permit(target)
@@ -136,50 +197,49 @@ class Client:
             if location is None:
                 return body
             url = joined(target, location)
-        raise Failure("too many redirects", f"more than {self._guards.max_redirects}")
+        raise Failure("too many redirects", f"more than {self._limits.max_redirects}")
 
-    def _hop(
-        self, target: Target, deadline: float, share: Reservation, cut: bool
-    ) -> tuple[bytes, str | None]:
+    def _hop(self, target: Target, until: float, share: Reservation, cut: bool) -> tuple[bytes, str | None]:
         """Ask one server; return the body, or nothing and where else to ask."""
-        guards = self._guards
+        limits = self._limits
         context = self._context if target.scheme == "https" else None
-        with self._reaper.watch(deadline) as watch, _told(watch, guards):
-            addresses = resolve(target, loopback=guards.loopback)
+        deadline = Deadline(until, limits.timeout_s)
+        with _failures(deadline, limits):
+            addresses = resolve(target, loopback=limits.loopback)
             with (
-                closing(Connection(target, addresses, watch, guards.timeout_s, context)) as connection,
-                connection.ask(guards.user_agent) as response,
+                closing(Connection(target, addresses, deadline, context)) as connection,
+                connection.request_image(limits.user_agent) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location is not None:
                     return b"", location
                 if response.status not in _SUCCESSES:
                     raise refusal(response)
-                if opted_out(response.headers, guards.token, guards.opt_outs):
+                if opted_out(response.headers, limits.token, limits.opt_outs):
                     raise Failure("opted out", ", ".join(response.headers.get_all("X-Robots-Tag", [])))
-                room = partial(share.take, until=deadline)
-                return read(response, guards.max_bytes, cut=cut, room=room), None
+                room = partial(share.take, until=until)
+                return read(response, limits.max_bytes, cut=cut, room=room), None
 
 
 @contextmanager
-def _told(watch: Watch, guards: Guards) -> Iterator[None]:
+def _failures(deadline: Deadline, limits: FetchLimits) -> Iterator[None]:
     """Make a Failure of whatever a transfer raises, and of one that ended by its deadline."""
-    late = f"not done in {guards.deadline_s:g} s"
+    late = f"not done in {limits.deadline_s:g} s"
     try:
         yield
     except (Failure, OSError, http.client.HTTPException) as error:
-        if watch.overdue:
+        if deadline.overdue:
             raise Failure("timeout", late) from None
         if isinstance(error, Failure):
             raise
-        raise _failure(error, guards) from None
-    if watch.overdue:  # the end of the body may have been the end of our patience
+        raise _failure(error, limits) from None
+    if deadline.overdue:  # the end of the body may have been the end of our patience
         raise Failure("timeout", late)
 
 
-def _failure(error: Exception, guards: Guards) -> Failure:
+def _failure(error: Exception, limits: FetchLimits) -> Failure:
     if isinstance(error, TimeoutError):
-        return Failure("timeout", f"no byte in {guards.timeout_s:g} s")
+        return Failure("timeout", f"no byte in {limits.timeout_s:g} s")
     if isinstance(error, http.client.IncompleteRead):
         return Failure("truncated", "the connection ended in the middle of the body")
     if isinstance(error, OSError):  # includes http.client's RemoteDisconnected

@@ -35,11 +35,11 @@ class Rules:
     """
 
     def __init__(self, rules: list[_Rule]) -> None:
-        kept = dict.fromkeys(rules[:RULES])
+        first = dict.fromkeys(rules[:RULES])
         if len(rules) > RULES:
-            kept[_Rule("/", allow=False)] = None
+            first[_Rule("/", allow=False)] = None
         # The longest first, and of those as long the one that allows.
-        self._rules = sorted(kept, key=lambda r: (-len(r.pattern), not r.allow))
+        self._rules = sorted(first, key=lambda r: (-len(r.pattern), not r.allow))
         self.bytes = sum(len(rule.pattern) + RULE_BYTES for rule in self._rules)
 
     @classmethod

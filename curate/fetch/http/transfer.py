@@ -9,9 +9,8 @@ from dataclasses import replace
 from functools import cache, partial
 
 from curate.fetch.http.connections import Client
-from curate.fetch.http.deadlines import Reaper
 from curate.fetch.http.hosts import ROBOTS_BYTES, RobotsFiles, Turns
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.image_headers import BadImage, NeedMore, extent, probe
 from curate.io.images import TooLarge, decode
 from curate.io.memory import Reservation
@@ -24,32 +23,32 @@ _ROBOTS_WAIT_S = 5.0
 
 
 class Fetcher:
-    """Fetch URLs under guards, from as many threads as one likes; one for each process.
+    """Fetch URLs under limits, from as many threads as one likes; one for each process.
 
     Args:
         context: of TLS, for tests; else the system's certificates.
     """
 
-    def __init__(self, guards: Guards, *, context: ssl.SSLContext | None = None) -> None:
-        self._guards = guards
-        turns = Turns(guards.connections_per_host, guards.interval_s)
-        client = partial(Client, turns=turns, reaper=Reaper(), context=context or _trusting_the_system())
+    def __init__(self, limits: FetchLimits, *, context: ssl.SSLContext | None = None) -> None:
+        self._limits = limits
+        turns = Turns(limits.connections_per_host, limits.interval_s)
+        client = partial(Client, turns=turns, context=context or _trusting_the_system())
         short = replace(
-            guards,
-            deadline_s=min(guards.deadline_s, _ROBOTS_DEADLINE_S),
+            limits,
+            deadline_s=min(limits.deadline_s, _ROBOTS_DEADLINE_S),
             max_bytes=ROBOTS_BYTES,
-            max_wait_s=min(guards.max_wait_s, _ROBOTS_WAIT_S),
-            retries=min(guards.retries, 1),
+            max_wait_s=min(limits.max_wait_s, _ROBOTS_WAIT_S),
+            retries=min(limits.retries, 1),
             opt_outs=(),
         )
-        asking = client(short)
+        robots_client = client(short)
 
         def ask(url: str) -> bytes:
             with Reservation() as share:
-                return asking.get(url, share, cut=True)
+                return robots_client.get(url, share, cut=True)
 
-        robots = RobotsFiles(lambda url: _patiently(partial(ask, url), url, short), guards.token)
-        self._client = client(guards, permit=robots.check if guards.robots else None)
+        robots = RobotsFiles(lambda url: _with_retries(partial(ask, url), url, short), limits.token)
+        self._client = client(limits, permit=robots.check if limits.robots else None)
 
     def fetch(self, url: str) -> bytes:
         """Return the bytes of the image at a URL, as they are there.
@@ -59,12 +58,12 @@ class Fetcher:
         Raises:
             Failure: with the reason; see `outcomes`.
         """
-        return _patiently(partial(self._fetched, url), url, self._guards)
+        return _with_retries(partial(self._attempt, url), url, self._limits)
 
-    def _fetched(self, url: str) -> bytes:
+    def _attempt(self, url: str) -> bytes:
         with Reservation() as share:  # until the image is decoded: bodies that wait for that are held too
             data = self._client.get(url, share)
-            check(data, self._guards)
+            check(data, self._limits)
             return data
 
 
@@ -73,7 +72,7 @@ def _trusting_the_system() -> ssl.SSLContext:
     return ssl.create_default_context()  # 20 ms, and a few megabytes of certificates
 
 
-def check(data: bytes, guards: Guards) -> None:
+def check(data: bytes, limits: FetchLimits) -> None:
     """Raise a Failure unless the bytes are an image that may be decoded, and can be.
 
     Raises:
@@ -81,39 +80,39 @@ def check(data: bytes, guards: Guards) -> None:
     """
     try:
         width, height = extent(data, probe(data))
-        if width * height > guards.max_pixels:
+        if width * height > limits.max_pixels:
             raise Failure("too many pixels", f"{width} x {height}")
-        if guards.decode:
+        if limits.decode:
             decode(data, at_least=_DECODED_PIXELS)
     except NeedMore:
         raise Failure("damaged image", "the header has no end") from None
     except TooLarge as error:
         raise Failure("too many pixels", str(error)) from None
     except BadImage as error:
-        told = str(error)
+        message = str(error)
         if type(error.__cause__).__name__ == "DecompressionBombError":  # Pillow's, of the rarer kinds
             raise Failure("too many pixels", str(error.__cause__)) from None
-        if told in ("empty", "not an image"):
-            raise Failure(told) from None
-        raise Failure("damaged image", told) from None
+        if message in ("empty", "not an image"):
+            raise Failure(message) from None
+        raise Failure("damaged image", message) from None
 
 
-def _patiently(attempt: Callable[[], bytes], url: str, guards: Guards) -> bytes:
+def _with_retries(attempt: Callable[[], bytes], url: str, limits: FetchLimits) -> bytes:
     """Try again where that may help in a moment, after the wait the server asks for or a growing one."""
-    for failed in range(guards.retries + 1):
+    for failed in range(limits.retries + 1):
         try:
             return attempt()
         except Failure as failure:
-            if not failure.again or failed == guards.retries:
+            if not failure.again or failed == limits.retries:
                 raise
-            wait_s = max(_backoff_s(url, failed, guards), failure.retry_after_s or 0.0)
-            if wait_s > guards.max_wait_s:
+            wait_s = max(_backoff_s(url, failed, limits), failure.retry_after_s or 0.0)
+            if wait_s > limits.max_wait_s:
                 raise
         time.sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _backoff_s(url: str, failed: int, guards: Guards) -> float:
+def _backoff_s(url: str, failed: int, limits: FetchLimits) -> float:
     """Return the wait after so many failures: between a half and one and a half of its mean."""
     share = 0.5 + chance(url, failed, "fetch/backoff") / SPAN
-    return min(guards.backoff_s * 2**failed * share, guards.max_wait_s)
+    return min(limits.backoff_s * 2**failed * share, limits.max_wait_s)

@@ -49,14 +49,17 @@ class NoLogger:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Run img2dataset as a job says; see `rounds.run`."""
-    from curate.fetch.limits import Guards
+    """Run img2dataset as a job says; see `passes.run`."""
+    from curate.fetch.limits import FetchLimits
     from curate.fetch.workers.download import GuardedDownloader
 
     img2dataset: Any = importlib.import_module("img2dataset.main")  # the package has a function of that name
     img2dataset.LoggerProcess = NoLogger
     img2dataset.Downloader = partial(
-        GuardedDownloader, guards=Guards(**job["guards"]), beats=job["beats"], hashes_only=job["hashes_only"]
+        GuardedDownloader,
+        limits=FetchLimits(**job["guards"]),
+        beats=job["beats"],
+        hashes_only=job["hashes_only"],
     )
     img2dataset.download(
         url_list=job["table"],

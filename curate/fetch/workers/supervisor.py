@@ -1,4 +1,4 @@
-"""The watch over a download in a child process: how far it is, whether it still moves, and its end."""
+"""The watch over a download in another process: how far it is, whether it still moves, and its end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from curate.fetch.workers.process import CODE
 from curate.io.progress import Quiet
 from curate.io.web.outcomes import OK
 
-LOOK_S = 0.25  # between two looks at the child
+LOOK_S = 0.25  # between two looks at the process
 TELL_S = 1.0  # between two lines of progress
 GRACE_S = 2.0  # from the request to end to the end by force
 # What img2dataset imports would ask the network for newer releases.
-AT_PEACE = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
+NO_UPDATE_CHECKS = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
 SPARK = {"PYSPARK_PYTHON": sys.executable}  # Spark's workers would run the first Python on the path
 STARTING_S = 120.0  # importing img2dataset on a slow disk
 
@@ -48,8 +48,8 @@ class Pace:
         """Return rows and bytes a second, the success rate, and the failures, the most frequent first."""
         failed = [f"{n:,} {reason}" for reason, n in self.reasons.most_common() if reason != OK]
         share = self.reasons[OK] / max(self.rows, 1)
-        told = f"{self.rows / seconds:,.0f} URLs/s, {self.bytes / seconds / 1e6:,.1f} MB/s, {share:.1%} ok"
-        return f"{told}; {', '.join(failed[:4])}" if failed else told
+        rates = f"{self.rows / seconds:,.0f} URLs/s, {self.bytes / seconds / 1e6:,.1f} MB/s, {share:.1%} ok"
+        return f"{rates}; {', '.join(failed[:4])}" if failed else rates
 
 
 def pace(beats: Path) -> Pace:
@@ -58,13 +58,13 @@ def pace(beats: Path) -> Pace:
     size = 0
     for file in beats.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):  # it is just being replaced
-            told = json.loads(file.read_text())
-            reasons.update(told["reasons"])
-            size += told["bytes"]
+            report = json.loads(file.read_text())
+            reasons.update(report["reasons"])
+            size += report["bytes"]
     return Pace(reasons, size)
 
 
-def watched(
+def supervise(
     command: Sequence[str],
     *,
     beats: Path,
@@ -86,15 +86,15 @@ def watched(
         look: called now and then meanwhile, to take over what is finished.
     """
     began = moved = time.monotonic()
-    seen = told = 0
+    seen = shown = 0
     spoke, first = began, 0.0
     with open(log, "ab") as stream, progress.stage("fetching", total) as stage:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=stream, stderr=stream, stdin=subprocess.PIPE, start_new_session=True,
-            env=SPARK | os.environ | AT_PEACE,
+            env=SPARK | os.environ | NO_UPDATE_CHECKS,
         )  # fmt: skip
         try:
-            while child.poll() is None:
+            while process.poll() is None:
                 time.sleep(LOOK_S)
                 look()
                 now, far = time.monotonic(), pace(beats)
@@ -102,28 +102,28 @@ def watched(
                     first = first or now - LOOK_S  # the start of img2dataset is not counted
                     seen, moved = far.rows, now
                 if now - spoke >= TELL_S and far.rows:
-                    stage.advance(far.rows - told)
+                    stage.advance(far.rows - shown)
                     stage.tell(far.line(now - (first or began)))
-                    told, spoke = far.rows, now
+                    shown, spoke = far.rows, now
                 if now - moved > (stall_s if seen else stall_s + STARTING_S):
                     return "hung"
-            stage.advance(pace(beats).rows - told)
+            stage.advance(pace(beats).rows - shown)
         finally:
-            end(child)
-    return None if child.returncode == 0 else f"exit code {child.returncode}"
+            end(process)
+    return None if process.returncode == 0 else f"exit code {process.returncode}"
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child and all of its group: first by request, then by force."""
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its group: first by request, then by force."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_S)
-        os.killpg(child.pid, signal.SIGKILL)  # workers that outlived it
-    child.wait()
-    assert child.stdin is not None
-    child.stdin.close()
+                process.wait(GRACE_S)
+        os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it
+    process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def command(job: Path) -> list[str]:

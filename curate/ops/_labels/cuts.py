@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from curate.errors import RecipeError
 from curate.ops._labels.merges import synsets_of
-from curate.ops._labels.options import one_choice, refuse_strangers
+from curate.ops._labels.options import one_choice, reject_unknown_options
 from curate.rows.relation import Rows
 from curate.wordnet import Parents, cuts, nouns, tree
 from curate.wordnet.breeds import stand_in
@@ -31,7 +31,7 @@ def by_cut(rows: Rows, kind: Kind, parents: Parents, given: Mapping[str, Any]) -
     Raises:
         RecipeError: an option is missing, belongs elsewhere or is beyond what there is; a class is no synset.
     """
-    refuse_strangers(f"cut: {kind}", TAKES[kind], given)
+    reject_unknown_options(f"cut: {kind}", TAKES[kind], given)
     needed = [option for option in TAKES[kind] if option not in ("over", "parents", "others")]
     option = one_choice(f"`cut: {kind}`", {name: given[name] for name in needed})
     if kind == "synsets":

@@ -17,12 +17,12 @@ def one_choice(operation: str, choices: Mapping[str, Any]) -> str:
     given = [name for name, value in choices.items() if value is not None]
     if len(given) != 1:
         *names, last = (f"`{name}`" for name in choices)
-        found = f", not {' and '.join(given)}" if given else ""
-        raise RecipeError(f"{operation} takes one of {', '.join(names)} and {last}{found}")
+        others = f", not {' and '.join(given)}" if given else ""
+        raise RecipeError(f"{operation} takes one of {', '.join(names)} and {last}{others}")
     return given[0]
 
 
-def refuse_strangers(choice: str, takes: tuple[str, ...], given: Mapping[str, Any]) -> None:
+def reject_unknown_options(choice: str, takes: tuple[str, ...], given: Mapping[str, Any]) -> None:
     """Refuse options that do not belong to a choice.
 
     Args:

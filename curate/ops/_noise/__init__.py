@@ -10,9 +10,8 @@ from typing import NamedTuple
 from curate.ops._noise.asymmetric import asymmetric
 from curate.ops._noise.confusion import confusion
 from curate.ops._noise.flips import Flips, Options
-from curate.ops._noise.instance import instance
 from curate.ops._noise.neighbours import hierarchy, sibling
-from curate.ops._noise.symmetric import pair, symmetric, symmetric_inclusive
+from curate.ops._noise.uniform import instance, pair, symmetric, symmetric_inclusive
 
 
 class Kind(NamedTuple):

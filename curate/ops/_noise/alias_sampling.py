@@ -20,7 +20,7 @@ def unit_sql(seed: int, salt: str) -> str:
     return f"(({chance_sql(seed, salt)} >> 11)::DOUBLE * {2.0**-53!r})"
 
 
-def draw(rows: Rows, weights: Weights, *, group: str, unit: str, into: str) -> Rows:
+def alias_draw(rows: Rows, weights: Weights, *, group: str, unit: str, into: str) -> Rows:
     """Return the rows with a column of outcomes, drawn with the weights of the row's group.
 
     Args:
@@ -32,29 +32,34 @@ def draw(rows: Rows, weights: Weights, *, group: str, unit: str, into: str) -> R
     first = []
     for outcomes in weights.values():
         first.append(len(slots))
-        slots += [(i, *slot) for i, slot in enumerate(alias(outcomes), start=len(slots))]
+        slots += [(i, *slot) for i, slot in enumerate(alias_table(outcomes), start=len(slots))]
     groups = rows.lookup(
         {
-            "draw_group": ("INTEGER", list(weights)),
-            "draw_first": ("INTEGER", first),
-            "draw_slots": ("INTEGER", [len(outcomes) for outcomes in weights.values()]),
+            "_draw_group": ("INTEGER", list(weights)),
+            "_draw_first": ("INTEGER", first),
+            "_draw_slots": ("INTEGER", [len(outcomes) for outcomes in weights.values()]),
         }
     )
-    kinds = {"draw_slot": "INTEGER", "draw_share": "DOUBLE", "draw_own": "INTEGER", "draw_other": "INTEGER"}
+    kinds = {
+        "_draw_slot": "INTEGER",
+        "_draw_share": "DOUBLE",
+        "_draw_own": "INTEGER",
+        "_draw_other": "INTEGER",
+    }
     columns: list[Sequence[float]] = list(zip(*slots, strict=True)) or [[]] * 4
     table = rows.lookup({c: (k, v) for (c, k), v in zip(kinds.items(), columns, strict=True)})
     placed = rows.sql(
-        f"SELECT r.*, draw_first, CASE WHEN draw_slots IS NOT NULL THEN {unit} * draw_slots END AS draw_at "
-        f"FROM {rows} r LEFT JOIN {groups} ON {group} = draw_group"
+        f"SELECT r.*, _draw_first, CASE WHEN _draw_slots IS NOT NULL THEN {unit} * _draw_slots END AS _draw_at "
+        f"FROM {rows} r LEFT JOIN {groups} ON {group} = _draw_group"
     )
     return rows.sql(
-        f"SELECT r.* EXCLUDE (draw_first, draw_at), "
-        f"CASE WHEN draw_at - floor(draw_at) < draw_share THEN draw_own ELSE draw_other END AS {into} "
-        f"FROM {placed} r LEFT JOIN {table} ON draw_first + floor(draw_at)::INTEGER = draw_slot"
+        f"SELECT r.* EXCLUDE (_draw_first, _draw_at), "
+        f"CASE WHEN _draw_at - floor(_draw_at) < _draw_share THEN _draw_own ELSE _draw_other END AS {into} "
+        f"FROM {placed} r LEFT JOIN {table} ON _draw_first + floor(_draw_at)::INTEGER = _draw_slot"
     )
 
 
-def alias(outcomes: Sequence[tuple[int, float]]) -> list[tuple[float, int, int]]:
+def alias_table(outcomes: Sequence[tuple[int, float]]) -> list[tuple[float, int, int]]:
     """Return the slots of one group: the share of the slot's own outcome, that outcome, and the other one."""
     scale = len(outcomes) / sum(weight for _, weight in outcomes)
     left = [weight * scale for _, weight in outcomes]

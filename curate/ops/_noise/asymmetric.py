@@ -33,7 +33,7 @@ def asymmetric(options: Options) -> Flips:
             )
         if old == new:
             raise RecipeError(f"map: {name!r} becomes itself", hint="leave it out, and its rows stay")
-    return Flips(weighted(rows, dict.fromkeys(targets, 1.0)), lambda hit: mapped(hit, targets))
+    return Flips(weighted(rows, dict.fromkeys(targets, 1.0)), lambda hit: apply_map(hit, targets))
 
 
 def _pairs(named: dict[str, str] | str | None) -> dict[str, str]:
@@ -50,9 +50,9 @@ def _pairs(named: dict[str, str] | str | None) -> dict[str, str]:
     return named
 
 
-def mapped(hit: Rows, targets: dict[int, int]) -> Rows:
+def apply_map(hit: Rows, targets: dict[int, int]) -> Rows:
     """Return the rows that are hit under the label that `targets` gives theirs."""
     table = hit.lookup(
-        {"noise_old": ("INTEGER", list(targets)), "noise_given": ("INTEGER", list(targets.values()))}
+        {"_noise_old": ("INTEGER", list(targets)), "_noise_given": ("INTEGER", list(targets.values()))}
     )
-    return hit.sql(f"SELECT r.*, noise_given FROM {hit} r LEFT JOIN {table} ON noise_from = noise_old")
+    return hit.sql(f"SELECT r.*, _noise_given FROM {hit} r LEFT JOIN {table} ON _noise_from = _noise_old")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from curate.errors import RecipeError, reject_unknown
-from curate.ops._noise.alias_sampling import draw, unit_sql
+from curate.ops._noise.alias_sampling import alias_draw, unit_sql
 from curate.ops._noise.flips import Flips, Options, weighted
 from curate.rows.relation import Rows, class_ids
 from curate.rows.sql import quoted
@@ -37,7 +37,7 @@ def confusion(options: Options) -> Flips:
     unit = unit_sql(options.seed, "noise/target")
     return Flips(
         weighted(rows, rates),
-        lambda hit: draw(hit, targets, group="noise_from", unit=unit, into="noise_given"),
+        lambda hit: alias_draw(hit, targets, group="_noise_from", unit=unit, into="_noise_given"),
         own="class",
     )
 

@@ -21,7 +21,7 @@ Weighted = dict[int, list[tuple[int, float]]]
 NEVER = -math.inf
 
 
-class Ring(NamedTuple):
+class EqualDistance(NamedTuple):
     """Classes at one distance: places first..first+size in the order, where those from `gap` on are `skip` further."""
 
     number: int
@@ -32,7 +32,7 @@ class Ring(NamedTuple):
 
 
 @dataclass
-class Rings:
+class TreeDistances:
     """What to draw from.
 
     Args:
@@ -45,7 +45,7 @@ class Rings:
     order: list[int]
     turns: Weighted = field(default_factory=dict)
     depths: Weighted = field(default_factory=dict)
-    rings: list[Ring] = field(default_factory=list)
+    rings: list[EqualDistance] = field(default_factory=list)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class _Node:
     others: float = NEVER
 
 
-def rings(tree: Tree, nodes: Sequence[str], temperature: float) -> Rings:
+def tree_distances(tree: Tree, nodes: Sequence[str], temperature: float) -> TreeDistances:
     """Lay the classes out; `nodes` are theirs in label order, each in the tree and each another."""
     step = 1 / temperature
     walked = _walk(tree, nodes)
@@ -80,12 +80,12 @@ def rings(tree: Tree, nodes: Sequence[str], temperature: float) -> Rings:
         node.weight = 0.0
     for node in reversed(walked):  # children before parents
         _gather(node, step)
-    found = Rings([n.label for n in classes if n.label is not None])
+    distances = TreeDistances([n.label for n in classes if n.label is not None])
     for node in walked:
-        _add_depths(found, node, step)
+        _add_depths(distances, node, step)
     for node in classes:
-        _add_turns(found, node, step)
-    return found
+        _add_turns(distances, node, step)
+    return distances
 
 
 def _walk(tree: Tree, nodes: Sequence[str]) -> list[_Node]:
@@ -132,27 +132,29 @@ def _gather(node: _Node, step: float) -> None:
     node.weight = _sum([own, after])
 
 
-def _add_depths(found: Rings, node: _Node, step: float) -> None:
+def _add_depths(distances: TreeDistances, node: _Node, step: float) -> None:
     """Add the rings of the turn at the parent from this node, and of the turn at this node from itself."""
     if node.parent is not None:
-        _add_rings(found, node.number, node.parent, node.spans, step)
+        _add_rings(distances, node.number, node.parent, node.spans, step)
     if node.label is not None and node.children:
-        _add_rings(found, -1 - node.number, node, {node.depth: node.spans[node.depth]}, step)
+        _add_rings(distances, -1 - node.number, node, {node.depth: node.spans[node.depth]}, step)
 
 
-def _add_rings(found: Rings, turn: int, at: _Node, gaps: dict[int, tuple[int, int]], step: float) -> None:
+def _add_rings(
+    distances: TreeDistances, turn: int, at: _Node, gaps: dict[int, tuple[int, int]], step: float
+) -> None:
     weights = {}
     for depth, (first, last) in at.spans.items():
         low, high = gaps.get(depth, (last, last))
         size = (last - first) - (high - low)
         if size:
-            weights[len(found.rings)] = math.log(size) - (depth - at.depth) * step
-            found.rings.append(Ring(len(found.rings), first, size, low - first, high - low))
+            weights[len(distances.rings)] = math.log(size) - (depth - at.depth) * step
+            distances.rings.append(EqualDistance(len(distances.rings), first, size, low - first, high - low))
     if weights:
-        found.depths[turn] = _scaled(weights.items())
+        distances.depths[turn] = _scaled(weights.items())
 
 
-def _add_turns(found: Rings, node: _Node, step: float) -> None:
+def _add_turns(distances: TreeDistances, node: _Node, step: float) -> None:
     below = _sum(child.weight - step for child in node.children)
     weights = {-1 - node.number: below} if node.children else {}
     at = node
@@ -160,7 +162,7 @@ def _add_turns(found: Rings, node: _Node, step: float) -> None:
         weights[at.number] = at.others - (node.depth - at.parent.depth) * step
         at = at.parent
     assert node.label is not None
-    found.turns[node.label] = _scaled(weights.items())
+    distances.turns[node.label] = _scaled(weights.items())
 
 
 def _sum(logs: Iterable[float]) -> float:

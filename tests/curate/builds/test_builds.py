@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from campaigns import masses
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError

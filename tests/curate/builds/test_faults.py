@@ -17,7 +17,8 @@ import pytest
 from campaigns import Campaign
 from processes import Command
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.dataset import open_dataset
 from curate.datasets.staging import OURS
 from curate.io.progress import Quiet, Stage

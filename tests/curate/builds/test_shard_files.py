@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.builds.build import build
-from curate.builds.shards.boundaries import cuts
+from curate.builds.shards.slices import boundaries
 from curate.builds.shards.writing import Layout, write_shards
 from curate.datasets.dataset import Dataset
 from curate.datasets.staging import Staging
@@ -221,7 +221,7 @@ def test_samples_per_shard_changes_shards_and_not_the_rows(
 def test_shards_hold_as_much_as_they_may_and_no_more(
     sizes: list[int], samples: int, limit: int | None
 ) -> None:
-    found = cuts(np.array(sizes, np.int64), samples_per_shard=samples, bytes_per_shard=limit)
+    found = boundaries(np.array(sizes, np.int64), samples_per_shard=samples, bytes_per_shard=limit)
     assert (found[0], found[-1]) == (0, len(sizes))
     for first, end in pairwise(found):
         assert 0 < end - first <= samples

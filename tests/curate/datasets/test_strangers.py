@@ -15,7 +15,8 @@ import pytest
 from campaigns import masses
 from strangers import Change, reseal, setting
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.contracts import KINDS
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.exports import export

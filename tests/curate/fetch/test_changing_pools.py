@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.dataset import Dataset
 from curate.errors import DataError
 from curate.io.byte_ranges import ByteRangeReader

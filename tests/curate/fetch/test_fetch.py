@@ -25,8 +25,8 @@ from curate.datasets.dataset import Dataset, open_dataset
 from curate.errors import RecipeError
 from curate.fetch.drift import again
 from curate.fetch.fetching import Fetched, fetch
-from curate.fetch.limits import Guards
-from curate.fetch.passes import How
+from curate.fetch.limits import FetchLimits
+from curate.fetch.passes import FetchOptions
 from curate.recipes.recipe import parse
 
 pytestmark = pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]")
@@ -40,12 +40,12 @@ BAD = {
     "/loop/a": "too many redirects", "/file/a": "refused scheme", "/503/a": "http 503", "/reset/a": "connection failed",
     "/empty/a": "empty",
 }  # fmt: skip
-HOW = How(processes=2, threads=16)
+HOW = FetchOptions(processes=2, threads=16)
 
 
-def guards(**changes: Any) -> Guards:
+def guards(**changes: Any) -> FetchLimits:
     usual = {"loopback": True, "timeout_s": 3.0, "deadline_s": 4.0, "backoff_s": 0.05, "max_bytes": 300_000}
-    return Guards(**{**usual, "retries": 1, **changes})
+    return FetchLimits(**{**usual, "retries": 1, **changes})
 
 
 def table(web: Web, paths: list[str], file: Path, **columns: list[Any]) -> Path:
@@ -79,7 +79,7 @@ def fetched(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Fetched:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CURATE_CACHE", str(work / "cache"))
-        return fetch(file, work / "pool", guards=guards(), how=HOW)
+        return fetch(file, work / "pool", limits=guards(), options=HOW)
 
 
 def pool_of(found: Fetched) -> Path:
@@ -140,7 +140,7 @@ def test_a_pool_is_a_dataset_like_any_other(
 def test_the_same_command_on_a_finished_pool_asks_nobody(fetched: Fetched, web: Web) -> None:
     before = Counter(web.hits)
     asked = pool_of(fetched).parent / "t.parquet"
-    found = fetch(asked, pool_of(fetched), guards=guards(), how=HOW)
+    found = fetch(asked, pool_of(fetched), limits=guards(), options=HOW)
     assert (found.unchanged, found.tried, found.outcomes) == (True, 0, fetched.outcomes)
     assert web.hits == before
 
@@ -149,8 +149,8 @@ def test_the_same_command_on_a_finished_pool_asks_nobody(fetched: Fetched, web: 
 def test_two_downloads_have_the_same_rows_and_bytes(web: Web, tmp_path: Path) -> None:
     file = table(web, [f"/ok/{n}" for n in IMAGES] + ["/404/x"], tmp_path / "t.parquet")
     found = []
-    for i, how in enumerate((HOW, How(processes=1, threads=1, samples_per_shard=3))):
-        pool = fetch(file, tmp_path / f"pool{i}", guards=guards(), how=how).dataset
+    for i, how in enumerate((HOW, FetchOptions(processes=1, threads=1, samples_per_shard=3))):
+        pool = fetch(file, tmp_path / f"pool{i}", limits=guards(), options=how).dataset
         found.append(pool.table(["key", "sha256", "width", "ext", "caption"]))
     assert found[0].num_rows == len(IMAGES)
     assert found[0] == found[1]
@@ -171,19 +171,19 @@ def test_a_build_from_a_pool_is_the_same_every_time(
 def test_a_changed_table_is_asked_for_what_is_new_alone(web: Web, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     first = table(web, ["/ok/0.jpg?a", "/ok/1.jpg?a", "/404/gone"], tmp_path / "one.parquet")
-    fetch(first, pool, guards=guards(), how=HOW)
+    fetch(first, pool, limits=guards(), options=HOW)
     before = Counter(web.hits)
     second = table(web, ["/ok/1.jpg?a", "/404/gone", "/ok/2.jpg?new"], tmp_path / "two.parquet")
-    found = fetch(second, pool, guards=guards(), how=HOW)
+    found = fetch(second, pool, limits=guards(), options=HOW)
     assert found.tried == 1
     assert {p for p in web.hits if web.hits[p] > before[p]} - {"/robots.txt"} == {"/ok/2.jpg?new"}
     assert outcomes(pool) == {"/ok/1.jpg?a": "ok", "/404/gone": "http 404", "/ok/2.jpg?new": "ok"}
-    tighter = fetch(second, pool, guards=guards(max_bytes=100), how=HOW)
+    tighter = fetch(second, pool, limits=guards(max_bytes=100), options=HOW)
     assert tighter.outcomes == {"too large": 2, "http 404": 1}  # known by their sizes
     assert tighter.tried == 1  # the failure, which other limits might not have
     assert web.hits["/ok/1.jpg?a"] == 1
     with pytest.raises(RecipeError, match="holds the pool of 3 other rows"):
-        fetch(table(web, ["/ok/9.jpg?other"], tmp_path / "three.parquet"), pool, guards=guards(), how=HOW)
+        fetch(table(web, ["/ok/9.jpg?other"], tmp_path / "three.parquet"), pool, limits=guards(), options=HOW)
     assert len(outcomes(pool)) == 3
 
 
@@ -192,9 +192,9 @@ def test_retry_tries_what_may_have_passed_and_nothing_else(web: Web, tmp_path: P
     file = table(
         web, ["/ok/0.jpg?r", "/404/r", "/500-then-200/1.jpg?r", "/noai/2.jpg?r"], tmp_path / "t.parquet"
     )
-    found = fetch(file, tmp_path / "pool", guards=guards(retries=0), how=HOW)
+    found = fetch(file, tmp_path / "pool", limits=guards(retries=0), options=HOW)
     assert found.outcomes == {"ok": 1, "http 404": 1, "http 500": 1, "opted out": 1}
-    found = fetch(file, tmp_path / "pool", guards=guards(retries=0), how=HOW, retry=True)
+    found = fetch(file, tmp_path / "pool", limits=guards(retries=0), options=HOW, retry=True)
     assert found.outcomes == {"ok": 2, "http 404": 1, "opted out": 1}
     assert found.tried == 1
     assert [web.hits[p] for p in ("/ok/0.jpg?r", "/404/r", "/noai/2.jpg?r")] == [1, 1, 1]
@@ -206,11 +206,11 @@ def test_asking_again_tells_what_is_gone_and_what_changed(
 ) -> None:
     pool = pool_of(fetched)
     before = (pool / "dataset.json").read_bytes()
-    still = again(pool, guards=guards(), how=HOW)
+    still = again(pool, limits=guards(), options=HOW)
     assert still.states == {"same": fetched.outcomes["ok"], "changed": 0, "gone": 0, "unknown": 0}
     web.turn()
     try:
-        turned = again(pool, guards=guards(), how=HOW)
+        turned = again(pool, limits=guards(), options=HOW)
     finally:
         web.turned = False
     assert turned.states == {"same": fetched.outcomes["ok"] - 2, "changed": 1, "gone": 1, "unknown": 0}
@@ -326,16 +326,16 @@ def test_a_pool_that_is_being_fetched_is_not_fetched_twice(web: Web, tmp_path: P
 
     file = table(web, ["/ok/0.jpg"], tmp_path / "t.parquet")
     with Pool(tmp_path / "pool").locked(), pytest.raises(RecipeError, match="another fetch is writing it"):
-        fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
+        fetch(file, tmp_path / "pool", limits=guards(), options=HOW)
 
 
 @pytest.mark.usefixtures("downloads_here")
 def test_a_pool_that_lost_its_manifest_is_made_again_without_asking(web: Web, tmp_path: Path) -> None:
     file = table(web, ["/ok/0.jpg?m", "/404/m"], tmp_path / "t.parquet")
-    first = fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
+    first = fetch(file, tmp_path / "pool", limits=guards(), options=HOW)
     (tmp_path / "pool" / "manifest.parquet").unlink()
     (tmp_path / "pool" / "dataset.json").unlink()
-    found = fetch(file, tmp_path / "pool", guards=guards(), how=HOW)
+    found = fetch(file, tmp_path / "pool", limits=guards(), options=HOW)
     assert (found.tried, found.dataset.digest) == (0, first.dataset.digest)
     assert open_dataset(tmp_path / "pool").table().num_rows == 1
     assert (web.hits["/ok/0.jpg?m"], web.hits["/404/m"]) == (1, 1)
@@ -347,7 +347,7 @@ def test_a_tables_own_columns_may_be_called_as_ours(web: Web, tmp_path: Path) ->
         name: ["x", "y"] for name in ("row", "outcome", "detail", "guards", "round", "at", "limits", "number")
     }
     file = table(web, ["/ok/0.jpg?o", "/404/o"], tmp_path / "t.parquet", **own)
-    found = fetch(file, tmp_path / "round=3" / "n=7", guards=guards(), how=HOW)
+    found = fetch(file, tmp_path / "round=3" / "n=7", limits=guards(), options=HOW)
     [row] = found.dataset.table().to_pylist()
     assert {c: row[c] for c in own} == dict.fromkeys(own, "x")
     assert not {"n", "table_n"} & row.keys()
@@ -360,7 +360,7 @@ def test_a_pool_is_not_fetched_into_itself(fetched: Fetched) -> None:
     before = (pool_of(fetched) / "outcomes.parquet").read_bytes()
     for inside in (pool_of(fetched), pool_of(fetched) / "manifest.parquet"):
         with pytest.raises(RecipeError, match="lies in the pool that it would be fetched into"):
-            fetch(inside, pool_of(fetched), guards=guards(), how=HOW)
+            fetch(inside, pool_of(fetched), limits=guards(), options=HOW)
     assert (pool_of(fetched) / "outcomes.parquet").read_bytes() == before
 
 
@@ -370,19 +370,19 @@ def test_a_fetch_that_was_killed_at_its_very_beginning_goes_on(web: Web, tmp_pat
     pool = tmp_path / "pool"
     (pool / "fetched").mkdir(parents=True)
     (pool / ".request.parquet.tmp").write_bytes(b"PAR1 half")
-    assert fetch(file, pool, guards=guards(), how=HOW).outcomes == {"ok": 1}
+    assert fetch(file, pool, limits=guards(), options=HOW).outcomes == {"ok": 1}
 
 
 @pytest.mark.usefixtures("downloads_here")
 def test_going_back_to_limits_asks_nobody_again(web: Web, tmp_path: Path) -> None:
     file = table(web, ["/ok/0.jpg?g", "/404/g"], tmp_path / "t.parquet")
     tried = [
-        fetch(file, tmp_path / "pool", guards=guards(max_bytes=size), how=HOW).tried
+        fetch(file, tmp_path / "pool", limits=guards(max_bytes=size), options=HOW).tried
         for size in (300_000, 200_000, 300_000)
     ]
     assert tried == [2, 1, 0]
     assert (web.hits["/ok/0.jpg?g"], web.hits["/404/g"]) == (1, 2)
-    last = fetch(file, tmp_path / "pool", guards=guards(max_bytes=200_000), how=HOW).dataset
+    last = fetch(file, tmp_path / "pool", limits=guards(max_bytes=200_000), options=HOW).dataset
     assert last.info.ledger[-1].notes == [
         "1 rows were fetched under other limits (`limits` in outcomes.parquet)"
     ]
@@ -407,5 +407,5 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     for name in ("exifread", "queue", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     monkeypatch.chdir(tmp_path)
-    how = How(processes=1, threads=1)
-    assert fetch(file, tmp_path / "pool", guards=guards(), how=how).outcomes == {"ok": 1}
+    how = FetchOptions(processes=1, threads=1)
+    assert fetch(file, tmp_path / "pool", limits=guards(), options=how).outcomes == {"ok": 1}

@@ -10,7 +10,7 @@ import pytest
 from webs import Web, picture
 
 from curate.fetch.http.transfer import Fetcher
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.web.addresses import Target, joined, public, resolve, split
 from curate.io.web.outcomes import Failure
 
@@ -55,7 +55,9 @@ class Internet:
 
     def reason(self, url: str, **changes) -> str:
         """Fetch a URL with guards as they are for strangers; return the reason, or "ok"."""
-        guards = Guards(**{"deadline_s": 2.0, "timeout_s": 1.0, "retries": 0, "robots": False, **changes})
+        guards = FetchLimits(
+            **{"deadline_s": 2.0, "timeout_s": 1.0, "retries": 0, "robots": False, **changes}
+        )
         try:
             assert Fetcher(guards).fetch(url) == A
         except Failure as failure:
@@ -224,7 +226,7 @@ def test_next_address_is_tried_where_the_first_does_not_answer(
             (socket.AF_INET, 1, 6, "", ("127.0.0.1", port)) for port in (closed.getsockname()[1], web.port)
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
-        fetcher = Fetcher(Guards(loopback=True, robots=False, retries=0))
+        fetcher = Fetcher(FetchLimits(loopback=True, robots=False, retries=0))
         assert fetcher.fetch("http://two.example/ok/a.jpg") == A
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows[:1])
         with pytest.raises(Failure, match="connection failed"):
@@ -268,9 +270,9 @@ def test_host_of_ipv6_alone_is_fetched_from() -> None:
     except OSError as error:
         pytest.skip(f"no ::1 here: {error}")
     with web:
-        assert Fetcher(Guards(loopback=True)).fetch(web.url("/redirect/a.jpg")) == A
+        assert Fetcher(FetchLimits(loopback=True)).fetch(web.url("/redirect/a.jpg")) == A
         with pytest.raises(Failure, match="refused address"):
-            Fetcher(Guards(robots=False)).fetch(web.url("/ok/a.jpg"))
+            Fetcher(FetchLimits(robots=False)).fetch(web.url("/ok/a.jpg"))
 
 
 def test_urls_are_taken_apart_and_encoded() -> None:

@@ -17,7 +17,7 @@ from curate.fetch.http import hosts, robots
 from curate.fetch.http.hosts import RobotsFiles, Turns
 from curate.fetch.http.robots import RULE_BYTES, RULES, Rules
 from curate.fetch.http.transfer import Fetcher
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.web.addresses import split
 from curate.io.web.outcomes import Failure, lasting
 
@@ -32,7 +32,7 @@ def web() -> Iterator[Web]:
 
 def fetcher(**changes) -> Fetcher:
     usual = {"loopback": True, "deadline_s": 2.0, "timeout_s": 2.0, "backoff_s": 0.01, "retries": 0}
-    return Fetcher(Guards(**{**usual, **changes}))
+    return Fetcher(FetchLimits(**{**usual, **changes}))
 
 
 def told(fetcher: Fetcher, url: str) -> str:

@@ -20,11 +20,11 @@ from webs import picture
 
 from curate.errors import DataError
 from curate.fetch import passes
-from curate.fetch.limits import Guards
-from curate.fetch.passes import How, Round, download, tidy
+from curate.fetch.limits import FetchLimits
+from curate.fetch.passes import FetchOptions, Pass, download, tidy
 from curate.fetch.pools import Pool
 from curate.fetch.shards import read_shard
-from curate.fetch.workers.supervisor import watched
+from curate.fetch.workers.supervisor import supervise
 from curate.io.progress import Quiet, Stage
 
 Row = tuple[str, str, str]
@@ -57,7 +57,7 @@ def write_shard(
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     pool = Pool(tmp_path / "pool")
-    pool.fates.mkdir(parents=True)
+    pool.outcomes.mkdir(parents=True)
     return pool
 
 
@@ -68,7 +68,9 @@ def img2dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def play(behave: Callable[[Path, Sequence[Row], int, int], str | None]) -> list[int]:
         seen: list[int] = []
 
-        def run(folder: Path, count: int, guards: Guards, how: How, size: int, *_: Any, **__: Any) -> Any:
+        def run(
+            folder: Path, count: int, guards: FetchLimits, how: FetchOptions, size: int, *_: Any, **__: Any
+        ) -> Any:
             told = pq.ParquetFile(folder / "todo").read().to_pylist()
             rows = [(r["row"], r["url"], r["caption"]) for r in told]
             assert len(rows) == count
@@ -83,7 +85,7 @@ def img2dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 
 def fates(pool: Pool) -> dict[str, str]:
-    rows = [r for f in sorted(pool.fates.glob("*.parquet")) for r in pq.read_table(f).to_pylist()]
+    rows = [r for f in sorted(pool.outcomes.glob("*.parquet")) for r in pq.read_table(f).to_pylist()]
     assert len({r["row"] for r in rows}) == len(rows)
     return {r["row"]: r["outcome"] for r in rows}
 
@@ -91,9 +93,11 @@ def fates(pool: Pool) -> dict[str, str]:
 def go(pool: Pool, rows: Sequence[Row] = ROWS) -> None:
     asked = {name: [row[i] for row in rows] for i, name in enumerate(("key", "url", "caption"))}
     pq.write_table(pa.table(asked), pool.path / "request.parquet")
-    request: Any = SimpleNamespace(guards=Guards(), limits="limits")
+    request: Any = SimpleNamespace(limits=FetchLimits(), limits_digest="limits")
     urls = len({url for _, url, _ in rows})
-    assert download(pool, request, How(processes=1, samples_per_shard=4), Quiet(), retry=False) == urls
+    assert (
+        download(pool, request, FetchOptions(processes=1, samples_per_shard=4), Quiet(), retry=False) == urls
+    )
 
 
 def test_rows_go_to_shards_in_order_and_failures_are_told(
@@ -121,7 +125,7 @@ def test_a_round_that_broke_off_keeps_its_finished_shards(
 
     seen = img2dataset(lambda f, rows, size, n: behave(f, rows, size, n) if n == 1 else whole(f, rows, size))
     go(pool)
-    assert seen == [12, 12 - How(processes=1, samples_per_shard=4).shard_size(12)]
+    assert seen == [12, 12 - FetchOptions(processes=1, samples_per_shard=4).shard_size(12)]
     assert set(fates(pool).values()) == {"ok"}
     assert len(fates(pool)) == 12
     assert sorted(f.name for f in (pool.fetched / "0000").iterdir()) == ["00000.tar"]
@@ -167,7 +171,7 @@ def test_the_first_row_of_a_url_stands_for_all_when_a_round_breaks_off_and_when_
     seen = img2dataset(behave)
     go(pool, rows)
     assert fates(pool) == {f"z{i}": "no record" if i == 5 else "ok" for i in range(6)}
-    assert seen == [6, 6 - How(processes=1, samples_per_shard=4).shard_size(6), 1]
+    assert seen == [6, 6 - FetchOptions(processes=1, samples_per_shard=4).shard_size(6), 1]
     with pool.connect() as con:
         shared = con.execute("SELECT key, outcome FROM request r JOIN fates f ON r.url = f.url").fetchall()
     assert dict(shared) == {key: "no record" if key.endswith("5") else "ok" for key, _, _ in rows}
@@ -191,7 +195,7 @@ def test_an_img2dataset_that_does_nothing_is_told_with_its_last_words(
     with pytest.raises(DataError, match=r"ended twice without a shard \(exit code 1\):\n  a traceback"):
         go(pool)
     assert seen == [12, 12]
-    assert list(pool.fates.iterdir()) == []
+    assert list(pool.outcomes.iterdir()) == []
 
 
 def test_an_img2dataset_that_never_begins_is_not_waited_for_without_end(
@@ -204,12 +208,12 @@ def test_an_img2dataset_that_never_begins_is_not_waited_for_without_end(
 
 
 def test_shards_are_taken_over_while_others_are_under_way(pool: Pool) -> None:
-    folder = pool.round(0)
+    folder = pool.pass_folder(0)
     folder.mkdir()
     write_shard(folder, 0, ROWS[:4])
     write_shard(folder, 1, ROWS[4:8], stats=False)
     (folder / "job").write_text(json.dumps({"limits": "some"}))
-    one = Round(pool, folder)
+    one = Pass(pool, folder)
     one.take_over(at_last=False)
     assert one.taken == ["00000"]
     (folder / "00001_stats.json").write_text('{"count": 4, "succ')  # it is just being written
@@ -217,20 +221,20 @@ def test_shards_are_taken_over_while_others_are_under_way(pool: Pool) -> None:
     write_shard(folder, 1, ROWS[4:8])
     one.end()
     assert sorted(one.taken) == ["00000", "00001"]
-    kept = [pq.read_table(f)["guards"].to_pylist() for f in sorted(pool.fates.glob("*.parquet"))]
+    kept = [pq.read_table(f)["guards"].to_pylist() for f in sorted(pool.outcomes.glob("*.parquet"))]
     assert kept == [["some"] * 4, ["some"] * 4]
     assert sorted(f.name for f in folder.iterdir()) == ["00000.tar", "00001.tar"]
 
 
 def test_clearing_that_broke_off_forgets_nothing(pool: Pool) -> None:
-    folder = pool.round(0)
+    folder = pool.pass_folder(0)
     folder.mkdir()
     write_shard(folder, 0, ROWS[:4], failing=["k1"])
     (folder / "job").write_text(json.dumps({"limits": "some"}))
-    Round(pool, folder).take_over()
+    Pass(pool, folder).take_over()
     (folder / "job").unlink()  # and then it was killed
     tidy(pool)
-    [fates] = pool.fates.glob("*.parquet")
+    [fates] = pool.outcomes.glob("*.parquet")
     assert set(pq.read_table(fates)["guards"].to_pylist()) == {"some"}
 
 
@@ -238,10 +242,10 @@ def test_clearing_that_broke_off_forgets_nothing(pool: Pool) -> None:
     "damage", ["cut tar", "lost member", "cut table", "half a report", "no tar", "other image"]
 )
 def test_a_shard_whose_parts_do_not_agree_is_not_taken_over(pool: Pool, damage: str) -> None:
-    folder = pool.round(0)
+    folder = pool.pass_folder(0)
     folder.mkdir()
     write_shard(folder, 0, ROWS[:4], failing=["k1"])
-    whole_fates = read_shard(folder, "00000", pool=pool.path, guards="g")
+    whole_fates = read_shard(folder, "00000", pool=pool.path, limits_digest="g")
     assert [f.outcome for f in whole_fates] == ["ok", "http 404", "ok", "ok"]
     assert whole_fates[1].detail == "Not Found"
     tar, parquet, stats = (folder / f"00000{end}" for end in (".tar", ".parquet", "_stats.json"))
@@ -261,14 +265,14 @@ def test_a_shard_whose_parts_do_not_agree_is_not_taken_over(pool: Pool, damage: 
     else:
         tar.write_bytes(tar.read_bytes().replace(IMAGE[:8], b"<html>  "))
     with pytest.raises(DataError, match="00000"):
-        read_shard(folder, "00000", pool=pool.path, guards="g")
+        read_shard(folder, "00000", pool=pool.path, limits_digest="g")
     tidy(pool)
-    assert list(pool.fates.iterdir()) == []
+    assert list(pool.outcomes.iterdir()) == []
     assert not folder.exists()
 
 
 def test_a_shard_in_which_all_failed_is_taken_over(pool: Pool) -> None:
-    folder = pool.round(0)
+    folder = pool.pass_folder(0)
     folder.mkdir()
     write_shard(folder, 0, ROWS[:3], failing=["k0", "k1", "k2"])
     tidy(pool)
@@ -283,7 +287,7 @@ def test_a_child_that_does_not_move_is_ended_with_its_children(tmp_path: Path) -
     (tmp_path / "beats").mkdir()
     (tmp_path / "beats" / "a.json").write_text(json.dumps({"reasons": {"ok": 3}, "bytes": 100}))
     began = time.monotonic()
-    fault = watched([sys.executable, "-c", script], beats=tmp_path / "beats", log=tmp_path / "log", stall_s=0.3,
+    fault = supervise([sys.executable, "-c", script], beats=tmp_path / "beats", log=tmp_path / "log", stall_s=0.3,
                     total=10, progress=Quiet())  # fmt: skip
     assert fault == "hung"
     assert time.monotonic() - began >= 0.3
@@ -309,6 +313,6 @@ def test_an_interrupt_ends_the_child(tmp_path: Path) -> None:
             yield Interrupted()
 
     with pytest.raises(KeyboardInterrupt):
-        watched([sys.executable, "-c", script], beats=tmp_path / "beats", log=tmp_path / "log", stall_s=30.0,
+        supervise([sys.executable, "-c", script], beats=tmp_path / "beats", log=tmp_path / "log", stall_s=30.0,
                 total=1, progress=Interrupting())  # fmt: skip
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from webs import picture
 
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.web.outcomes import Failure
 
 pytestmark = pytest.mark.skipif(find_spec("img2dataset") is None, reason="needs curate-train[fetch]")
@@ -29,7 +29,7 @@ class FakeFetcher:
 
     made = 0
 
-    def __init__(self, _: Guards) -> None:
+    def __init__(self, _: FetchLimits) -> None:
         time.sleep(0.1)  # long enough for all threads to want one
         type(self).made += 1
 
@@ -76,7 +76,7 @@ def downloader(out: Path, beats: Path) -> Any:
     return GuardedDownloader(
         sample_writer_class=WebDatasetSampleWriter, resizer=resizer, thread_count=THREADS, save_caption=True,
         extract_exif=False, output_folder=str(out), column_list=["url", "caption", "row"], timeout=10,
-        number_sample_per_shard=ROWS, oom_shard_count=5, encode_format="jpg", retries=0, guards=Guards(),
+        number_sample_per_shard=ROWS, oom_shard_count=5, encode_format="jpg", retries=0, limits=FetchLimits(),
         beats=str(beats), hashes_only=False, **told,
     )  # fmt: skip
 

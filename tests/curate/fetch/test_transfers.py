@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from email.utils import formatdate
 from pathlib import Path
@@ -23,10 +23,10 @@ from PIL import Image
 from webs import DRIP_S, Web, gzip_bomb, picture
 
 from curate.errors import RecipeError
-from curate.fetch.http.deadlines import Reaper, Watch
+from curate.fetch.http.connections import Deadline, DeadlineReader
 from curate.fetch.http.responses import _seconds
 from curate.fetch.http.transfer import Fetcher, _backoff_s, check
-from curate.fetch.limits import Guards
+from curate.fetch.limits import FetchLimits
 from curate.io.memory import MemoryBudget
 from curate.io.web.outcomes import OUTCOMES, Failure, lasting, reason_of
 
@@ -39,10 +39,10 @@ def web() -> Iterator[Web]:
         yield web
 
 
-def guards(**changes) -> Guards:
-    """Guards for a server on the loopback."""
+def guards(**changes) -> FetchLimits:
+    """Return limits for a server on the loopback."""
     usual = {"loopback": True, "deadline_s": 8.0, "timeout_s": 5.0, "backoff_s": 0.01, "max_bytes": 1_000_000}
-    return Guards(**{**usual, "robots": False, **changes})
+    return FetchLimits(**{**usual, "robots": False, **changes})
 
 
 def reason(url: str, **changes) -> str:
@@ -163,45 +163,28 @@ def _told(fetcher: Fetcher, url: str) -> str:
     return "ok"
 
 
-def test_socket_that_is_watched_lends_its_number_to_nobody() -> None:
-    watch = Watch(time.monotonic() + 60)
+def test_reader_of_a_closed_socket_reads_on_and_lends_its_number_to_nobody() -> None:
     ours, theirs = socket.socketpair()
-    watch.hold(ours)
+    reader = DeadlineReader(ours, Deadline(time.monotonic() + 60, 60.0))
     number = ours.fileno()
-    ours.close()  # as http.client does in the middle of things
+    ours.close()  # as http.client does once it has read the headers
     others = socket.socketpair()
     assert number not in [sock.fileno() for sock in others]
-    watch.shut_down()
-    assert theirs.recv(1) == b"", "shut down"
-    others[0].sendall(b"x")
-    assert others[1].recv(1) == b"x", "another connection goes on"
-    watch.release()
-    watch.shut_down()  # nothing is held: nothing happens
+    theirs.sendall(b"x")
+    assert reader.read(1) == b"x"
+    reader.close()
+    theirs.settimeout(5)
+    assert theirs.recv(1) == b"", "closed with its reader"
     for sock in (theirs, *others):
         sock.close()
 
 
-def test_soonest_deadline_is_kept_first() -> None:
-    reaper = Reaper()
-    pairs = [socket.socketpair() for _ in range(2)]
-    with ExitStack() as stack:
-        late = stack.enter_context(reaper.watch(time.monotonic() + 600))
-        late.hold(pairs[0][0])
-        time.sleep(0.05)  # now it waits for that one
-        soon = stack.enter_context(reaper.watch(time.monotonic() + 0.2))
-        soon.hold(pairs[1][0])
-        pairs[1][1].settimeout(60)
-        assert pairs[1][1].recv(1) == b""
-        pairs[0][1].setblocking(False)
-        with pytest.raises(BlockingIOError):
-            pairs[0][1].recv(1)
-    over = Watch(time.monotonic() - 1)
-    over.hold(pairs[0][0])
-    pairs[0][1].settimeout(60)
-    assert pairs[0][1].recv(1) == b"", "what is held too late ends at once"
-    over.release()
-    for sock in (*pairs[0], *pairs[1]):
-        sock.close()
+def test_nothing_is_read_after_the_deadline_though_bytes_are_there() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x")
+        with pytest.raises(TimeoutError):
+            DeadlineReader(ours, Deadline(time.monotonic() - 1, 60.0)).read(1)
 
 
 # Sizes
@@ -406,9 +389,9 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 
 def test_waits_grow_and_differ_from_url_to_url_but_not_from_run_to_run() -> None:
-    waits = [[_backoff_s(url, n, Guards()) for n in range(8)] for url in ("http://a/", "http://b/")]
+    waits = [[_backoff_s(url, n, FetchLimits()) for n in range(8)] for url in ("http://a/", "http://b/")]
     assert waits[0] != waits[1]
-    assert waits[0] == [_backoff_s("http://a/", n, Guards()) for n in range(8)]
+    assert waits[0] == [_backoff_s("http://a/", n, FetchLimits()) for n in range(8)]
     assert all(0.5 * 2**n <= waits[0][n] <= 1.5 * 2**n for n in range(4))
     assert max(waits[0]) == 30.0
 
@@ -421,7 +404,7 @@ def test_user_agent_names_the_tool(web: Web) -> None:
     Fetcher(guards(robots=True)).fetch(web.url("/ok/a.jpg"))
     [agent] = web.agents
     assert agent.startswith("curate-train/")
-    assert Guards().token == "curate-train"
+    assert FetchLimits().token == "curate-train"
 
 
 def test_opt_out_for_others_or_not_heeded_lets_the_image_through(web: Web) -> None:
@@ -491,12 +474,12 @@ def test_connection_that_breaks_in_the_handshake_says_nothing_of_tls() -> None:
 
 
 def test_guards_are_json_and_back() -> None:
-    ours = Guards(opt_outs=("NoAI",), timeout_s=3)
-    assert Guards(**json.loads(json.dumps(asdict(ours)))) == ours
+    ours = FetchLimits(opt_outs=("NoAI",), timeout_s=3)
+    assert FetchLimits(**json.loads(json.dumps(asdict(ours)))) == ours
     assert ours.opt_outs == ("noai",)
     for wrong in ({"timeout_s": 0}, {"retries": -1}, {"connections_per_host": 0}, {"user_agent": " /1"}):
         with pytest.raises(RecipeError):
-            Guards(**wrong)
+            FetchLimits(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -504,13 +487,13 @@ def test_guards_are_json_and_back() -> None:
 )
 def test_user_agent_that_no_header_can_hold_is_refused(agent: str) -> None:
     with pytest.raises(RecipeError, match="no user agent") as caught:
-        Guards(user_agent=agent)
+        FetchLimits(user_agent=agent)
     assert "Latin-1" in str(caught.value.hint)
-    assert Guards(user_agent="Jos\xe9's tool/1.0 (+https://example.org)").token == "jos\xe9's tool"
+    assert FetchLimits(user_agent="Jos\xe9's tool/1.0 (+https://example.org)").token == "jos\xe9's tool"
 
 
 def test_large_bodies_are_not_fetched_unasked() -> None:
-    assert Guards().max_bytes == 20_000_000
+    assert FetchLimits().max_bytes == 20_000_000
 
 
 def test_message_of_a_stranger_is_kept_as_one_short_line() -> None:

@@ -16,7 +16,8 @@ import pytest
 from campaigns import masses
 from processes import Command
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.errors import DataError, MissingError
 from curate.io.executors import ordered
 from curate.recipes.recipe import Recipe

@@ -16,7 +16,8 @@ import pytest
 from strangers import reseal
 from webs import Web, picture
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.dataset import Dataset, open_dataset
 from curate.datasets.exports import export
 from curate.datasets.verification import check

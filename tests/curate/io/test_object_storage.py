@@ -12,7 +12,8 @@ import fsspec
 import pytest
 from stores import Store, fetched, moved
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.dataset import open_dataset
 from curate.datasets.verification import verify
 from curate.errors import DataError, RecipeError
@@ -196,7 +197,7 @@ def test_lock_of_a_killed_build_of_this_machine_is_taken_over(recipe: MakeRecipe
     from curate.datasets.staging import RemoteStaging
 
     killed = RemoteStaging(RemotePath(f"{bucket}/a")).__enter__()
-    killed._lock.close()  # as the kernel does with the files of a process that was killed
+    killed._held.close()  # as the kernel does with the files of a process that was killed
     assert (RemotePath(f"{bucket}/a") / "lock").exists()
     assert len(build(recipe(STEPS), f"{bucket}/a")[0].dataset) == 60
     assert not (RemotePath(f"{bucket}/a") / "lock").exists()

@@ -85,6 +85,7 @@ def test_join_says_which_rows_the_table_lacks(source: Source, apply: Apply, cont
         ("key,v\na,1\n", {"columns": ["w"]}, "no column 'w'"),
         ("name,v\na,1\n", {}, "has no column 'key'(?s:.*)`by` names the one"),
         ("key,label\na,1\n", {}, "would replace the rows' own"),
+        ("key,_in_table\na,1\n", {}, "begin with _"),
     ],
 )
 def test_join_refuses_tables_that_do_not_fit(

@@ -30,6 +30,7 @@ def test_columns_follow_from_the_row(source: Source, apply: Apply, content: Call
         ({"label": "label + 1"}, "column 'label' cannot be set"),
         ({"Key": "'a' || split"}, "column 'key' cannot be set"),
         ({"file": "'/etc/passwd' || key"}, "column 'file' cannot be set"),
+        ({"_drawn": "label > 1"}, "begin with _"),
         ({"x": "random() * width"}, "depends on when or where it runs"),
         ({"x": "(SELECT max(width) FROM source)"}, "a query of its own"),
         ({"x": "widht"}, "no column 'widht'(?s:.*)did you mean 'width'"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from curate.ops._noise.tree_distances import rings
+from curate.ops._noise.tree_distances import tree_distances
 from curate.rows.manifest import Class
 from curate.rows.relation import Rows
 from curate.wordnet import nouns
@@ -91,7 +91,7 @@ def test_hierarchical_noise_is_drawn_by_distance(
 @pytest.mark.parametrize("temperature", [0.001, 0.01, 0.05, 1.0, 1e6])
 def test_weights_are_exact_at_any_temperature(wnids: list[str], temperature: float) -> None:
     """What is laid out to draw from, multiplied out, is the matrix; 1e-9 of relative error is allowed."""
-    found = rings(tree("first"), wnids, temperature)
+    found = tree_distances(tree("first"), wnids, temperature)
     for true, wnid in enumerate(wnids):
         probability = Counter[int]()
         total = sum(weight for _, weight in found.turns[true])

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from curate import ops
-from curate.builds.plan import Step
-from curate.builds.steps import take_step
+from curate.builds.step import Step, take_step
 from curate.errors import CurateError
 from curate.rows.relation import Rows, columns_of
 from curate.sources._index_cache import class_list

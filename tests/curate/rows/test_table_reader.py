@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate.builds.plan import allow_only
+from curate.builds.step import allow_only
 from curate.errors import DataError
 from curate.rows import readers
 from curate.rows.readers.dialects import dialect

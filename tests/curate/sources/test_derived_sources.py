@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curate.builds.build import shard
+from curate.builds.sharding import shard
 from curate.datasets.dataset import Dataset
 from curate.datasets.verification import verify
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curate.builds.build import build, shard
+from curate.builds.build import build
+from curate.builds.sharding import shard
 from curate.datasets.diffs import chain
 from curate.datasets.queries import query
 from curate.datasets.verification import verify

@@ -22,7 +22,7 @@ from curate.recipes.recipe import parse
 from curate.rows.readers import jsons
 from curate.sources.table import table, usable
 from curate.sources.table.layouts.guessing import find, guess
-from curate.sources.table.layouts.layout import RESERVED
+from curate.sources.table.layouts.layout import GIVEN
 
 Slice = Callable[..., Dataset]
 
@@ -215,6 +215,18 @@ STEPS: list[list[Any]] = [
 ]  # fmt: skip
 
 
+TEMPORARY = [
+    "_drawn",
+    "_in_table",
+    "_is_top",
+    "_place",
+    "_rows_there",
+    "_ranks_at",
+    "_ranks_key",
+    "_reason_to_go",
+]
+
+
 @pytest.mark.parametrize("steps", STEPS[:4], ids=["sample", "top", "clip_score", "filter"])
 @pytest.mark.parametrize("bad", [False, True], ids=["clean", "with a bad row"])
 def test_columns_called_as_steps_call_theirs_get_another_name(
@@ -223,7 +235,8 @@ def test_columns_called_as_steps_call_theirs_get_another_name(
     numbers = list(range(40))
     told = {"similarity": [i / 40 for i in numbers], "width": numbers}
     plain = pairs(40, more=told)
-    odd = pairs(40, more=told | dict.fromkeys([*sorted(RESERVED), "filename"], numbers))
+    taken = [*sorted(GIVEN), *TEMPORARY]
+    odd = pairs(40, more=told | dict.fromkeys([*taken, "filename", "place"], numbers))
     if bad:
         plain, odd = (t.set_column(0, "url", [["ftp://x", *t["url"].to_pylist()[1:]]]) for t in (plain, odd))
     pq.write_table(plain, tmp_path / "plain.parquet")
@@ -231,9 +244,10 @@ def test_columns_called_as_steps_call_theirs_get_another_name(
     wanted = slice_of(tmp_path / "plain.parquet", steps, name="plain")
     made = slice_of(tmp_path / "odd.parquet", steps, name="odd")
     assert found(made, "caption", "width") == found(wanted, "caption", "width") != []
-    names = {f"table_{name}" for name in RESERVED}
-    assert names | {"filename"} <= set(made.table().column_names)
-    assert all(row[0] == row[1] for row in found(made, "width", "table_place"))
+    names = {f"table_{name}" for name in taken}
+    assert names | {"filename", "place"} <= set(made.table().column_names)
+    assert all(row[0] == row[1] for row in found(made, "width", "place"))
+    assert all(row[0] == row[1] for row in found(made, "width", "table__place"))
     assert all(row[0] == row[1] for row in found(made, "width", "table_file_row_number"))
 
 

@@ -189,8 +189,8 @@ def test_commands_refuse_numbers_that_cannot_be_meant(
     (place / "urls.csv").write_text("url\nhttp://127.0.0.1:1/a.jpg\n")
 
     def stopped(*_: Any, **how: Any) -> None:
-        guards = how["guards"]
-        assert all(math.isfinite(v) for v in vars(guards).values() if isinstance(v, int | float))
+        limits = how["limits"]
+        assert all(math.isfinite(v) for v in vars(limits).values() if isinstance(v, int | float))
         raise MissingError("far enough", hint="")
 
     monkeypatch.setattr("curate.fetch.fetching.fetch", stopped)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from curate.errors import RecipeError, printable
 from curate.rows.manifest import CORE
+from curate.rows.relation import TEMPORARY
 from curate.rows.sql import quoted
 from curate.sources.table.layouts.texts import TEXTS, is_list, is_nested, refuse, texts_sql
 
@@ -26,12 +27,8 @@ COLUMNS = {
     "description": "VARCHAR",
 }
 
-# Names of temporary columns of steps, and of DuckDB's own columns: a table's column of such a name is renamed.
-RESERVED = {
-    "_drawn", "below_group", "below_limit", "elsewhere", "file_row_number", "in_table", "is_top", "part_number",
-    "place", "ranks_at", "ranks_group", "ranks_key", "ranks_order", "ranks_place", "ranks_wanted", "reason_to_go",
-    "rowid", "same", "shared_key", "source", "to_find", "wanted",
-}  # fmt: skip
+# Names that DuckDB and `union` use: a table's column of such a name is renamed, as one that begins with `_` is.
+GIVEN = {"file_row_number", "rowid", "source"}
 NEEDED = ("url", "caption")
 
 
@@ -142,7 +139,7 @@ class TableLayout:
 
         Columns that the file lacks are left out, except the URL and the caption, which are required. A caption that is
         a list of texts becomes `captions`, and its first text the caption. The other columns get their names in lower
-        case; a column whose name a core column or a step uses becomes `table_NAME`.
+        case; a column whose name begins with `_`, or that a core column has, becomes `table_NAME`.
 
         Args:
             present: the file's columns and their DuckDB types.
@@ -170,12 +167,12 @@ class TableLayout:
                     f"{where}: no column for the {needed} (layout {self.name!r} has it as {wanted})",
                     hint=f"its columns are {printable(', '.join(present))}; `as:` names the layout",
                 )
-        taken, own = {*chosen, *RESERVED, *CORE}, {n: n.lower() for n in present if n.lower() not in used}
+        taken, own = {*chosen, *GIVEN, *CORE}, {n: n.lower() for n in present if n.lower() not in used}
         free = set(own.values()) - taken
         for name, plain in own.items():
             if _is_another(plain, present[name]):
                 taken.add(plain)
-            while plain in taken or (plain != name.lower() and plain in free):
+            while plain in taken or plain.startswith(TEMPORARY) or (plain != name.lower() and plain in free):
                 plain = f"table_{plain}"
             taken.add(plain)
             chosen[plain] = texts_sql(quoted(name), TEXTS) if plain == "captions" else quoted(name)
