@@ -111,17 +111,20 @@ class Pool:
             RecipeError: another does already, or the folder cannot be made.
         """
         busy = f"{self.path}: another fetch is writing it"
-        with WorkingFolder(self.fetched, busy=busy, keep=self.fetched.exists()) as working:
-            for entry in self.path.iterdir():
-                if is_unfinished(entry.name):  # of a fetch that was killed
-                    entry.unlink()
-            try:
-                yield
-            finally:
-                working.keep = working.keep or (self.path / STATE).exists()
-        if not working.keep:  # it ended before anything was begun
-            with suppress(OSError):
-                self.path.rmdir()
+        working = WorkingFolder(self.fetched, busy=busy, keep=self.fetched.exists())
+        try:
+            with working:
+                for entry in self.path.iterdir():
+                    if is_unfinished(entry.name):  # of a fetch that was killed
+                        entry.unlink()
+                try:
+                    yield
+                finally:
+                    working.keep = working.keep or (self.path / STATE).exists()
+        finally:
+            if not working.keep:  # it ended before anything was begun
+                with suppress(OSError):
+                    self.path.rmdir()
 
     def begin(self, request: Request) -> str | None:
         """Take up a request; return what changed since the last one, or None.

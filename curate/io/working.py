@@ -82,7 +82,8 @@ class WorkingFolder:
         except OSError as error:
             self._held.close()
             raise self._unwritable(
-                f"{self.path}: cannot be written ({error.strerror})", hint="take a folder that can be written"
+                f"{self.path}: cannot be written ({error.strerror})",
+                hint="choose another --out, a folder that can be written",
             ) from error
         return self
 
