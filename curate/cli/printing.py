@@ -100,7 +100,7 @@ def print_summary(summary: Summary) -> None:
     """Print a dataset's summary; where images lie outside of its folder, that is the first line."""
     for line in summary.outside:
         _say(line)
-    kind = "overlay" if summary.shards is None else f"{summary.shards:,} shards"
+    kind = "overlay" if summary.shards is None else _counted(summary.shards, "shard")
     _say(f"{summary.name}: {summary.rows:,} rows, {len(summary.counts):,} classes, {kind}")
     _say(f"  bytes of images {summary.bytes:,} below {summary.root}")
     _say(f"  digest {summary.digest}")
@@ -203,9 +203,9 @@ def print_built(built: Sequence[Built], *, json: bool) -> None:
         return
     for b in built:
         shards = b.dataset.info.shards
-        kind = (
-            "overlay" if shards is None else f"{len(shards):,} shards, {sum(s.bytes for s in shards):,} bytes"
-        )
+        kind = "overlay"
+        if shards is not None:
+            kind = f"{_counted(len(shards), 'shard')}, {sum(s.bytes for s in shards):,} bytes"
         state = "unchanged, nothing to do" if b.unchanged else "built"
         what = f"{len(b.dataset):,} rows, {len(b.dataset.classes):,} classes, {kind}"
         _say(f"{b.dataset.path}: {what}; {state} in {b.seconds:.1f} s; {b.dataset.digest[:19]}…")

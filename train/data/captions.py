@@ -142,5 +142,5 @@ def _check_lists(dataset: Dataset, lists: pa.ChunkedArray, captions: pa.ChunkedA
     if unlisted:
         raise DataError(
             f"{dataset.path}: {unlisted:,} of {len(lists):,} rows have a caption that is none of their {LIST!r}",
-            hint=f"{FIXED}; or build it again, which brings the two together",
+            hint=f"{FIXED}; or build it again, so that the two agree",
         )

@@ -139,7 +139,7 @@ def load_experiment(path: str | Path, settings: Mapping[str, str] | None = None)
     if experiment.validation is not None and VALIDATION in experiment.datasets:
         raise RecipeError(
             f"{path}: datasets: {VALIDATION!r} is the name of what `validation:` says",
-            hint="call it otherwise",
+            hint="give it another name",
         )
     if experiment.coarse is not None:
         message = f"{path}: coarse: no dataset {experiment.coarse!r}"

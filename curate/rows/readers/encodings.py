@@ -119,7 +119,7 @@ def _named(path: Path) -> Iterator[None]:
             raise
         what = "decoded" if isinstance(error, UnicodeError) else "unpacked"
         raise DataError(
-            f"{path}: cannot be {what} ({first_line(error)})", hint="is it whole? fetch it again"
+            f"{path}: cannot be {what} ({first_line(error)})", hint="is the file complete? fetch it again"
         ) from None
 
 

@@ -110,7 +110,7 @@ def columns_in(path: Path, layout: TableLayout | None, file: str) -> dict[str, s
             types = columns_of(con, f"(SELECT * FROM {read_parquet(path)})")
     except duckdb.Error as error:
         raise DataError(
-            f"{file}: cannot be read as a table ({first_line(error)})", hint="is it whole?"
+            f"{file}: cannot be read as a table ({first_line(error)})", hint="is the file complete?"
         ) from None
     return types | dict.fromkeys(_without_values(path, types), NULLS)
 
@@ -207,7 +207,7 @@ def known_file(file: str, layout: TableLayout, planned: Mapping[str, str], state
         write_atomic(cached, json.dumps(record | {"state": wanted}).encode())
     except duckdb.Error as error:
         raise DataError(
-            f"{file}: cannot be read ({first_line(error)})", hint="is it whole? fetch it again"
+            f"{file}: cannot be read ({first_line(error)})", hint="is the file complete? fetch it again"
         ) from None
     except OSError as error:
         raise DataError(

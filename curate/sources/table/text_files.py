@@ -68,7 +68,7 @@ def as_parquet(
         raise DataError(f"{file}: cannot be read as a table ({first_line(error)})", hint=_HINT) from None
 
 
-_HINT = "is it whole, and is the layout (`as:`) the right one?"
+_HINT = "is the file complete, and is the layout (`as:`) the right one?"
 
 
 def _json_as_parquet(
