@@ -67,7 +67,10 @@ BAD_RECIPES = {
     "a name that is a number": ("name: 5\nsource: {synthetic: {}}", "name: .*not 5"),
     "a negative seed": (HEAD + "seed: -1", "seed: .*greater than or equal to 0, not -1"),
     "a true seed": (HEAD + "seed: true", "seed: .*not True"),
-    "no number for a share": (HEAD + "expect: {noise_rate: .nan}", "expect.noise_rate: .*finite number, not nan"),
+    "no number for a share": (
+        HEAD + "expect: {noise_rate: .nan}",
+        "expect.noise_rate: .*finite number, not nan",
+    ),
     "a text for a count": (HEAD + "samples_per_shard: many", "samples_per_shard: .*not 'many'"),
     "a count in floating point": (HEAD + "bytes_per_shard: 1.0e+6", "per_shard: (?s:.*)write 1000000$"),
     "a count with an exponent": (HEAD + "samples_per_shard: 1e4", "per_shard: (?s:.*)write 10000$"),
