@@ -42,7 +42,7 @@ def test_a_store_that_fails_each_time_is_told_with_its_url(monkeypatch: pytest.M
     monkeypatch.setattr(stores.time, "sleep", lambda _: None)
     calls, work = failing(*[OSError("connection reset")] * 9)
     with pytest.raises(
-        stores.StoreError, match="s3://bucket/file: the store failed 3 times .connection reset"
+        stores.StoreError, match=r"s3://bucket/file: the store failed 3 times \(connection reset\)"
     ):
         stores.retry(URL, work)
     assert len(calls) == 3
