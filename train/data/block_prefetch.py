@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ class BlockPrefetch:
         self._ends_N = np.cumsum(sizes_N)  # where a sample's bytes would end if all stood in one file
         self._windows: dict[tuple[int, int], dict[int, Future[None]]] = {}  # (epoch, window) -> its blocks
         self._pool = ThreadPoolExecutor(FETCHED_AT_ONCE)
-        self._close = weakref.finalize(self, _close, self._pool, self.folder, os.getpid())
+        self._owner = os.getpid()
+        self._drop = weakref.finalize(self, _drop, self._pool, self.folder, self._owner)
 
     def ahead(self, steps: Iterable[BatchRows]) -> Iterator[BatchRows]:
         """Yield each step when its blocks are on disk, and fetch those of the next window meanwhile."""
@@ -81,8 +83,10 @@ class BlockPrefetch:
         return answers
 
     def close(self) -> None:
-        """Drop the files."""
-        self._close()
+        """Wait for the blocks that are being fetched, and drop the files."""
+        if os.getpid() == self._owner:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._drop()
 
     def _fetch(self, step: BatchRows, window: int) -> None:
         if (step.epoch, window) in self._windows:
@@ -134,7 +138,14 @@ class BlockPrefetch:
         return self.folder / f"{block:09d}"
 
 
-def _close(pool: ThreadPoolExecutor, folder: Path, owner: int) -> None:
+def _drop(pool: ThreadPoolExecutor, folder: Path, owner: int) -> None:
+    """Drop the files, without a wait: the garbage collector may call this while its thread holds a lock of `threading`.
+
+    A block that is still being fetched finds its folder under this name no more, so nothing is left of it either.
+    """
     if os.getpid() == owner:  # a worker is a copy, and leaves the files alone
-        pool.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        gone = folder.with_suffix(".gone")
+        with suppress(OSError):  # it is gone already
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from handmade import pictures
 
 from curate.datasets.dataset import Dataset
+from curate.errors import MissingError
 from curate.io.byte_ranges import ByteRangeReader
 from curate.io.files import cache_folder
 from train.data import epoch_order
@@ -106,3 +108,35 @@ def test_a_block_prefetch_is_for_workers_to_read_and_for_its_owner_to_drop(
     assert list(prefetch.folder.iterdir())
     prefetch.close()
     assert not prefetch.folder.exists()
+
+
+def test_a_prefetch_that_is_forgotten_waits_for_no_thread_and_leaves_nothing(
+    dataset: MakeDataset, store: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector runs anywhere, also where its thread holds a lock that the end of a thread needs."""
+    data = dataset(pictures(40))
+    before = set(cache_folder().iterdir())
+    prefetch = BlockPrefetch(Samples(data, None, seed=0, need_labels=True), loader(data).order)
+    list(prefetch.ahead(loader(data).sampler.epoch(0)))
+    began, go_on, read = threading.Event(), threading.Event(), prefetch.samples.read
+
+    def slow(rows):
+        began.set()
+        assert go_on.wait(60)
+        return read(rows)
+
+    monkeypatch.setattr(prefetch.samples, "read", slow)
+    (thread, *_), under_way = prefetch._pool._threads, prefetch._pool.submit(prefetch._fetch_block, 0)
+    began.wait(60)
+    waits: list[str] = []
+    finalizer = prefetch._drop
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", lambda self, timeout=None: waits.append(self.name))
+        finalizer()  # as the collector calls it
+    assert waits == []
+    assert set(cache_folder().iterdir()) == before
+    go_on.set()
+    with pytest.raises(MissingError):
+        under_way.result(60)
+    thread.join(60)
+    assert set(cache_folder().iterdir()) == before
