@@ -13,7 +13,6 @@ import typer
 from curate.cli.options import Json, QuietOption, report_errors
 from curate.cli.plain import PlainCommand, plain_app
 from curate.errors import RecipeError
-from curate.recipes.signatures import documented
 from train.methods import registry
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def _options(config: type[LoopConfig], defaults: Mapping[str, Any]) -> list[insp
 
 def _arguments(config: type) -> dict[str, str]:
     """Read the `Args:` of a config's docstring, and of those it extends."""
+    from curate.recipes.signatures import documented
+
     texts: dict[str, str] = {}
     for owner in reversed(config.__mro__[:-1]):
         texts |= documented(inspect.cleandoc(owner.__doc__ or ""))

@@ -90,14 +90,14 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("kills", masses([(3,), (2, 5)], kept=lambda kills: len(kills) == 1))
+@pytest.mark.parametrize("kills", masses([[3], [2, 5]], kept=lambda kills: len(kills) == 1))
 def test_from_a_table_of_the_web_to_a_trained_model(
     table: tuple[Web, Path],
     images: Mapping[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     run_curate: Callable[..., Any],
-    kills: tuple[int, ...],
+    kills: list[int],
 ) -> None:
     def curate(*arguments: object) -> dict[str, Any]:
         done = run_curate(*arguments, "--json")

@@ -119,14 +119,14 @@ def test_task_that_always_kills_its_worker_is_given_up(cluster: Any) -> None:
         list(ordered(die_always, range(2), executor="ray", workers=2))
 
 
-@pytest.mark.parametrize("dying", masses([(7,), (2, 21, 40)], kept=lambda numbers: len(numbers) == 1))
+@pytest.mark.parametrize("dying", masses([[7], [2, 21, 40]], kept=lambda numbers: len(numbers) == 1))
 def test_build_whose_ray_workers_are_killed_ends_with_the_same_bytes(
     cluster: Any,
     recipe: MakeRecipe,
     tmp_path: Path,
     tree: Tree,
     monkeypatch: pytest.MonkeyPatch,
-    dying: tuple[int, ...],
+    dying: list[int],
 ) -> None:
     made = recipe(STEPS, samples_per_shard=1 if len(dying) > 1 else 6)
     build(made, tmp_path / "local")
