@@ -32,8 +32,8 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
             if not os.path.samestat(os.fstat(lock.fileno()), os.stat(file)):
-                raise BlockingIOError  # its holder removed it between the two lines
-        except BlockingIOError:
+                raise BlockingIOError  # its holder removed it meanwhile, and another process made its own
+        except (BlockingIOError, FileNotFoundError):  # or nobody made one
             raise RecipeError(str(busy), hint="wait for it, or choose another folder") from None
         yield
 

@@ -75,13 +75,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("made_again", [True, False])
 def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken_for_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_again: bool
 ) -> None:
     flock = fcntl.flock
 
     def after_its_end(lock: object, flags: int) -> None:
         os.replace(tmp_path / "other", tmp_path / "lock")  # another process's, which made its own
+        if not made_again:
+            (tmp_path / "lock").unlink()
         flock(lock, flags)  # type: ignore[arg-type]
 
     (tmp_path / "other").touch()
